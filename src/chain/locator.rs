@@ -1,0 +1,1 @@
+//! Block locators: which heights a `getheaders` names.

@@ -1,0 +1,1 @@
+//! The coins, and all that changes them. Usable without any network.

@@ -1,0 +1,66 @@
+//! What happens to an engine.
+
+use crate::chain::command::{BlockRef, ChainReport};
+use crate::peer::{Fault, PeerAddress, PeerId};
+use crate::wire::Message;
+use bitcoin::BlockHash;
+
+/// Something that happened outside.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Input {
+    /// A deadline passed; also harmless at any other time.
+    Timer,
+    /// The dial of this peer succeeded.
+    Connected(PeerId),
+    /// The dial of this peer failed; the text is for people.
+    DialFailed(PeerId, String),
+    /// A message came, `bytes` long on the wire with its header.
+    Received(PeerId, Message, usize),
+    /// Bytes arrived that belong to a message that is not complete yet (the count of all bytes so far of
+    /// the connection). Shows that a slow peer is alive.
+    Progress(PeerId, u64),
+    /// The peer's bytes were not the protocol's; the driver stopped reading.
+    Faulted(PeerId, Fault),
+    /// The connection ended from the other side or by an error.
+    Closed(PeerId),
+    /// This many bytes of what was sent to the peer left our queue.
+    Flushed(PeerId, usize),
+    /// A DNS seed answered (empty if it failed).
+    Resolved(String, Vec<std::net::SocketAddr>),
+    /// Addresses saved by an earlier run.
+    SavedAddresses(Vec<PeerAddress>),
+    /// The host wants a connection to this address kept up.
+    AddPeer(PeerAddress),
+    /// The host wants this connection ended.
+    RemovePeer(PeerId),
+    /// The chainstate reports.
+    Chain(ChainReport),
+    /// The host asks.
+    Query(QueryId, Query),
+    /// The host wants the block and its descendants treated as invalid.
+    Invalidate(BlockHash),
+    /// Takes the invalidity of the block, its ancestors and descendants back.
+    Reconsider(BlockHash),
+    /// The host wants to stop: peers are closed, a last commit is made.
+    Shutdown,
+}
+
+/// A question's number, chosen by the driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct QueryId(pub u64);
+
+/// What a host may ask the engine. Questions about coins and bodies go to the chainstate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Query {
+    /// The header with this hash.
+    HeaderByHash(BlockHash),
+    /// The header of the active chain at this height.
+    HeaderByHeight(u32),
+    /// The connected peers.
+    Peers,
+    /// Events after a cursor (the last block the consumer applied; `None`: from before genesis), at most
+    /// so many. Answered at once, with no events if there are none.
+    Events(Option<BlockRef>, usize),
+}

@@ -1,0 +1,102 @@
+//! What an engine wants done.
+
+use super::QueryId;
+use crate::chain::command::{BlockRef, ChainCommand};
+use crate::peer::{CloseReason, PeerAddress, PeerId};
+use crate::time::Timestamp;
+use crate::wire::Message;
+use bitcoin::block::Header;
+use bitcoin::p2p::ServiceFlags;
+
+/// Something to do, in the order given.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Output {
+    /// Open a connection; answer `Connected` or `DialFailed`.
+    Dial(PeerId, PeerAddress),
+    /// Queue a message to a peer.
+    Send(PeerId, Message),
+    /// Send what is queued, then close. No `Closed` is expected.
+    Close(PeerId, CloseReason),
+    /// Look up a DNS seed; answer `Resolved`.
+    Resolve(String, u16),
+    /// Hand a command to the chainstate.
+    Command(ChainCommand),
+    /// Keep these addresses for the next run, atomically.
+    SaveAddresses(Vec<PeerAddress>),
+    /// Answer a question.
+    Answer(QueryId, Answer),
+    /// The durable chain changed: consumers of events have something to fetch.
+    EventsReady,
+    /// The status changed.
+    Status(Box<crate::engine::status::Status>),
+    /// Everything after `Shutdown` is done: the durable tip.
+    Stopped(BlockRef),
+    /// The engine cannot go on.
+    Fatal(crate::error::Error),
+    /// Nothing to do until then (or until an input).
+    Idle {
+        /// When to call with `Input::Timer`; `None`: never.
+        deadline: Option<Timestamp>,
+    },
+}
+
+/// A change of the durable active chain. Each `Apply` has its parent applied before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The block extends the active chain.
+    Apply(BlockRef, Header),
+    /// The block, which was the tip, is no longer part of the active chain.
+    Undo(BlockRef, Header),
+}
+
+/// The answer to a `Query`.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Answer {
+    /// To `HeaderByHash` and `HeaderByHeight`: the header, its place, whether it is in the active chain,
+    /// and the active tip for which this is true.
+    Header {
+        /// The header, if known.
+        header: Option<(BlockRef, Header, bool)>,
+        /// The active, proved tip.
+        tip: BlockRef,
+    },
+    /// To `Peers`.
+    Peers(Vec<PeerStatus>),
+    /// To `Events`.
+    Events(Vec<Event>),
+    /// The cursor of `Events` is not a block that is known.
+    UnknownCursor,
+}
+
+/// A peer as the host sees it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PeerStatus {
+    /// Number of the connection.
+    pub id: PeerId,
+    /// Address.
+    pub address: PeerAddress,
+    /// State in the transition table.
+    pub state: crate::peer::lifecycle::PeerState,
+    /// User agent; empty before the handshake. Untrusted text.
+    pub user_agent: String,
+    /// Services offered.
+    pub services: ServiceFlags,
+    /// Height stated in its version message.
+    pub start_height: u32,
+    /// The best block it is known to have.
+    pub best_known: Option<BlockRef>,
+    /// Last round trip, in milliseconds.
+    pub ping_millis: Option<u64>,
+    /// Bytes received.
+    pub bytes_in: u64,
+    /// Bytes sent.
+    pub bytes_out: u64,
+    /// Blocks asked for and not yet delivered.
+    pub in_flight: usize,
+    /// Download speed of blocks, in bytes a second, as last measured.
+    pub bytes_per_second: u64,
+}

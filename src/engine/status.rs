@@ -1,0 +1,45 @@
+//! Where the sync stands, as a value.
+
+use crate::chain::command::BlockRef;
+
+/// What the node is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Stage {
+    /// No peer yet.
+    Connecting,
+    /// Fetching headers.
+    Headers,
+    /// Fetching and connecting blocks.
+    Blocks,
+    /// At the tip of the best known chain.
+    Synced,
+    /// Stopping.
+    Stopping,
+}
+
+/// The latest state. `tip` may run ahead of `durable`.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Status {
+    /// What the node is doing.
+    pub stage: Stage,
+    /// The proved tip.
+    pub tip: BlockRef,
+    /// The durable tip: what survives a kill at this moment.
+    pub durable: BlockRef,
+    /// The best header.
+    pub best_header: BlockRef,
+    /// Ready peers.
+    pub peers: usize,
+    /// Blocks asked for and not yet delivered.
+    pub in_flight: usize,
+    /// Blocks connected since the start.
+    pub blocks: u64,
+    /// Inputs checked since the start (coinbases not counted).
+    pub inputs: u64,
+    /// Bytes received from all peers since the start.
+    pub bytes_in: u64,
+    /// Headers accepted since the start.
+    pub headers: u64,
+}

@@ -1,0 +1,1 @@
+//! The node: builder, driver, handle.

@@ -1,0 +1,201 @@
+//! Storage: the traits that a host implements, the stores that come with the crate, and the append-only
+//! files for blocks, undo data and headers.
+//!
+//! A [`Store`] holds ordered key-value tables. All that must change together goes through one atomic
+//! [`Store::commit`]. What the bytes mean is decided above it, in [`schema`] and in the chainstate, so
+//! that an implementer writes three methods.
+
+pub mod block_files;
+pub mod datadir;
+pub mod header_file;
+pub mod memory;
+pub mod schema;
+#[cfg(feature = "sled")]
+pub mod sled;
+
+use core::fmt;
+use core::ops::Bound;
+
+/// A table of a store. Keys of different tables never meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Table {
+    /// Schema version, network, tip, marker, checkpoints.
+    Meta,
+    /// Unspent outputs by outpoint.
+    Coins,
+    /// Where blocks and undo data lie, by block hash.
+    Blocks,
+}
+
+impl Table {
+    /// All tables.
+    pub const ALL: [Self; 3] = [Self::Meta, Self::Coins, Self::Blocks];
+
+    /// A stable name: backends use it for trees and column families.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Meta => "meta",
+            Self::Coins => "coins",
+            Self::Blocks => "blocks",
+        }
+    }
+}
+
+/// How far a commit must have got when it returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Durability {
+    /// Atomic and ordered, but a crash of the machine may lose the most recent commits (never an earlier
+    /// one without all later ones).
+    Buffered,
+    /// This commit and all before it are on stable storage.
+    Durable,
+}
+
+/// One change of a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Insert or replace.
+    Put(Table, Vec<u8>, Vec<u8>),
+    /// Remove; no error if the key is absent.
+    Delete(Table, Vec<u8>),
+}
+
+/// Changes that are applied together or not at all. Of several for one key the last counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    changes: Vec<Change>,
+    bytes: usize,
+}
+
+impl Batch {
+    /// An empty batch.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Inserts or replaces `key`.
+    pub fn put(&mut self, table: Table, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
+        let (key, value) = (key.into(), value.into());
+        self.bytes += key.len() + value.len();
+        self.changes.push(Change::Put(table, key, value));
+    }
+
+    /// Removes `key`.
+    pub fn delete(&mut self, table: Table, key: impl Into<Vec<u8>>) {
+        let key = key.into();
+        self.bytes += key.len();
+        self.changes.push(Change::Delete(table, key));
+    }
+
+    /// The changes in order.
+    pub fn changes(&self) -> &[Change] {
+        &self.changes
+    }
+
+    /// The changes in order, by value.
+    pub fn into_changes(self) -> Vec<Change> {
+        self.changes
+    }
+
+    /// The number of changes.
+    pub fn len(&self) -> usize {
+        self.changes.len()
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    /// Bytes of all keys and values.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+/// A pair of key and value.
+pub type Entry = (Vec<u8>, Vec<u8>);
+
+/// Ordered key-value tables with atomic batches.
+///
+/// # Contract
+/// 1. A commit is atomic: after a crash, and for every concurrent reader, all of it happened or nothing.
+/// 2. Commits are ordered: if one survives a crash, so do all before it.
+/// 3. Methods may be called from several threads at once; a reader may see the state before or after a
+///    commit that runs meanwhile.
+/// 4. Keys are ordered bytewise. Keys have at most 255 bytes, values at most 16 MiB.
+/// 5. After an error of `commit` the state is that before or after it; the caller opens the store anew or
+///    repeats the batch (batches are idempotent).
+pub trait Store: Send + Sync + fmt::Debug {
+    /// The values of `keys`, in the order asked; `None` where a key is absent.
+    fn get_many(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, StoreError>;
+
+    /// Up to `limit` entries with keys within the bounds, in ascending order.
+    fn range(
+        &self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Entry>, StoreError>;
+
+    /// Applies a batch atomically.
+    fn commit(&self, batch: Batch, durability: Durability) -> Result<(), StoreError>;
+
+    /// The most changes that one `commit` should carry; larger flushes are cut into several with a marker
+    /// that makes them one. A backend whose commits block readers states a small number.
+    fn batch_limit(&self) -> usize {
+        100_000
+    }
+
+    /// The value of one key.
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.get_many(table, &[key])?.pop().flatten())
+    }
+}
+
+/// What can be done about a storage failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StoreErrorKind {
+    /// A repetition may succeed.
+    Transient,
+    /// What is stored is not what was written, or belongs to something else.
+    Corrupt,
+    /// No room left.
+    Full,
+    /// The data belongs to another version or network, or the backend cannot do this.
+    Unsupported,
+    /// Another process holds the data directory.
+    Locked,
+}
+
+/// A storage failure: what it was, where, and its source.
+#[derive(Debug, thiserror::Error)]
+#[error("{context} ({kind:?}){}", .source.as_ref().map(|s| format!(": {s}")).unwrap_or_default())]
+pub struct StoreError {
+    /// What can be done about it.
+    pub kind: StoreErrorKind,
+    /// What was being done, with the file or table.
+    pub context: String,
+    /// The error underneath.
+    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl StoreError {
+    /// A failure without a source.
+    pub fn new(kind: StoreErrorKind, context: impl Into<String>) -> Self {
+        Self { kind, context: context.into(), source: None }
+    }
+
+    /// A failure of the operating system; a full disk is recognised.
+    pub fn io(context: impl Into<String>, source: std::io::Error) -> Self {
+        let kind = match source.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => StoreErrorKind::Full,
+            std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof => StoreErrorKind::Corrupt,
+            _ => StoreErrorKind::Transient,
+        };
+        Self { kind, context: context.into(), source: Some(Box::new(source)) }
+    }
+}

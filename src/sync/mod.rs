@@ -1,0 +1,8 @@
+//! The machines of the sync. Pure.
+
+pub mod activation;
+pub mod blocks;
+pub mod fsm;
+pub mod headers;
+pub mod presync;
+pub mod rollback;

@@ -1,0 +1,1 @@
+//! Addresses of BIP155 and their legacy forms.

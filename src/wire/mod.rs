@@ -1,0 +1,8 @@
+//! Bytes to messages and back. Pure: fed bytes, answers messages.
+
+pub mod addr;
+pub mod compact_size;
+pub mod frame;
+pub mod message;
+
+pub use message::Message;
