@@ -1,1 +1,10 @@
-//! For tests of this crate and of its hosts: the chain forge.
+//! For tests of this crate and of its hosts (feature `sim`): a forge of valid chains and peers that serve
+//! them.
+//!
+//! | part | what it gives |
+//! | --- | --- |
+//! | [`forge`] | blocks with real proof of work and signatures, from one seed |
+//! | [`wallet`] | a way to lock and to spend every standard output type |
+
+pub mod forge;
+pub mod wallet;
