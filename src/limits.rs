@@ -6,6 +6,8 @@
 //! | queues and windows | memory that grows with a peer's patience |
 //! | times | peers that never answer |
 
+use core::time::Duration;
+
 // ---- wire: sizes that Bitcoin Core enforces (net.h, net_processing.cpp) ----
 
 /// Bytes of a message's payload (`MAX_PROTOCOL_MESSAGE_LENGTH`).
@@ -18,3 +20,29 @@ pub const MAX_ADDR: usize = 1_000;
 pub const MAX_HEADERS: usize = 2_000;
 /// Hashes of a locator (`MAX_LOCATOR_SZ`).
 pub const MAX_LOCATOR: usize = 101;
+
+// ---- sync: headers (net_processing.cpp, headerssync.cpp) ----
+
+/// Seconds by which a header's time may be ahead of ours (`MAX_FUTURE_BLOCK_TIME`).
+pub const MAX_FUTURE_BLOCK_TIME: u64 = 2 * 60 * 60;
+/// Blocks a second of the fastest chain that the rule of rising median times allows: bounds how many
+/// commitments of a presync a peer can make us hold.
+pub const PRESYNC_BLOCKS_PER_SECOND: u64 = 6;
+/// Presyncs at one time, the one of the headers' source not counted. Each holds at most about 1.4 MB.
+pub const MAX_PRESYNCS: usize = 16;
+/// Blocks of work by which a chain may lie below the best header and still be kept without a presync
+/// (`GetAntiDoSWorkThreshold`).
+pub const ANTI_DOS_WORK_BLOCKS: u32 = 144;
+/// Least time between two unanswered `getheaders` to a peer (`HEADERS_RESPONSE_TIME`).
+pub const GETHEADERS_INTERVAL: Duration = Duration::from_secs(120);
+/// Time after which a source that does not answer loses its role to another; an answer is 160 kB, so this
+/// allows 6 kB/s.
+pub const HEADERS_PATIENCE: Duration = Duration::from_secs(30);
+/// Time for all headers from one source, without the share for each (`HEADERS_DOWNLOAD_TIMEOUT_BASE`).
+pub const HEADERS_DOWNLOAD_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+/// More time for each header expected (`HEADERS_DOWNLOAD_TIMEOUT_PER_HEADER`).
+pub const HEADERS_DOWNLOAD_PER_HEADER: Duration = Duration::from_millis(1);
+/// Pause before sources that had nothing to offer are asked again.
+pub const HEADERS_RETRY: Duration = Duration::from_secs(60);
+/// Age of the best header, in seconds, below which all peers are asked for headers.
+pub const HEADERS_RECENT_SECONDS: u64 = 24 * 60 * 60;

@@ -6,11 +6,35 @@ use crate::peer::{Cx, PeerId, PeerView};
 use crate::time::Timestamp;
 use bitcoin::BlockHash;
 
+/// How much is fetched ahead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SchedulerConfig {
+    /// Blocks past the proved tip that are fetched ahead.
+    pub window: u32,
+    /// Bytes of blocks that may be under way or waiting to be stored.
+    pub reserved_bytes: u64,
+}
+
 /// The machine.
 #[derive(Debug)]
 pub struct BlockScheduler {}
 
 impl BlockScheduler {
+    /// A scheduler without peers, over the proved tip `tip`.
+    pub fn new(_config: SchedulerConfig, _tree: &BlockTree, _tip: HeaderId) -> Self {
+        todo!()
+    }
+
+    /// The engine stopped (`paused`) or resumed reading from this peer: its clocks stand still meanwhile.
+    pub fn set_paused(&mut self, _cx: &mut Cx<'_>, _peer: PeerId, _paused: bool) {
+        todo!()
+    }
+
+    /// Bytes of blocks that are under way or waiting to be stored.
+    pub fn reserved(&self) -> u64 {
+        todo!()
+    }
+
     /// A handshake is complete.
     pub fn on_peer_ready(&mut self, _cx: &mut Cx<'_>, _tree: &BlockTree, _peer: &PeerView) {
         todo!()
