@@ -23,8 +23,6 @@ pub const MAX_LOCATOR: usize = 101;
 
 // ---- sync: headers (net_processing.cpp, headerssync.cpp) ----
 
-/// Seconds by which a header's time may be ahead of ours (`MAX_FUTURE_BLOCK_TIME`).
-pub const MAX_FUTURE_BLOCK_TIME: u64 = 2 * 60 * 60;
 /// Blocks a second of the fastest chain that the rule of rising median times allows: bounds how many
 /// commitments of a presync a peer can make us hold.
 pub const PRESYNC_BLOCKS_PER_SECOND: u64 = 6;

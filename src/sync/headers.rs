@@ -256,7 +256,7 @@ impl HeaderSync {
             return Err(CloseReason::Fault(Fault::Oversized("headers")));
         }
         if headers.is_empty() {
-            self.take_empty(cx, tree, id);
+            self.take_empty(tree, id);
             return Ok(());
         }
         let full = headers.len() == MAX_HEADERS;
@@ -299,7 +299,7 @@ impl HeaderSync {
     }
 
     /// An empty message: the peer knows nothing beyond our locator, or is below its own minimum chain work.
-    fn take_empty(&mut self, cx: &mut Cx<'_>, tree: &BlockTree, id: PeerId) {
+    fn take_empty(&mut self, tree: &BlockTree, id: PeerId) {
         let best = tree.height(tree.best_header());
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.presync = None;
@@ -356,12 +356,7 @@ impl HeaderSync {
     }
 
     /// Hands the message to the peer's presync, if there is one, and goes on with it.
-    fn presync_continue(
-        &mut self,
-        cx: &mut Cx<'_>,
-        id: PeerId,
-        batch: Batch<'_>,
-    ) -> Option<PresyncOutcome> {
+    fn presync_continue(&mut self, cx: &mut Cx<'_>, id: PeerId, batch: Batch<'_>) -> Option<PresyncOutcome> {
         let peer = self.peers.get_mut(&id)?;
         let mut sync = peer.presync.take()?;
         let outcome = sync.process(batch.headers, batch.hashes, batch.full);
@@ -517,11 +512,8 @@ impl HeaderSync {
 
     /// Peers that announced a block before we knew its header have it.
     fn resolve_unknown(&mut self, cx: &mut Cx<'_>, tree: &BlockTree) {
-        let found: Vec<(PeerId, HeaderId)> = self
-            .peers
-            .iter()
-            .filter_map(|(&id, peer)| Some((id, tree.find(&peer.unknown?)?)))
-            .collect();
+        let found: Vec<(PeerId, HeaderId)> =
+            self.peers.iter().filter_map(|(&id, peer)| Some((id, tree.find(&peer.unknown?)?))).collect();
         for (id, header) in found {
             if let Some(peer) = self.peers.get_mut(&id) {
                 peer.unknown = None;

@@ -15,7 +15,8 @@
 use crate::chain::block_tree::{BlockTree, HeaderId};
 use crate::chain::params::Params;
 use crate::chain::work::{ChainWork, permitted_difficulty_transition};
-use crate::limits::{MAX_FUTURE_BLOCK_TIME, PRESYNC_BLOCKS_PER_SECOND};
+use crate::consensus::header::MAX_FUTURE_BLOCK_TIME;
+use crate::limits::PRESYNC_BLOCKS_PER_SECOND;
 use crate::rng::Rng;
 use bitcoin::block::{Header, Version};
 use bitcoin::hashes::{Hash, siphash24};
