@@ -20,6 +20,36 @@ pub const MAX_ADDR: usize = 1_000;
 pub const MAX_HEADERS: usize = 2_000;
 /// Hashes of a locator (`MAX_LOCATOR_SZ`).
 pub const MAX_LOCATOR: usize = 101;
+/// The highest CompactSize that Core takes as a length (`MAX_SIZE`); every list here has a lower limit.
+pub const MAX_SIZE: usize = 0x0200_0000;
+/// Bytes of one address of `addrv2` (BIP155).
+pub const MAX_ADDRV2_BYTES: usize = 512;
+/// Bytes of a user agent (`MAX_SUBVERSION_LENGTH`).
+pub const MAX_USER_AGENT: usize = 256;
+/// Transactions of a block: its weight of 4,000,000 over the least weight of a transaction, 240.
+pub const MAX_BLOCK_TRANSACTIONS: usize = 4_000_000 / 240;
+/// Short ids and prefilled transactions of a compact block (BIP152: indexes have 16 bits).
+pub const MAX_COMPACT_TRANSACTIONS: usize = 65_535;
+/// Bytes of flag bits in a `merkleblock`: one bit for each node over so many transactions, of which there are
+/// fewer than twice as many and one for each of at most 16 levels.
+pub const MAX_MERKLE_FLAG_BYTES: usize = (2 * MAX_BLOCK_TRANSACTIONS + 16).div_ceil(8);
+/// Bytes of a BIP37 filter (`MAX_BLOOM_FILTER_SIZE`).
+pub const MAX_BLOOM_FILTER: usize = 36_000;
+/// Hash functions of a BIP37 filter (`MAX_HASH_FUNCS`).
+pub const MAX_BLOOM_HASH_FUNCTIONS: u32 = 50;
+/// Bytes of one item of `filteradd` (`MAX_SCRIPT_ELEMENT_SIZE`).
+pub const MAX_FILTER_ADD: usize = 520;
+/// Bytes of a BIP158 filter: a block of 1,000,000 bytes without witnesses has at most 111,111 outputs of 9
+/// bytes, and a filter less than 22 bits for each.
+pub const MAX_BLOCK_FILTER: usize = 111_111 * 22 / 8;
+/// Filter hashes of one `cfheaders` (BIP157).
+pub const MAX_CFHEADERS: usize = 2_000;
+/// Filter headers of one `cfcheckpt`: one for each 1,000 blocks, enough for ten million blocks.
+pub const MAX_CFCHECKPTS: usize = 10_000;
+/// Bytes of messages of a few fixed fields. They need far less; what later versions append is ignored.
+pub const MAX_SMALL_PAYLOAD: usize = 1_024;
+/// Bytes of a payload for which a mere header makes us allocate; the rest once so many have arrived.
+pub const PAYLOAD_FIRST_ALLOCATION: usize = 64 * 1_024;
 
 // ---- sync: headers (net_processing.cpp, headerssync.cpp) ----
 

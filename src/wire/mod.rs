@@ -5,4 +5,5 @@ pub mod compact_size;
 pub mod frame;
 pub mod message;
 
+pub use frame::FrameError;
 pub use message::Message;
