@@ -74,3 +74,12 @@ pub const HEADERS_DOWNLOAD_PER_HEADER: Duration = Duration::from_millis(1);
 pub const HEADERS_RETRY: Duration = Duration::from_secs(60);
 /// Age of the best header, in seconds, below which all peers are asked for headers.
 pub const HEADERS_RECENT_SECONDS: u64 = 24 * 60 * 60;
+
+// ---- verify: work of one block's scripts ----
+
+/// Inputs after which a batch of script checks is closed. A batch is one job: large enough that handing it
+/// over costs little (tens of microseconds an input), small enough that the threads end together.
+pub const SCRIPT_BATCH_INPUTS: usize = 64;
+/// Jobs that wait for a thread before `submit` blocks. A job owns a share of its block and little else, so
+/// this bounds the memory of blocks that were connected faster than their scripts are checked.
+pub const POOL_QUEUE: usize = 4_096;

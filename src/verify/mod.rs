@@ -3,12 +3,23 @@
 //! A [`Verifier`] is a pure function of its input: the transaction, the outputs it spends and the flags.
 //! It does no I/O, reads no clock and starts no thread, so it can be run in another process or an enclave.
 //! Proofs that something was verified are made by this crate alone.
+//!
+//! 1. [`check_block`] checks a block by itself, a signet's solution included.
+//! 2. [`scripts::ScriptPool`] splits the scripts of one block among the threads of a [`pool::Pool`].
+//! 3. Its ticket yields [`Verified`], which says whether scripts were executed or assumed valid.
 
 #[cfg(feature = "consensus")]
 pub mod interpreter;
 pub mod pool;
+pub mod scripts;
 
+use crate::chain::command::ScriptPolicy;
 use crate::chain::deployments::ScriptFlags;
+use crate::chain::params::Params;
+use crate::consensus::block::CheckedBlock;
+use crate::consensus::decode::DecodedBlock;
+use crate::consensus::signet::{SIGNET_SCRIPT_FLAGS, SignetSpend};
+use crate::error::Reject;
 use bitcoin::{Transaction, TxOut};
 use core::fmt;
 
@@ -58,4 +69,91 @@ pub trait Verifier: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`VerifierError`] if no verdict could be reached; never for an invalid script.
     fn verify(&self, batch: &[TxScripts<'_>]) -> Result<Verdict, VerifierError>;
+}
+
+/// How a block came to count as valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Proof {
+    /// Its scripts were not executed, because it lies below the block that `assumevalid` names.
+    AssumedValid,
+    /// Every script was executed and succeeded.
+    Scripts,
+}
+
+/// Something whose scripts are proved, or assumed: [`Verified::proof`] says which. Only this crate makes it.
+#[derive(Clone, Debug)]
+pub struct Verified<T> {
+    value: T,
+    proof: Proof,
+}
+
+impl<T> Verified<T> {
+    /// All scripts of `value` succeeded.
+    pub(crate) fn by_scripts(value: T) -> Self {
+        Self { value, proof: Proof::Scripts }
+    }
+
+    /// The scripts of `value` were skipped under `policy`; `None` if the policy is to verify.
+    pub(crate) fn assumed(value: T, policy: ScriptPolicy) -> Option<Self> {
+        match policy {
+            ScriptPolicy::AssumeValid => Some(Self { value, proof: Proof::AssumedValid }),
+            ScriptPolicy::Verify => None,
+        }
+    }
+
+    /// What it rests on.
+    pub fn proof(&self) -> Proof {
+        self.proof
+    }
+
+    /// The thing itself.
+    pub fn get(&self) -> &T {
+        &self.value
+    }
+
+    /// The thing itself, without its proof.
+    pub fn into_inner(self) -> T {
+        self.value
+    }
+}
+
+/// Why a check gave no proof.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckError {
+    /// A rule is broken.
+    #[error(transparent)]
+    Rejected(#[from] Reject),
+    /// The verifier gave no verdict; nothing is known about the block.
+    #[error(transparent)]
+    Verifier(#[from] VerifierError),
+}
+
+/// [`crate::consensus::block::check_block`] with the scripts of signet solutions run by `verifier`.
+///
+/// # Errors
+/// What that function refuses; [`CheckError::Verifier`] if the verifier gave no verdict.
+pub fn check_block(
+    block: DecodedBlock,
+    params: &Params,
+    verifier: &dyn Verifier,
+) -> Result<CheckedBlock, CheckError> {
+    let mut failed = None;
+    let checked = crate::consensus::block::check_block(block, params, |spend| {
+        solves(spend, verifier).unwrap_or_else(|error| {
+            failed = Some(error);
+            false
+        })
+    });
+    match failed {
+        Some(error) => Err(error.into()),
+        None => Ok(checked?),
+    }
+}
+
+fn solves(spend: &SignetSpend, verifier: &dyn Verifier) -> Result<bool, VerifierError> {
+    let raw = bitcoin::consensus::serialize(&spend.to_sign);
+    let spent = core::slice::from_ref(&spend.spent);
+    let scripts = TxScripts { tx: &spend.to_sign, raw: &raw, spent, flags: SIGNET_SCRIPT_FLAGS };
+    Ok(verifier.verify(&[scripts])? == Verdict::Valid)
 }
