@@ -317,3 +317,76 @@ pub fn demo_chain(params: &Arc<Params>, seed: u64, blocks: u32, inputs: u32, fir
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chain::params::Network;
+    use std::collections::HashMap;
+
+    fn params() -> Arc<Params> {
+        Arc::new(Params::new(Network::Regtest))
+    }
+
+    #[test]
+    fn a_seed_gives_the_same_chain() {
+        let (a, b) = (demo_chain(&params(), 1, 110, 40, 0), demo_chain(&params(), 1, 110, 40, 0));
+        assert_eq!(a, b);
+        assert_ne!(a, demo_chain(&params(), 2, 110, 40, 0));
+    }
+
+    #[cfg(feature = "consensus")]
+    #[test]
+    fn every_output_type_is_spent_and_satisfies_the_interpreter() {
+        let mut forge = Forge::new(params(), 3);
+        let mut branch = forge.genesis(None);
+        for _ in 0..120 {
+            forge.extend(&mut branch, BlockPlan::default());
+        }
+        let mut outputs: HashMap<OutPoint, TxOut> = branch
+            .coins
+            .iter()
+            .chain(&branch.maturing)
+            .map(|coin| (coin.outpoint, coin.output.clone()))
+            .collect();
+        let mut kinds = std::collections::HashSet::new();
+        for _ in 0..12 {
+            let before = branch.coins.clone();
+            let block = forge.extend(&mut branch, BlockPlan { inputs: 12, growth: 12 });
+            for tx in &block.txdata[1..] {
+                let raw = bitcoin::consensus::serialize(tx);
+                let spent: Vec<TxOut> =
+                    tx.input.iter().map(|input| outputs[&input.previous_output].clone()).collect();
+                let all: Vec<bitcoinconsensus::Utxo> = spent
+                    .iter()
+                    .map(|out| bitcoinconsensus::Utxo {
+                        script_pubkey: out.script_pubkey.as_bytes().as_ptr(),
+                        script_pubkey_len: out.script_pubkey.len() as u32,
+                        value: out.value.to_sat() as i64,
+                    })
+                    .collect();
+                for (index, input) in tx.input.iter().enumerate() {
+                    bitcoinconsensus::verify_with_flags(
+                        spent[index].script_pubkey.as_bytes(),
+                        spent[index].value.to_sat(),
+                        &raw,
+                        Some(&all),
+                        index,
+                        bitcoinconsensus::VERIFY_ALL_PRE_TAPROOT | bitcoinconsensus::VERIFY_TAPROOT,
+                    )
+                    .unwrap();
+                    if let Some(coin) = before.iter().find(|coin| coin.outpoint == input.previous_output) {
+                        kinds.insert(coin.kind);
+                    }
+                }
+            }
+            for tx in &block.txdata {
+                let txid = tx.compute_txid();
+                for (index, output) in tx.output.iter().enumerate() {
+                    outputs.insert(OutPoint::new(txid, index as u32), output.clone());
+                }
+            }
+        }
+        assert_eq!(kinds.len(), OutputKind::ALL.len(), "{kinds:?}");
+    }
+}
