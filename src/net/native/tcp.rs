@@ -1,0 +1,215 @@
+//! Connections over TCP.
+//!
+//! 1. A name is resolved; its addresses are tried in the resolver's order until one answers.
+//! 2. Nagle's algorithm is turned off, for small messages wait for answers.
+//! 3. Closing the stream tells the peer that nothing more comes (the operating system does so anyway when
+//!    the stream is dropped).
+//!
+//! There is no time limit here; the caller drops the future. The caller's limit covers all of a name's addresses.
+
+use super::dns;
+use crate::net::{BoxStream, Listener, Transport};
+use crate::peer::PeerAddress;
+use async_io::Async;
+use core::pin::Pin;
+use core::task::{Context, Poll};
+use futures::future::BoxFuture;
+use futures::io::{AsyncRead, AsyncWrite};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+
+/// Plain TCP, without a proxy.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct NativeTransport;
+
+impl NativeTransport {
+    /// The transport. It holds nothing.
+    pub const fn new() -> Self {
+        Self
+    }
+}
+
+impl Transport for NativeTransport {
+    /// A name's addresses are tried in turn; the error is that of the last.
+    fn dial(&self, address: &PeerAddress) -> BoxFuture<'static, io::Result<BoxStream>> {
+        let address = address.clone();
+        Box::pin(async move {
+            let addresses = match address {
+                PeerAddress::Ip(address) => vec![address],
+                PeerAddress::Name(host, port) => dns::resolve(host, port).await?,
+            };
+            let mut failure = io::Error::from(io::ErrorKind::NotFound);
+            for address in addresses {
+                match Async::<TcpStream>::connect(address).await {
+                    Ok(stream) => return Ok(Connection::boxed(stream)),
+                    Err(error) => failure = error,
+                }
+            }
+            Err(failure)
+        })
+    }
+
+    fn listen(&self, address: SocketAddr) -> BoxFuture<'static, io::Result<Box<dyn Listener>>> {
+        Box::pin(async move {
+            let listener = Async::<TcpListener>::bind(address)?;
+            Ok(Box::new(NativeListener(listener)) as Box<dyn Listener>)
+        })
+    }
+
+    fn resolve(&self, host: &str, port: u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> {
+        Box::pin(dns::resolve(host.to_owned(), port))
+    }
+}
+
+/// A listening socket.
+#[derive(Debug)]
+struct NativeListener(Async<TcpListener>);
+
+impl Listener for NativeListener {
+    fn local_address(&self) -> io::Result<SocketAddr> {
+        self.0.get_ref().local_addr()
+    }
+
+    /// An error need not be the listener's end: a connection that was gone before it was taken, or too many
+    /// open files, pass.
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<(BoxStream, SocketAddr)>> {
+        Box::pin(async move {
+            let (stream, address) = self.0.accept().await?;
+            Ok((Connection::boxed(stream), address))
+        })
+    }
+}
+
+/// A TCP connection whose `close` ends our direction.
+struct Connection(Async<TcpStream>);
+
+impl Connection {
+    fn boxed(stream: Async<TcpStream>) -> BoxStream {
+        // Fails if the peer is gone already, which the first read will say better.
+        let _ = stream.get_ref().set_nodelay(true);
+        Box::new(Self(stream))
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_read(cx, buffer)
+    }
+
+    fn poll_read_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffers: &mut [IoSliceMut<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_read_vectored(cx, buffers)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(cx, parts)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // A socket keeps no bytes back, so there is nothing to flush.
+        Poll::Ready(match self.0.get_ref().shutdown(Shutdown::Write) {
+            Err(error) if error.kind() != io::ErrorKind::NotConnected => Err(error),
+            _ => Ok(()),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use async_io::block_on;
+    use futures::io::{AsyncReadExt, AsyncWriteExt};
+
+    fn loopback() -> (Box<dyn Listener>, SocketAddr) {
+        let listener = block_on(NativeTransport::new().listen(([127, 0, 0, 1], 0).into())).unwrap();
+        let address = listener.local_address().unwrap();
+        (listener, address)
+    }
+
+    /// Accepts one connection and sends back what comes, until the other side closes its direction.
+    async fn echo(listener: &mut dyn Listener) -> io::Result<SocketAddr> {
+        let (mut stream, from) = listener.accept().await?;
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).await?;
+        stream.write_all(&bytes).await?;
+        stream.close().await?;
+        Ok(from)
+    }
+
+    fn converse(listener: &mut dyn Listener, to: &PeerAddress) {
+        // More than the buffers of both sockets hold at once.
+        let sent: Vec<u8> = (0..1_000_000u32).map(|n| (n % 251) as u8).collect();
+        let call = async {
+            let stream = NativeTransport::new().dial(to).await?;
+            let (mut reading, mut writing) = stream.split();
+            writing.write_all(&sent).await?;
+            writing.close().await?;
+            let mut received = Vec::new();
+            reading.read_to_end(&mut received).await?;
+            io::Result::Ok(received)
+        };
+        let (from, received) = block_on(futures::future::join(echo(listener), call));
+        assert!(from.unwrap().ip().is_loopback());
+        assert!(received.unwrap() == sent);
+    }
+
+    #[test]
+    fn echo_by_address_and_by_name() {
+        let (mut listener, address) = loopback();
+        assert_ne!(address.port(), 0);
+        converse(&mut *listener, &PeerAddress::Ip(address));
+        // "localhost" may be ::1 first, where nobody listens: the next address is tried.
+        converse(&mut *listener, &PeerAddress::Name("localhost".into(), address.port()));
+    }
+
+    #[test]
+    fn nobody_there() {
+        let (listener, address) = loopback();
+        drop(listener);
+        for peer in [PeerAddress::Ip(address), PeerAddress::Name("localhost".into(), address.port())] {
+            let error = block_on(NativeTransport::new().dial(&peer)).err().unwrap();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        }
+    }
+
+    #[test]
+    fn a_taken_port_cannot_be_listened_on() {
+        let (_listener, address) = loopback();
+        let error = block_on(NativeTransport::new().listen(address)).err().unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn names() {
+        let transport = NativeTransport::new();
+        let found = block_on(transport.resolve("localhost", 8333)).unwrap();
+        assert!(!found.is_empty());
+        assert!(found.iter().all(|address| address.ip().is_loopback() && address.port() == 8333));
+        let literal = block_on(transport.resolve("::1", 1)).unwrap();
+        assert_eq!(literal, ["[::1]:1".parse().unwrap()]);
+        assert!(block_on(transport.resolve("no\0name", 1)).is_err());
+        assert!(block_on(transport.dial(&PeerAddress::Name("no\0name".into(), 1))).is_err());
+    }
+}
