@@ -653,3 +653,6 @@ fn skip_height(height: u32) -> u32 {
 fn sip(key: [u64; 2], hash: &[u8; 32]) -> u64 {
     siphash24::Hash::hash_to_u64_with_keys(key[0], key[1], hash)
 }
+
+#[cfg(test)]
+mod tests;

@@ -68,14 +68,14 @@ const BIP34_IMPLIES_BIP30_LIMIT: u32 = 1_983_702;
 /// The rules for a block with this hash on top of `parent`.
 pub fn rules_for(tree: &BlockTree, parent: HeaderId, hash: &BlockHash) -> Rules {
     let params = tree.params();
-    let height = tree.height(parent).saturating_add(1);
-    let buried = &params.buried;
+    let block = BlockRef { height: tree.height(parent).saturating_add(1), hash: *hash };
+    let at_bip34 = tree.ancestor(parent, params.buried.bip34).map(|id| tree.hash(id));
     Rules {
-        bip30: bip30_applies(tree, parent, BlockRef { height, hash: *hash }),
-        bip34: height >= buried.bip34,
-        csv: height >= buried.csv,
-        segwit: height >= buried.segwit,
-        script_flags: script_flags(params, BlockRef { height, hash: *hash }),
+        bip30: bip30_applies(params, at_bip34, block),
+        bip34: block.height >= params.buried.bip34,
+        csv: block.height >= params.buried.csv,
+        segwit: block.height >= params.buried.segwit,
+        script_flags: script_flags(params, block),
     }
 }
 
@@ -95,14 +95,12 @@ pub fn script_flags(params: &Params, block: BlockRef) -> ScriptFlags {
 }
 
 /// Whether BIP30 is checked: not for the two blocks that broke it, nor where BIP34 makes it impossible on
-/// the network's own chain.
-fn bip30_applies(tree: &BlockTree, parent: HeaderId, block: BlockRef) -> bool {
+/// the network's own chain. `at_bip34` is the block's ancestor at BIP34's height.
+fn bip30_applies(params: &Params, at_bip34: Option<BlockHash>, block: BlockRef) -> bool {
     if block.height >= BIP34_IMPLIES_BIP30_LIMIT {
         return true;
     }
-    let params = tree.params();
-    let bip34_block = tree.ancestor(parent, params.buried.bip34).map(|id| tree.hash(id));
-    let implied = bip34_block.is_some() && bip34_block == params.bip34_hash;
+    let implied = at_bip34.is_some() && at_bip34 == params.bip34_hash;
     !implied && !is_named(block, &BIP30_REPEATS)
 }
 
@@ -220,4 +218,179 @@ fn next_state(tree: &BlockTree, rule: &VersionBits, state: ThresholdState, last:
 /// Whether a version signals `bit`: the top three bits are 001 (BIP9) and the bit is set.
 fn signals(version: i32, bit: u8) -> bool {
     version as u32 >> 29 == 1 && version >> bit & 1 == 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chain::params::{BuriedDeployment, Network, RegtestOptions, VersionBitsOption};
+    use bitcoin::block::Version;
+    use std::sync::Arc;
+
+    const SIGNAL: i32 = 0x3000_0000;
+    const SILENT: i32 = 0x2000_0000;
+
+    /// Puts `count` headers on top of `parent`; the last `signals` of them signal bit 28.
+    fn extend(tree: &mut BlockTree, parent: HeaderId, count: u32, signals: u32) -> HeaderId {
+        (0..count).fold(parent, |parent, place| {
+            let mut header = tree.header(parent);
+            header.prev_blockhash = tree.hash(parent);
+            header.time += 1;
+            header.nonce = signals;
+            header.version = Version::from_consensus(if count - place <= signals { SIGNAL } else { SILENT });
+            tree.insert(parent, &header)
+        })
+    }
+
+    fn tree_with(start: i64, timeout: i64, min_activation_height: i64) -> BlockTree {
+        let deployment = VersionBitsDeployment::TestDummy;
+        let option = VersionBitsOption { deployment, start, timeout, min_activation_height };
+        let params = Params::regtest(&RegtestOptions::default().version_bits(option));
+        BlockTree::new(Arc::new(params), [1, 2])
+    }
+
+    fn state(tree: &mut BlockTree, parent: HeaderId) -> ThresholdState {
+        tree.deployment_state(parent, VersionBitsDeployment::TestDummy)
+    }
+
+    #[test]
+    fn a_deployment_locks_in_at_the_threshold_and_activates_a_period_later() {
+        let mut tree = tree_with(0, VersionBits::NO_TIMEOUT, 0);
+        let genesis = tree.genesis();
+        let first = extend(&mut tree, genesis, 142, 142);
+        assert_eq!(state(&mut tree, first), ThresholdState::Defined);
+        let started = extend(&mut tree, first, 1, 0);
+        assert_eq!(state(&mut tree, started), ThresholdState::Started);
+        // One signal too few keeps it started; the branch beside it has enough.
+        let short = extend(&mut tree, started, 144, 107);
+        let enough = extend(&mut tree, started, 144, 108);
+        assert_eq!(state(&mut tree, short), ThresholdState::Started);
+        assert_eq!(state(&mut tree, enough), ThresholdState::LockedIn);
+        let almost = extend(&mut tree, enough, 143, 0);
+        assert_eq!(state(&mut tree, almost), ThresholdState::LockedIn);
+        let active = extend(&mut tree, almost, 1, 0);
+        assert_eq!(state(&mut tree, active), ThresholdState::Active);
+        let later = extend(&mut tree, active, 1000, 0);
+        assert_eq!(state(&mut tree, later), ThresholdState::Active);
+        // What is remembered does not change the answer.
+        let mut fresh = ThresholdCache::default();
+        for parent in [first, started, short, enough, almost, active, later] {
+            let again = fresh.state(&tree, parent, VersionBitsDeployment::TestDummy);
+            assert_eq!(again, state(&mut tree, parent));
+        }
+    }
+
+    #[test]
+    fn activation_waits_for_the_least_height() {
+        for (least, expected) in [(432, ThresholdState::Active), (433, ThresholdState::LockedIn)] {
+            let mut tree = tree_with(0, VersionBits::NO_TIMEOUT, least);
+            let genesis = tree.genesis();
+            let signalled = extend(&mut tree, genesis, 287, 144);
+            assert_eq!(state(&mut tree, signalled), ThresholdState::LockedIn);
+            let parent = extend(&mut tree, signalled, 144, 0);
+            assert_eq!(state(&mut tree, parent), expected);
+        }
+    }
+
+    #[test]
+    fn start_and_timeout_are_median_times() {
+        let begin = i64::from(Params::new(Network::Regtest).genesis.header.time);
+        // One second a block: the median time past of block 143 is that of block 138.
+        for (start, expected) in [(138, ThresholdState::Started), (139, ThresholdState::Defined)] {
+            let mut tree = tree_with(begin + start, VersionBits::NO_TIMEOUT, 0);
+            let genesis = tree.genesis();
+            let parent = extend(&mut tree, genesis, 143, 0);
+            assert_eq!(state(&mut tree, parent), expected);
+        }
+        for (timeout, expected) in [(282, ThresholdState::Failed), (283, ThresholdState::Started)] {
+            let mut tree = tree_with(begin, begin + timeout, 0);
+            let genesis = tree.genesis();
+            let parent = extend(&mut tree, genesis, 287, 0);
+            assert_eq!(state(&mut tree, parent), expected);
+            // Enough signals in the last period win over the timeout.
+            let signalled = extend(&mut tree, genesis, 287, 108);
+            assert_eq!(state(&mut tree, signalled), ThresholdState::LockedIn);
+        }
+        let mut always = tree_with(VersionBits::ALWAYS_ACTIVE, VersionBits::NO_TIMEOUT, 0);
+        let genesis = always.genesis();
+        assert_eq!(state(&mut always, genesis), ThresholdState::Active);
+        let mut never = tree_with(VersionBits::NEVER_ACTIVE, VersionBits::NO_TIMEOUT, 0);
+        assert_eq!(state(&mut never, genesis), ThresholdState::Failed);
+    }
+
+    #[test]
+    fn only_versions_with_the_top_bits_signal() {
+        assert!(signals(0x3000_0000, 28));
+        for version in [0x2000_0000, 0x1000_0000, 0x7000_0000, 0x5000_0000, -1, i32::MIN, 0] {
+            assert!(!signals(version, 28), "{version:x}");
+        }
+        assert!(signals(0x2000_0001, 0));
+    }
+
+    #[test]
+    fn buried_rules_start_at_their_height() {
+        let options = RegtestOptions::default()
+            .activation(BuriedDeployment::HeightInCoinbase, 2)
+            .activation(BuriedDeployment::DerSig, 3)
+            .activation(BuriedDeployment::Cltv, 4)
+            .activation(BuriedDeployment::Csv, 5)
+            .activation(BuriedDeployment::Segwit, 6);
+        let mut tree = BlockTree::new(Arc::new(Params::regtest(&options)), [1, 2]);
+        let always = ScriptFlags::P2SH.with(ScriptFlags::WITNESS).with(ScriptFlags::TAPROOT);
+        let mut tip = tree.genesis();
+        for height in 1..8 {
+            tip = extend(&mut tree, tip, 1, 0);
+            let rules = tree.context(tip).rules;
+            assert_eq!(rules.bip34, height >= 2);
+            assert_eq!(rules.csv, height >= 5);
+            assert_eq!(rules.segwit, height >= 6);
+            assert!(rules.bip30);
+            let mut flags = always;
+            for (from, flag) in [
+                (3, ScriptFlags::DERSIG),
+                (4, ScriptFlags::CHECKLOCKTIMEVERIFY),
+                (5, ScriptFlags::CHECKSEQUENCEVERIFY),
+                (6, ScriptFlags::NULLDUMMY),
+            ] {
+                flags = if height >= from { flags.with(flag) } else { flags };
+            }
+            assert_eq!(rules.script_flags, flags, "height {height}");
+        }
+    }
+
+    #[test]
+    fn blocks_that_break_script_rules_have_their_own_flags() {
+        let params = Params::new(Network::Main);
+        let named = |height, hash: &str| BlockRef { height, hash: hash.parse().unwrap() };
+        let bip16 = "00000000000002dc756eebf4f49723ed8d30cc28a5f108eb94b1ba88ac4f9c22";
+        assert_eq!(script_flags(&params, named(170_060, bip16)), ScriptFlags::NONE);
+        let taproot = "0000000000000000000f14c35b2d841e986ab5441de8c585d5ffe55ea1e395ad";
+        let flags = script_flags(&params, named(692_261, taproot));
+        assert!(!flags.contains(ScriptFlags::TAPROOT));
+        // P2SH, DERSIG, NULLDUMMY, CHECKLOCKTIMEVERIFY, CHECKSEQUENCEVERIFY, WITNESS.
+        assert_eq!(flags.0, 1 | 1 << 2 | 1 << 4 | 1 << 9 | 1 << 10 | 1 << 11);
+    }
+
+    #[test]
+    fn bip30_is_checked_where_bip34_does_not_imply_it() {
+        let params = Params::new(Network::Main);
+        let other = params.genesis_hash();
+        let any = |height| BlockRef { height, hash: other };
+        assert!(bip30_applies(&params, None, any(227_931)));
+        assert!(bip30_applies(&params, Some(other), any(227_932)));
+        assert!(!bip30_applies(&params, params.bip34_hash, any(227_932)));
+        assert!(!bip30_applies(&params, params.bip34_hash, any(1_983_701)));
+        assert!(bip30_applies(&params, params.bip34_hash, any(1_983_702)));
+        // Networks without a known block at that height always check.
+        assert!(bip30_applies(&Params::new(Network::Regtest), None, any(1)));
+        for (height, hash) in BIP30_REPEATS {
+            let block = BlockRef { height, hash: hash.parse().unwrap() };
+            assert!(!bip30_applies(&params, None, block));
+            assert!(bip30_applies(&params, None, BlockRef { height: height + 1, ..block }));
+            assert!(!is_bip30_unspendable(block));
+        }
+        for (height, hash) in BIP30_UNSPENDABLE {
+            assert!(is_bip30_unspendable(BlockRef { height, hash: hash.parse().unwrap() }));
+        }
+    }
 }

@@ -421,3 +421,188 @@ pub fn proof_equivalent_time(to: ChainWork, from: ChainWork, tip: ChainWork, spa
     let seconds = difference.0.wrapping_mul(u64::from(spacing)).div(tip.0);
     if seconds.bits() > 63 { sign * i64::MAX } else { sign * seconds.lo as i64 }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chain::params::Network;
+    use bitcoin::CompactTarget;
+    use proptest::prelude::*;
+
+    fn main() -> Params {
+        Params::new(Network::Main)
+    }
+
+    #[test]
+    fn bits_are_decoded_as_core_does() {
+        // Zero, negative and overflowing.
+        for bits in [
+            0,
+            0x0012_3456,
+            0x0100_3456,
+            0x0200_0056,
+            0x0300_0000,
+            0x0400_0000,
+            0x0092_3456,
+            0x0180_3456,
+            0x0280_0056,
+            0x0380_0000,
+            0x0480_0000,
+            0x01fe_dcba,
+            0x0492_3456,
+            0xff12_3456,
+            0x2300_0001,
+            0x2200_0100,
+            0x2101_0000,
+        ] {
+            assert_eq!(Target::from_bits(bits), None, "{bits:08x}");
+            assert_eq!(ChainWork::of_bits(bits), ChainWork::ZERO);
+        }
+        for (bits, lo, back) in [
+            (0x0112_3456, 0x12, 0x0112_0000),
+            (0x0212_3456, 0x1234, 0x0212_3400),
+            (0x0312_3456, 0x12_3456, 0x0312_3456),
+            (0x0412_3456, 0x1234_5600, 0x0412_3456),
+            (0x0500_9234, 0x9234_0000, 0x0500_9234),
+        ] {
+            let target = Target::from_bits(bits).unwrap();
+            assert_eq!(target, Target::from_halves(0, lo));
+            assert_eq!(target.to_bits(), back);
+        }
+        assert_eq!(Target::from_bits(0x2012_3456), Some(Target::from_halves(0x123456 << 104, 0)));
+        assert_eq!(Target::from_bits(0x2200_00ff), Some(Target::from_halves(0xff << 120, 0)));
+        assert_eq!(Target::from_halves(0, 0x80).to_bits(), 0x0200_8000);
+    }
+
+    #[test]
+    fn retargeting_matches_mainnet() {
+        let from =
+            |first_time, last_time, bits| Period { first_bits: bits, first_time, last_bits: bits, last_time };
+        for (height, period, expected) in [
+            // Unconstrained.
+            (32_256, from(1_261_130_161, 1_262_152_739, 0x1d00_ffff), 0x1d00_d86a),
+            // At the network's limit.
+            (2_016, from(1_231_006_505, 1_233_061_996, 0x1d00_ffff), 0x1d00_ffff),
+            // Faster than a quarter of the time.
+            (68_544, from(1_279_008_237, 1_279_297_671, 0x1c05_a3f4), 0x1c01_68fd),
+            // Slower than four times (the first time is not a real one).
+            (46_368, from(1_263_163_443, 1_269_211_443, 0x1c38_7f6f), 0x1d00_e1fd),
+        ] {
+            assert_eq!(retarget(&main(), period), expected, "{height}");
+            let permitted = |new| permitted_difficulty_transition(&main(), height, period.last_bits, new);
+            assert!(permitted(expected));
+        }
+        let permitted = |height, old, new| permitted_difficulty_transition(&main(), height, old, new);
+        assert!(!permitted(68_544, 0x1c05_a3f4, 0x1c01_68fd - 1));
+        assert!(!permitted(46_368, 0x1c38_7f6f, 0x1d00_e1fd + 1));
+        assert!(!permitted(46_368, 0x1c38_7f6f, 0));
+        assert!(permitted(46_369, 0x1c38_7f6f, 0x1c38_7f6f));
+        assert!(!permitted(46_369, 0x1c38_7f6f, 0x1c38_7f6e));
+        let testnet = Params::new(Network::Testnet3);
+        assert!(permitted_difficulty_transition(&testnet, 46_369, 0x1c38_7f6f, 0x1d00_ffff));
+    }
+
+    #[test]
+    fn bip94_scales_the_first_target_of_the_period() {
+        let period = Period {
+            first_bits: 0x1c05_a3f4,
+            first_time: 1_279_008_237,
+            last_bits: 0x1d00_ffff,
+            last_time: 1_279_297_671,
+        };
+        assert_eq!(retarget(&Params::new(Network::Testnet4), period), 0x1c01_68fd);
+        assert_eq!(retarget(&Params::new(Network::Testnet3), period), 0x1c3f_ffc0);
+        assert_eq!(retarget(&Params::new(Network::Regtest), period), 0x1d00_ffff);
+    }
+
+    #[test]
+    fn proof_of_work_needs_a_permitted_target() {
+        let hash = |byte: usize| {
+            let mut bytes = [0; 32];
+            bytes[byte] = 1;
+            BlockHash::from_byte_array(bytes)
+        };
+        let limit = main().pow_limit.to_bits();
+        // The limit's bits stand for 0xffff << 208: one less passes, byte 28 is above.
+        assert!(check_proof_of_work(&hash(0), limit, &main()));
+        assert!(check_proof_of_work(&hash(27), limit, &main()));
+        assert!(!check_proof_of_work(&hash(28), limit, &main()));
+        for bits in [0, limit | 0x0080_0000, !0x0080_0000, 0x1d01_ffff, 0x1e00_ffff] {
+            assert!(!check_proof_of_work(&hash(0), bits, &main()), "{bits:08x}");
+        }
+        let mut exact = [0; 32];
+        exact[26..28].fill(0xff);
+        assert!(check_proof_of_work(&BlockHash::from_byte_array(exact), limit, &main()));
+        exact[0] = 1;
+        assert!(!check_proof_of_work(&BlockHash::from_byte_array(exact), limit, &main()));
+    }
+
+    #[test]
+    fn retargeting_never_overflows() {
+        for network in Network::ALL.map(Params::new).iter().filter(|params| !params.no_retargeting) {
+            let most = U256::MAX.div(U256 { hi: 0, lo: u128::from(network.pow_target_timespan) * 4 });
+            assert!(network.pow_limit.0 < most);
+        }
+    }
+
+    #[test]
+    fn equivalent_time_is_the_time_at_constant_difficulty() {
+        let proof = ChainWork::of_bits(0x207f_ffff);
+        let after = |blocks: u32| proof.saturating_mul(blocks);
+        assert_eq!(proof_equivalent_time(after(10), after(3), proof, 600), 4200);
+        assert_eq!(proof_equivalent_time(after(3), after(10), proof, 600), -4200);
+        let far = ChainWork(U256::ONE.shl(200));
+        assert_eq!(proof_equivalent_time(far, proof, proof, 600), i64::MAX);
+        assert_eq!(proof_equivalent_time(proof, far, proof, 600), -i64::MAX);
+    }
+
+    #[test]
+    fn work_is_read_and_shown_in_hexadecimal() {
+        let text = "0000000000000000000000000000000000000001128750f82f4c366153a3a030";
+        assert_eq!(text.parse::<ChainWork>().unwrap(), main().minimum_chain_work);
+        assert_eq!(main().minimum_chain_work.to_string(), text);
+        assert_eq!("0x10".parse(), Ok(ChainWork::from(16)));
+        for bad in ["", "0x", "g", "-1", &"0".repeat(65)] {
+            assert_eq!(bad.parse::<ChainWork>(), Err(ParseWorkError), "{bad:?}");
+        }
+    }
+
+    proptest! {
+        /// The `bitcoin` crate's numbers are the model.
+        #[test]
+        fn numbers_agree_with_another_implementation(
+            size in 1_u32..=0x20, mantissa in 1_u32..0x0080_0000, a in any::<[u8; 32]>(), b in any::<[u8; 32]>(),
+        ) {
+            let bits = size << 24 | mantissa;
+            let theirs = bitcoin::Target::from_compact(CompactTarget::from_consensus(bits));
+            let ours = Target::from_bits(bits);
+            prop_assert_eq!(ours.is_some(), theirs != bitcoin::Target::ZERO);
+            if let Some(target) = ours {
+                prop_assert_eq!(target.0.to_be_bytes(), theirs.to_be_bytes());
+                prop_assert_eq!(target.to_bits(), theirs.to_compact_lossy().to_consensus());
+                prop_assert_eq!(ChainWork::of_bits(bits).to_be_bytes(), theirs.to_work().to_be_bytes());
+            }
+            let (x, y) = (ChainWork::from_be_bytes(a), ChainWork::from_be_bytes(b));
+            prop_assert_eq!(x.to_be_bytes(), a);
+            prop_assert_eq!(x.cmp(&y), a.cmp(&b));
+            prop_assert_eq!(x.to_string().parse(), Ok(x));
+            prop_assert_eq!(x.saturating_sub(y).saturating_add(y), x.max(y));
+            prop_assert_eq!((x + y) - y, if x + y == ChainWork(U256::MAX) { ChainWork(U256::MAX) - y } else { x });
+        }
+
+        /// Quotient times divisor plus a rest below the divisor is the dividend.
+        #[test]
+        fn division_undoes_multiplication(limbs in any::<[u64; 3]>(), factor in 1_u64.., rest in any::<u64>()) {
+            let number = U256::from_limbs([limbs[0], limbs[1], limbs[2], 0]);
+            let divisor = U256 { hi: 0, lo: u128::from(factor) };
+            let rest = U256 { hi: 0, lo: u128::from(rest % factor) };
+            let product = number.wrapping_mul(factor);
+            if let Some(sum) = product.checked_add(rest) {
+                prop_assert_eq!(sum.div(divisor).to_be_bytes(), number.to_be_bytes());
+            }
+            for by in [0, 1, 64, 127, 128, 129, 255] {
+                prop_assert_eq!(number.shl(by).shr(by).shl(by).to_be_bytes(), number.shl(by).to_be_bytes());
+            }
+        }
+    }
+}
