@@ -883,7 +883,9 @@ pub(crate) mod tests {
 
         #[test]
         fn bytes_behind_the_last_field_are_ignored(message in any_message(), tail in bytes(20)) {
-            prop_assume!(!matches!(message, Message::SendTxRcncl(_) | Message::Block(_)));
+            if matches!(message, Message::SendTxRcncl(_) | Message::Block(_)) {
+                return Ok(());
+            }
             let mut long = payload(&message);
             long.extend(tail);
             prop_assert_eq!(Message::decode_payload(message.command(), long), Ok(Some(message)));
@@ -891,9 +893,13 @@ pub(crate) mod tests {
 
         #[test]
         fn a_payload_cut_short_is_no_message(message in any_message(), cut in any::<prop::sample::Index>()) {
-            prop_assume!(!matches!(message, Message::SendTxRcncl(_) | Message::Block(_) | Message::Version(_)));
+            if matches!(message, Message::SendTxRcncl(_) | Message::Block(_) | Message::Version(_)) {
+                return Ok(());
+            }
             let bytes = payload(&message);
-            prop_assume!(!bytes.is_empty());
+            if bytes.is_empty() {
+                return Ok(());
+            }
             let cut = &bytes[..cut.index(bytes.len())];
             prop_assert!(Message::decode_payload(message.command(), cut.to_vec()).is_err());
         }
@@ -912,7 +918,9 @@ pub(crate) mod tests {
             damage in vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
         ) {
             let mut bytes = payload(&message);
-            prop_assume!(!bytes.is_empty());
+            if bytes.is_empty() {
+                return Ok(());
+            }
             for (at, byte) in damage {
                 let at = at.index(bytes.len());
                 bytes[at] = byte;
