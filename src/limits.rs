@@ -83,3 +83,19 @@ pub const SCRIPT_BATCH_INPUTS: usize = 64;
 /// Jobs that wait for a thread before `submit` blocks. A job owns a share of its block and little else, so
 /// this bounds the memory of blocks that were connected faster than their scripts are checked.
 pub const POOL_QUEUE: usize = 4_096;
+
+// ---- store: what one key, record or folder may cost ----
+
+/// Bytes of a store's key: backends keep keys in small fixed fields.
+pub const MAX_STORE_KEY: usize = 255;
+/// Bytes of a store's value: a backend may hold a few at once.
+pub const MAX_STORE_VALUE: usize = 16 << 20;
+/// Files that one folder of segments keeps open; a full node has thousands, a process about a thousand.
+pub const MAX_OPEN_SEGMENTS: usize = 64;
+/// Bytes of one record of the block files. Undo data is the largest: a block of 24,000 inputs that all
+/// spend scripts of 10,000 bytes needs 240 MB.
+pub const MAX_RECORD: usize = 1 << 30;
+/// Headers of one checksummed group of the header file, which bounds what reading allocates at once.
+pub const MAX_HEADER_GROUP: usize = 50_000;
+/// Rollback checkpoints that are kept in a store; a rollback needs one, people looking for causes a few.
+pub const MAX_CHECKPOINTS: usize = 64;

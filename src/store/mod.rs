@@ -6,13 +6,18 @@
 //! that an implementer writes three methods.
 
 pub mod block_files;
+pub mod coin;
+#[cfg(test)]
+mod conformance;
 pub mod datadir;
 pub mod header_file;
+pub mod medium;
 pub mod memory;
 pub mod schema;
 #[cfg(feature = "sled")]
 pub mod sled;
 
+use crate::limits::{MAX_STORE_KEY, MAX_STORE_VALUE};
 use core::fmt;
 use core::ops::Bound;
 
@@ -111,6 +116,31 @@ impl Batch {
     /// Bytes of all keys and values.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Refuses keys and values beyond what the contract of [`Store`] asks backends to take.
+    pub fn check_sizes(&self) -> Result<(), StoreError> {
+        for change in &self.changes {
+            let (table, key, value) = match change {
+                Change::Put(table, key, value) => (table, key, value.len()),
+                Change::Delete(table, key) => (table, key, 0),
+            };
+            if key.len() > MAX_STORE_KEY || value > MAX_STORE_VALUE {
+                let context =
+                    format!("a key of {} and a value of {value} bytes in {}", key.len(), table.name());
+                return Err(StoreError::new(StoreErrorKind::Unsupported, context));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether no key can lie within the bounds. `BTreeMap::range` panics on some of these.
+fn is_empty_range(from: Bound<&[u8]>, to: Bound<&[u8]>) -> bool {
+    match (from, to) {
+        (Bound::Included(a), Bound::Included(b)) => a > b,
+        (Bound::Included(a) | Bound::Excluded(a), Bound::Included(b) | Bound::Excluded(b)) => a >= b,
+        _ => false,
     }
 }
 

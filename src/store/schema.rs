@@ -1,1 +1,316 @@
-//! schema
+//! Keys and values of the tables, byte by byte.
+//!
+//! Integers in values are little-endian, in keys big-endian, so that iteration is in numeric order. Hashes
+//! are in internal byte order. A *block* below is its height (u32) and its hash, 36 bytes.
+//!
+//! | table | key | value |
+//! | --- | --- | --- |
+//! | Meta | `schema` | [`SCHEMA_VERSION`] (u32) |
+//! | Meta | `network` | magic (4 bytes), hash of the genesis block (32) |
+//! | Meta | `tip` | the block that the coins belong to |
+//! | Meta | `pending` | two blocks, the old tip and the new: a flush between them is under way |
+//! | Meta | `checkpoint/` and sequence (u64) | [`RollbackCheckpoint::to_bytes`], 120 bytes |
+//! | Coins | txid (32), output index (u32) | [`Coin::encode`] |
+//! | Blocks | hash of the block (32) | [`BlockEntry`], below |
+//!
+//! A block's entry:
+//!
+//! | bytes | content |
+//! | --- | --- |
+//! | 4 | height |
+//! | 4 | number of transactions |
+//! | 1 | bit 0: the block is stored; bit 1: its undo data are |
+//! | 12 | for each of the two that is: segment, offset, length (u32 each) |
+//!
+//! Coins in key order are coins in the order of Bitcoin Core's `hash_serialized_3`.
+//!
+//! Decoders refuse with [`StoreErrorKind::Corrupt`], naming table and key; they never panic.
+
+use super::block_files::{Location, RecordKind};
+use super::coin::Coin;
+use super::{Batch, Store, StoreError, StoreErrorKind, Table};
+use crate::chain::command::{BlockRef, RollbackCheckpoint};
+use crate::limits::MAX_CHECKPOINTS;
+use bitcoin::hashes::Hash;
+use bitcoin::{BlockHash, OutPoint, Txid};
+use core::ops::Bound;
+use std::fmt::Write;
+
+/// Version of this schema.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// Key of the schema's version in [`Table::Meta`].
+pub const KEY_SCHEMA: &[u8] = b"schema";
+/// Key of the network in [`Table::Meta`].
+pub const KEY_NETWORK: &[u8] = b"network";
+/// Key of the tip in [`Table::Meta`].
+pub const KEY_TIP: &[u8] = b"tip";
+/// Key of the marker of a flush under way in [`Table::Meta`].
+pub const KEY_PENDING: &[u8] = b"pending";
+const CHECKPOINT_PREFIX: &[u8] = b"checkpoint/";
+
+/// Bytes of a coin's key.
+pub const COIN_KEY_LEN: usize = 36;
+
+/// The failure that a value is not what the schema says.
+pub fn corrupt(table: Table, key: &[u8], what: &str) -> StoreError {
+    let mut context = format!("table {}, key ", table.name());
+    if table == Table::Meta && key.iter().all(u8::is_ascii_graphic) {
+        context.push_str(&String::from_utf8_lossy(key));
+    } else {
+        for byte in key {
+            let _ = write!(context, "{byte:02x}");
+        }
+    }
+    let _ = write!(context, ": {what}");
+    StoreError::new(StoreErrorKind::Corrupt, context)
+}
+
+// ---- Meta ----
+
+/// Claims an empty store for a network, or checks that a used one belongs to it.
+///
+/// # Errors
+/// `Unsupported`, naming both sides, if version or network differ; `Corrupt`; failures of the store.
+pub fn claim(store: &dyn Store, magic: [u8; 4], genesis: BlockHash) -> Result<(), StoreError> {
+    let network = [&magic[..], genesis.as_byte_array()].concat();
+    let found = store.get_many(Table::Meta, &[KEY_SCHEMA, KEY_NETWORK])?;
+    let mut found = found.into_iter().flatten();
+    let (Some(version), Some(owner)) = (found.next(), found.next()) else {
+        return claim_empty(store, network);
+    };
+    let version: [u8; 4] =
+        version[..].try_into().map_err(|_| corrupt(Table::Meta, KEY_SCHEMA, "not 4 bytes"))?;
+    let version = u32::from_le_bytes(version);
+    if version != SCHEMA_VERSION {
+        let context = format!("the store has schema version {version}, this program {SCHEMA_VERSION}");
+        return Err(StoreError::new(StoreErrorKind::Unsupported, context));
+    }
+    if owner.len() != network.len() {
+        return Err(corrupt(Table::Meta, KEY_NETWORK, "not 36 bytes"));
+    }
+    if owner != network {
+        let name = |bytes: &[u8]| -> String {
+            let genesis = BlockHash::from_slice(&bytes[4..]);
+            let genesis = genesis.map(|hash| hash.to_string()).unwrap_or_default();
+            format!("magic {:02x?} and genesis {genesis}", &bytes[..4])
+        };
+        let context = format!("the store belongs to {}, wanted is {}", name(&owner), name(&network));
+        return Err(StoreError::new(StoreErrorKind::Unsupported, context));
+    }
+    Ok(())
+}
+
+fn claim_empty(store: &dyn Store, network: Vec<u8>) -> Result<(), StoreError> {
+    for table in Table::ALL {
+        if let Some((key, _)) = store.range(table, Bound::Unbounded, Bound::Unbounded, 1)?.pop() {
+            return Err(corrupt(table, &key, "the store has content, but no version and network"));
+        }
+    }
+    let mut batch = Batch::new();
+    batch.put(Table::Meta, KEY_SCHEMA, SCHEMA_VERSION.to_le_bytes());
+    batch.put(Table::Meta, KEY_NETWORK, network);
+    store.commit(batch, super::Durability::Durable)
+}
+
+/// A block as height and hash, 36 bytes.
+pub fn encode_block_ref(block: BlockRef) -> [u8; 36] {
+    let mut out = [0; 36];
+    out[..4].copy_from_slice(&block.height.to_le_bytes());
+    out[4..].copy_from_slice(block.hash.as_byte_array());
+    out
+}
+
+fn decode_block_ref(bytes: &[u8; 36]) -> BlockRef {
+    let (height, hash) = bytes.split_first_chunk().unwrap_or((&[0; 4], &[]));
+    let hash = BlockHash::from_slice(hash).unwrap_or(BlockHash::all_zeros());
+    BlockRef { height: u32::from_le_bytes(*height), hash }
+}
+
+/// The block that the coins belong to; `None` in a new store.
+///
+/// # Errors
+/// `Corrupt`; failures of the store.
+pub fn tip(store: &dyn Store) -> Result<Option<BlockRef>, StoreError> {
+    let Some(value) = store.get(Table::Meta, KEY_TIP)? else { return Ok(None) };
+    let bytes = value[..].try_into().map_err(|_| corrupt(Table::Meta, KEY_TIP, "not 36 bytes"))?;
+    Ok(Some(decode_block_ref(bytes)))
+}
+
+/// Sets the tip.
+pub fn put_tip(batch: &mut Batch, tip: BlockRef) {
+    batch.put(Table::Meta, KEY_TIP, encode_block_ref(tip));
+}
+
+/// A flush under way, from one tip to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pending {
+    /// The tip before.
+    pub from: BlockRef,
+    /// The tip after.
+    pub to: BlockRef,
+}
+
+/// The marker of a flush under way; `None` if the coins are those of the tip.
+///
+/// # Errors
+/// `Corrupt`; failures of the store.
+pub fn pending(store: &dyn Store) -> Result<Option<Pending>, StoreError> {
+    let Some(value) = store.get(Table::Meta, KEY_PENDING)? else { return Ok(None) };
+    let bad = || corrupt(Table::Meta, KEY_PENDING, "not 72 bytes");
+    let (from, to) = value.split_first_chunk().ok_or_else(bad)?;
+    let to = to.try_into().map_err(|_| bad())?;
+    Ok(Some(Pending { from: decode_block_ref(from), to: decode_block_ref(to) }))
+}
+
+/// Sets the marker.
+pub fn put_pending(batch: &mut Batch, pending: Pending) {
+    let value = [encode_block_ref(pending.from), encode_block_ref(pending.to)].concat();
+    batch.put(Table::Meta, KEY_PENDING, value);
+}
+
+/// Removes the marker.
+pub fn clear_pending(batch: &mut Batch) {
+    batch.delete(Table::Meta, KEY_PENDING);
+}
+
+fn checkpoint_key(sequence: u64) -> Vec<u8> {
+    [CHECKPOINT_PREFIX, &sequence.to_be_bytes()].concat()
+}
+
+/// Adds a checkpoint and removes the one that is [`MAX_CHECKPOINTS`] older.
+pub fn put_checkpoint(batch: &mut Batch, checkpoint: &RollbackCheckpoint) {
+    batch.put(Table::Meta, checkpoint_key(checkpoint.sequence), checkpoint.to_bytes());
+    if let Some(old) = checkpoint.sequence.checked_sub(MAX_CHECKPOINTS as u64) {
+        batch.delete(Table::Meta, checkpoint_key(old));
+    }
+}
+
+/// The kept checkpoints, oldest first, their chain checked.
+///
+/// # Errors
+/// `Corrupt` if one does not follow the one before; failures of the store.
+pub fn checkpoints(store: &dyn Store) -> Result<Vec<RollbackCheckpoint>, StoreError> {
+    let (first, last) = (checkpoint_key(0), checkpoint_key(u64::MAX));
+    let bounds = (Bound::Included(&first[..]), Bound::Included(&last[..]));
+    let mut chain: Vec<RollbackCheckpoint> = Vec::new();
+    for (key, value) in store.range(Table::Meta, bounds.0, bounds.1, MAX_CHECKPOINTS + 1)? {
+        let bad = |what| corrupt(Table::Meta, &key, what);
+        let next = RollbackCheckpoint::from_bytes(&value).ok_or_else(|| bad("not 120 bytes"))?;
+        if key != checkpoint_key(next.sequence) {
+            return Err(bad("another checkpoint than the key says"));
+        }
+        if let Some(previous) = chain.last()
+            && (previous.hash() != next.previous || previous.sequence.checked_add(1) != Some(next.sequence))
+        {
+            return Err(bad("does not follow the checkpoint before"));
+        }
+        chain.push(next);
+    }
+    Ok(chain)
+}
+
+// ---- Coins ----
+
+/// Key of a coin: txid as it is hashed, output index big-endian.
+pub fn coin_key(outpoint: &OutPoint) -> [u8; COIN_KEY_LEN] {
+    let mut key = [0; COIN_KEY_LEN];
+    key[..32].copy_from_slice(outpoint.txid.as_byte_array());
+    key[32..].copy_from_slice(&outpoint.vout.to_be_bytes());
+    key
+}
+
+/// The outpoint of a coin's key.
+///
+/// # Errors
+/// `Corrupt` if the key has another length than 36.
+pub fn decode_coin_key(key: &[u8]) -> Result<OutPoint, StoreError> {
+    let bad = || corrupt(Table::Coins, key, "not a coin's key");
+    let (txid, vout) = key.split_first_chunk::<32>().ok_or_else(bad)?;
+    let vout = u32::from_be_bytes(vout.try_into().map_err(|_| bad())?);
+    Ok(OutPoint { txid: Txid::from_byte_array(*txid), vout })
+}
+
+/// The coin of a value.
+///
+/// # Errors
+/// `Corrupt` if it is not one.
+pub fn decode_coin(key: &[u8], value: &[u8]) -> Result<Coin, StoreError> {
+    Coin::decode(value).ok_or_else(|| corrupt(Table::Coins, key, "not a coin"))
+}
+
+// ---- Blocks ----
+
+/// Where a block's data lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockEntry {
+    /// The block's height.
+    pub height: u32,
+    /// Its transactions.
+    pub transactions: u32,
+    /// Its bytes, if they are stored; of kind [`RecordKind::Block`].
+    pub block: Option<Location>,
+    /// Its undo data, if they are; of kind [`RecordKind::Undo`].
+    pub undo: Option<Location>,
+}
+
+impl BlockEntry {
+    /// The stored form.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(33);
+        out.extend_from_slice(&self.height.to_le_bytes());
+        out.extend_from_slice(&self.transactions.to_le_bytes());
+        out.push(u8::from(self.block.is_some()) | u8::from(self.undo.is_some()) << 1);
+        for location in [self.block, self.undo].into_iter().flatten() {
+            for field in [location.segment, location.offset, location.length] {
+                out.extend_from_slice(&field.to_le_bytes());
+            }
+        }
+        out
+    }
+
+    /// Reads what [`Self::encode`] wrote.
+    ///
+    /// # Errors
+    /// `Corrupt` for anything else.
+    pub fn decode(hash: BlockHash, value: &[u8]) -> Result<Self, StoreError> {
+        Self::parse(value).ok_or_else(|| corrupt(Table::Blocks, hash.as_byte_array(), "not a block's entry"))
+    }
+
+    fn parse(mut value: &[u8]) -> Option<Self> {
+        fn take(value: &mut &[u8]) -> Option<u32> {
+            let (field, rest) = value.split_first_chunk()?;
+            *value = rest;
+            Some(u32::from_le_bytes(*field))
+        }
+        fn location(value: &mut &[u8], kind: RecordKind) -> Option<Location> {
+            let (segment, offset, length) = (take(value)?, take(value)?, take(value)?);
+            Some(Location { kind, segment, offset, length })
+        }
+        let (height, transactions) = (take(&mut value)?, take(&mut value)?);
+        let (&flags, rest) = value.split_first()?;
+        value = rest;
+        let mut entry = Self { height, transactions, block: None, undo: None };
+        if flags & 1 != 0 {
+            entry.block = Some(location(&mut value, RecordKind::Block)?);
+        }
+        if flags & 2 != 0 {
+            entry.undo = Some(location(&mut value, RecordKind::Undo)?);
+        }
+        (value.is_empty() && flags <= 3).then_some(entry)
+    }
+}
+
+/// The entry of a block.
+///
+/// # Errors
+/// `Corrupt`; failures of the store.
+pub fn block_entry(store: &dyn Store, hash: BlockHash) -> Result<Option<BlockEntry>, StoreError> {
+    let value = store.get(Table::Blocks, hash.as_byte_array())?;
+    value.map(|value| BlockEntry::decode(hash, &value)).transpose()
+}
+
+/// Sets the entry of a block.
+pub fn put_block_entry(batch: &mut Batch, hash: BlockHash, entry: &BlockEntry) {
+    batch.put(Table::Blocks, *hash.as_byte_array(), entry.encode());
+}
