@@ -99,3 +99,67 @@ pub const MAX_RECORD: usize = 1 << 30;
 pub const MAX_HEADER_GROUP: usize = 50_000;
 /// Rollback checkpoints that are kept in a store; a rollback needs one, people looking for causes a few.
 pub const MAX_CHECKPOINTS: usize = 64;
+// ---- peers: the handshake, heartbeats, addresses (net.h, net_processing.cpp) ----
+
+/// The protocol version we speak (BIPs 155 and 339 need it).
+pub const PROTOCOL: u32 = 70_016;
+/// Older peers know no headers (`MIN_PEER_PROTO_VERSION`).
+pub const MIN_PEER_PROTOCOL: u32 = 31_800;
+/// For the whole handshake (`DEFAULT_PEER_CONNECT_TIMEOUT`).
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
+/// For a connection to be opened; Core allows 5 s, a proxy may need more.
+pub const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between a pong and the next ping (`PING_INTERVAL`).
+pub const PING_INTERVAL: Duration = Duration::from_secs(120);
+/// A ping unanswered for so long is a missed heartbeat.
+pub const PING_MISSED: Duration = Duration::from_secs(120);
+/// A ping unanswered for so long ends the connection (`TIMEOUT_INTERVAL`).
+pub const PING_TIMEOUT: Duration = Duration::from_secs(20 * 60);
+/// Connections that we open of our own accord (`MAX_OUTBOUND_FULL_RELAY_CONNECTIONS`).
+pub const OUTBOUND_TARGET: usize = 8;
+/// Connections in all: each costs buffers at the edge. Those wanted by the host come on top of the target.
+pub const MAX_PEERS: usize = 125;
+/// Addresses in the list: some 200 kB; enough to replace every peer hundreds of times.
+pub const MAX_BOOK: usize = 2_000;
+/// Addresses that are saved for the next run.
+pub const MAX_SAVED_ADDRESSES: usize = 500;
+/// Addresses remembered for misbehaviour; the oldest is forgotten first.
+pub const MAX_DISCOURAGED: usize = 10_000;
+/// Failed dials in a row after which an address leaves the list, unless it was good once.
+pub const MAX_DIAL_FAILURES: u32 = 3;
+/// Unsolicited addresses are taken at this rate a second … (`MAX_ADDR_RATE_PER_SECOND`).
+pub const ADDR_RATE_PER_SECOND: f64 = 0.1;
+/// … and at most so many at once (`MAX_ADDR_PROCESSING_TOKEN_BUCKET`).
+pub const ADDR_BUCKET: f64 = 1_000.0;
+/// Between dials of our own accord, so that a list of dead addresses makes no burst.
+pub const DIAL_SPACING: Duration = Duration::from_millis(250);
+/// The first wait before an address of the host is dialled again; doubles …
+pub const RECONNECT_FIRST: Duration = Duration::from_secs(1);
+/// … up to this.
+pub const RECONNECT_MAX: Duration = Duration::from_secs(60);
+/// Between questions to the DNS seeds while addresses are wanted; doubles up to an hour.
+pub const SEED_INTERVAL: Duration = Duration::from_secs(60);
+/// How long the saved list is tried before the DNS seeds are asked too (Core waits 11 s).
+pub const SEED_DELAY: Duration = Duration::from_secs(11);
+/// Between savings of the address list.
+pub const SAVE_INTERVAL: Duration = Duration::from_secs(600);
+
+// ---- engine: work that is under way ----
+
+/// Bytes of delivered blocks of one peer that are not stored yet, above which we stop reading from it
+/// (`DEFAULT_MAXRECEIVEBUFFER` is 5 MB; two full blocks fit).
+pub const MAX_UNSTORED_PER_PEER: usize = 8_000_000;
+/// The same over all peers: what the checks may hold in memory.
+pub const MAX_UNSTORED: usize = 64_000_000;
+/// Connects and disconnects that the chainstate has not answered yet: enough to keep the scripts of
+/// several blocks under way, few enough that a better chain need not wait long.
+pub const MAX_PATH_IN_FLIGHT: usize = 64;
+/// Between commits during the initial sync: what a crash can cost in work.
+pub const COMMIT_INTERVAL: Duration = Duration::from_secs(60);
+/// Passes in which demands against the rank are applied within one input; a machine that asks for more
+/// goes on with the next input.
+pub const MAX_PASSES: usize = 8;
+/// Between two status outputs.
+pub const STATUS_INTERVAL: Duration = Duration::from_millis(100);
+/// Events of one answer, whatever the host asks for: a walk of some 2 MB.
+pub const MAX_EVENTS: usize = 20_000;

@@ -3,9 +3,12 @@
 //! A machine is called with a [`Cx`] and puts what it wants done there: *effects* for the outside, *facts*
 //! for machines of a later rank, *demands* for what goes against the rank. It never calls another machine.
 
+pub mod book;
+pub mod dial;
 pub mod handshake;
 pub mod lifecycle;
 pub mod ping;
+pub mod timers;
 
 use crate::chain::block_tree::HeaderId;
 use crate::chain::command::ChainCommand;

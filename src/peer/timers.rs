@@ -1,0 +1,103 @@
+//! Deadlines by key, in one ordered structure: set, cancel and take what is due in O(log n), no scan.
+
+use crate::time::Timestamp;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// At most one deadline a key. Deadlines of the same time come due in the order of their keys.
+#[derive(Clone, Debug)]
+pub struct Timers<K> {
+    order: BTreeSet<(Timestamp, K)>,
+    by_key: BTreeMap<K, Timestamp>,
+}
+
+impl<K: Ord + Clone> Timers<K> {
+    /// No deadline.
+    pub const fn new() -> Self {
+        Self { order: BTreeSet::new(), by_key: BTreeMap::new() }
+    }
+
+    /// Sets or moves the deadline of `key`.
+    pub fn set(&mut self, key: K, at: Timestamp) {
+        if let Some(old) = self.by_key.insert(key.clone(), at) {
+            self.order.remove(&(old, key.clone()));
+        }
+        self.order.insert((at, key));
+    }
+
+    /// Takes the deadline of `key` away.
+    pub fn cancel(&mut self, key: &K) {
+        if let Some(old) = self.by_key.remove(key) {
+            self.order.remove(&(old, key.clone()));
+        }
+    }
+
+    /// The deadline of `key`.
+    pub fn get(&self, key: &K) -> Option<Timestamp> {
+        self.by_key.get(key).copied()
+    }
+
+    /// The soonest deadline.
+    pub fn next(&self) -> Option<Timestamp> {
+        self.order.first().map(|(at, _)| *at)
+    }
+
+    /// Takes the soonest deadline that is not after `now`.
+    pub fn pop_due(&mut self, now: Timestamp) -> Option<K> {
+        if self.next()? > now {
+            return None;
+        }
+        let (_, key) = self.order.pop_first()?;
+        self.by_key.remove(&key);
+        Some(key)
+    }
+
+    /// The number of deadlines.
+    pub fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
+    /// Whether there is no deadline.
+    pub fn is_empty(&self) -> bool {
+        self.by_key.is_empty()
+    }
+}
+
+impl<K: Ord + Clone> Default for Timers<K> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn behaves_like_a_list_that_is_scanned(steps in prop::collection::vec((0u8..3, 0u8..6, 0u64..20), 0..200)) {
+            let mut timers = Timers::new();
+            let mut naive: Vec<(u8, u64)> = Vec::new();
+            for (what, key, at) in steps {
+                match what {
+                    0 => {
+                        timers.set(key, Timestamp::from_millis(at));
+                        naive.retain(|(k, _)| *k != key);
+                        naive.push((key, at));
+                    }
+                    1 => {
+                        timers.cancel(&key);
+                        naive.retain(|(k, _)| *k != key);
+                    }
+                    _ => {
+                        let soonest = naive.iter().map(|(k, t)| (*t, *k)).min().filter(|(t, _)| *t <= at);
+                        prop_assert_eq!(timers.pop_due(Timestamp::from_millis(at)), soonest.map(|(_, k)| k));
+                        naive.retain(|(k, _)| Some(*k) != soonest.map(|(_, s)| s));
+                    }
+                }
+                prop_assert_eq!(timers.len(), naive.len());
+                prop_assert_eq!(timers.next().map(Timestamp::as_millis), naive.iter().map(|(_, t)| *t).min());
+            }
+        }
+    }
+}
