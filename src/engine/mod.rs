@@ -1,8 +1,471 @@
 //! The composer: the only place where the machines meet. No I/O, no clock, no locks.
+//!
+//! To drive it:
+//! 1. Call [`Engine::handle`] with each thing that happens and the time; with [`Input::Timer`] at first.
+//! 2. Take [`Engine::poll_output`] until [`Output::Idle`], and do what it says in that order. Polling only
+//!    pops: nothing depends on how soon it is done.
+//! 3. Call again with [`Input::Timer`] at the deadline that `Idle` names, if nothing else comes before.
+//! 4. Read from a peer only while [`Engine::may_read`] allows it.
+//!
+//! The same seed and the same inputs give the same outputs. The parts: [`routing`] passes facts and demands
+//! between the machines, `peers` holds the connections, `queries` answers the host.
 
 pub mod input;
 pub mod output;
+mod peers;
+mod queries;
+pub mod routing;
 pub mod status;
 
 pub use input::{Input, Query, QueryId};
 pub use output::{Answer, Output};
+
+use crate::chain::block_tree::{BlockTree, HeaderId};
+use crate::chain::command::{BlockRef, ChainReport, RollbackCheckpoint};
+use crate::error::Error;
+use crate::limits::{COMMIT_INTERVAL, MAX_UNSTORED, MAX_UNSTORED_PER_PEER, OUTBOUND_TARGET, STATUS_INTERVAL};
+use crate::peer::dial::{DialConfig, Dialer};
+use crate::peer::ping::Pings;
+use crate::peer::timers::Timers;
+use crate::peer::{CloseReason, Cx, Demand, Fact, PeerAddress, PeerId, Wishes};
+use crate::rng::Rng;
+use crate::sync::activation::{Activation, ActivationConfig};
+use crate::sync::blocks::{BlockScheduler, SchedulerConfig};
+use crate::sync::headers::HeaderSync;
+use crate::sync::rollback::BrokenChain;
+use crate::time::{Now, Timestamp};
+use bitcoin::BlockHash;
+use core::time::Duration;
+use peers::Peer;
+use status::{Stage, Status};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// What a host may choose.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// Name and version of the program, as peers see it (BIP14).
+    pub user_agent: String,
+    /// Addresses to which connections are kept up for ever.
+    pub peers: Vec<PeerAddress>,
+    /// Whether other connections are made: from saved addresses, gossip and DNS seeds.
+    pub automatic: bool,
+    /// Whether the network's DNS seeds are asked; needs `automatic`.
+    pub dns_seeds: bool,
+    /// How many other connections.
+    pub outbound_target: usize,
+    /// No block above this height is connected; [`Output::Reached`] tells when it is durable.
+    pub stop_at_height: Option<u32>,
+    /// Between commits during the initial sync.
+    pub commit_interval: Duration,
+    /// How far blocks are fetched ahead.
+    pub scheduler: SchedulerConfig,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            user_agent: concat!("/headlong:", env!("CARGO_PKG_VERSION"), "/").into(),
+            peers: Vec::new(),
+            automatic: true,
+            dns_seeds: true,
+            outbound_target: OUTBOUND_TARGET,
+            stop_at_height: None,
+            commit_interval: COMMIT_INTERVAL,
+            scheduler: SchedulerConfig { window: 1_024, reserved_bytes: MAX_UNSTORED as u64 },
+        }
+    }
+}
+
+/// The engine can't begin.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The durable tip's header is not in the tree.
+    #[error("the header of the durable tip {} at height {} is missing", .0.hash, .0.height)]
+    UnknownTip(BlockRef),
+    /// The store's checkpoints contradict its tip.
+    #[error(transparent)]
+    Checkpoints(#[from] BrokenChain),
+}
+
+/// All decisions of a node.
+#[derive(Debug)]
+pub struct Engine {
+    config: EngineConfig,
+    tree: BlockTree,
+    rng: Rng,
+    now: Now,
+    // The machines, by rank.
+    peers: BTreeMap<PeerId, Peer>,
+    nonces: BTreeSet<u64>,
+    next_peer: u64,
+    dialer: Dialer,
+    pings: Pings,
+    /// Deadlines of dials and handshakes.
+    waits: Timers<PeerId>,
+    headers: HeaderSync,
+    activation: Activation,
+    blocks: BlockScheduler,
+    // What flows between them.
+    wishes: Wishes,
+    facts: VecDeque<Fact>,
+    demands: Vec<Demand>,
+    outputs: VecDeque<Output>,
+    deadline: Option<Timestamp>,
+    /// Delivered blocks that are not stored yet: from whom, and how many bytes.
+    unstored: BTreeMap<BlockHash, (Option<PeerId>, usize)>,
+    unstored_bytes: usize,
+    /// Whose message is being handled.
+    delivering: Option<PeerId>,
+    paused: BTreeSet<PeerId>,
+    // What the host was told.
+    known_headers: usize,
+    bytes_in: u64,
+    status: Option<Status>,
+    status_at: Timestamp,
+    synced: bool,
+    reached: bool,
+    stopping: bool,
+    ended: bool,
+}
+
+/// The context of a machine, from disjoint fields of the engine.
+macro_rules! cx {
+    ($engine:expr) => {
+        &mut Cx { now: $engine.now, rng: &mut $engine.rng, out: &mut $engine.wishes }
+    };
+}
+use cx;
+
+impl Engine {
+    /// An engine over a tree of headers that knows which bodies are stored. `tip` is the chainstate's tip,
+    /// proved and durable; `last` its last checkpoint, if there is one. `seed` decides every random choice.
+    ///
+    /// # Errors
+    /// [`StartError`] if tree, tip and checkpoint contradict each other.
+    pub fn new(
+        config: EngineConfig,
+        tree: BlockTree,
+        tip: BlockRef,
+        last: Option<RollbackCheckpoint>,
+        seed: [u8; 32],
+    ) -> Result<Self, StartError> {
+        let id = tree.find(&tip.hash).filter(|id| tree.height(*id) == tip.height);
+        let id = id.ok_or(StartError::UnknownTip(tip))?;
+        let params = tree.params().clone();
+        let activation = ActivationConfig {
+            stop_at_height: config.stop_at_height,
+            commit_interval: config.commit_interval,
+        };
+        let seeds = if config.dns_seeds {
+            params.dns_seeds.iter().map(ToString::to_string).collect()
+        } else {
+            vec![]
+        };
+        let mut dialer = Dialer::new(DialConfig {
+            automatic: config.automatic,
+            target: config.outbound_target,
+            seeds,
+            port: params.port,
+        });
+        for address in &config.peers {
+            dialer.add_manual(address.clone());
+        }
+        Ok(Self {
+            rng: Rng::from_seed(seed),
+            now: Now::default(),
+            peers: BTreeMap::new(),
+            nonces: BTreeSet::new(),
+            next_peer: 0,
+            dialer,
+            pings: Pings::default(),
+            waits: Timers::new(),
+            activation: Activation::new(activation, &tree, id, last)?,
+            blocks: BlockScheduler::new(config.scheduler, &tree, id),
+            headers: HeaderSync::new(params),
+            wishes: Wishes::default(),
+            facts: VecDeque::new(),
+            demands: Vec::new(),
+            outputs: VecDeque::new(),
+            deadline: Some(Timestamp::ZERO),
+            unstored: BTreeMap::new(),
+            unstored_bytes: 0,
+            delivering: None,
+            paused: BTreeSet::new(),
+            known_headers: tree.len(),
+            bytes_in: 0,
+            status: None,
+            status_at: Timestamp::ZERO,
+            synced: false,
+            reached: false,
+            stopping: false,
+            ended: false,
+            config,
+            tree,
+        })
+    }
+
+    /// Takes one thing that happened. Bounded work; the outputs wait in a queue.
+    pub fn handle(&mut self, now: Now, input: Input) {
+        if self.ended {
+            return;
+        }
+        // A monotonic clock does not go back; if a host's does, time stands still.
+        self.now = Now { at: now.at.max(self.now.at), unix: now.unix };
+        self.take(input);
+        self.on_timers();
+        self.run_passes();
+        self.finish();
+    }
+
+    /// The next thing to do; [`Output::Idle`] if there is none.
+    pub fn poll_output(&mut self) -> Output {
+        self.outputs.pop_front().unwrap_or(Output::Idle { deadline: self.deadline })
+    }
+
+    /// Whether more bytes may be read from this peer. False while its delivered blocks wait to be stored.
+    pub fn may_read(&self, peer: PeerId) -> bool {
+        !self.paused.contains(&peer)
+    }
+
+    /// The header tree.
+    pub fn tree(&self) -> &BlockTree {
+        &self.tree
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Timer => {}
+            Input::Connected(peer) => self.on_connected(peer),
+            Input::DialFailed(peer, _) | Input::Closed(peer) => self.drop_peer(peer, &CloseReason::Remote),
+            Input::Received(peer, message, bytes) => self.on_received(peer, message, bytes),
+            Input::Progress(peer, bytes) => self.on_progress(peer, bytes),
+            Input::Faulted(peer, fault) => self.on_faulted(peer, fault),
+            Input::Flushed(peer, bytes) => {
+                if let Some(peer) = self.peers.get_mut(&peer) {
+                    peer.bytes_out = peer.bytes_out.saturating_add(bytes as u64);
+                }
+            }
+            Input::Resolved(_, addresses) => {
+                self.dialer.on_resolved(&addresses, self.now);
+                self.dialer.on_addresses(self.now.at);
+            }
+            Input::SavedAddresses(addresses) => {
+                self.dialer.on_saved(addresses, self.now);
+                self.dialer.on_addresses(self.now.at);
+            }
+            Input::AddPeer(address) => self.dialer.add_manual(address),
+            Input::RemovePeer(peer) => {
+                if let Some(peer) = self.peers.get(&peer) {
+                    self.dialer.remove_manual(&peer.view.address);
+                }
+                self.close_peer(peer, CloseReason::Host);
+            }
+            Input::Chain(report) => self.on_report(report),
+            Input::Query(id, query) => {
+                let answer = self.answer(query);
+                self.outputs.push_back(Output::Answer(id, answer));
+            }
+            Input::Invalidate(hash) => {
+                if let Some(id) = self.tree.find(&hash) {
+                    self.activation.invalidate(cx!(self), &mut self.tree, id);
+                }
+            }
+            Input::Reconsider(hash) => {
+                if let Some(id) = self.tree.find(&hash) {
+                    self.activation.reconsider(cx!(self), &mut self.tree, id);
+                }
+            }
+            Input::Shutdown => self.shut_down(),
+        }
+        self.settle();
+    }
+
+    fn on_report(&mut self, report: ChainReport) {
+        if let ChainReport::Stored { block, .. } | ChainReport::Refused { block, .. } = &report
+            && let Some((_, bytes)) = self.unstored.remove(&block.hash)
+        {
+            self.unstored_bytes = self.unstored_bytes.saturating_sub(bytes);
+        }
+        let durable = self.activation.durable();
+        if let Err(error) = self.activation.on_report(cx!(self), &mut self.tree, &report)
+            && !matches!(report, ChainReport::Failed(_))
+        {
+            self.fail_with(&error);
+            return;
+        }
+        self.settle();
+        self.blocks.on_report(cx!(self), &self.tree, &report);
+        if self.activation.durable() != durable {
+            self.outputs.push_back(Output::EventsReady);
+        }
+        if let ChainReport::Failed(error) = report {
+            self.fail(error);
+        }
+    }
+
+    fn fail_with(&mut self, error: &crate::sync::activation::ActivationError) {
+        use crate::sync::activation::ActivationError as A;
+        let what = match error {
+            A::Unexpected(what) => what,
+            A::Step(_) => "a step of a commit out of order",
+            A::Checkpoint(_) => "a rollback checkpoint that does not follow the last",
+            #[allow(unreachable_patterns)]
+            _ => "the chainstate's reports make no sense",
+        };
+        self.fail(Error::Bug(what));
+    }
+
+    /// Ends everything: the host is told, and nothing is handled any more.
+    fn fail(&mut self, error: Error) {
+        if !self.ended {
+            self.ended = true;
+            self.deadline = None;
+            self.outputs.push_back(Output::Fatal(error));
+        }
+    }
+
+    fn shut_down(&mut self) {
+        if self.stopping {
+            return;
+        }
+        self.stopping = true;
+        let peers: Vec<PeerId> = self.peers.keys().copied().collect();
+        for peer in peers {
+            self.close_peer(peer, CloseReason::Shutdown);
+        }
+        if let Some(good) = self.dialer.take_changed() {
+            self.outputs.push_back(Output::SaveAddresses(good));
+        }
+        self.dialer.stop();
+        self.activation.stop();
+    }
+
+    /// What follows once all machines are at rest.
+    fn finish(&mut self) {
+        if self.ended {
+            return;
+        }
+        self.apply_backpressure();
+        if self.activation_is_done() {
+            self.push_status(true);
+            self.ended = true;
+            self.deadline = None;
+            self.outputs.push_back(Output::Stopped(self.tree.block(self.activation.durable())));
+            return;
+        }
+        if !self.reached
+            && let Some(block) = self.activation.reached(&self.tree)
+        {
+            self.reached = true;
+            self.outputs.push_back(Output::Reached(block));
+        }
+        let status_due = self.push_status(false);
+        self.deadline = self.soonest(status_due);
+    }
+
+    fn activation_is_done(&self) -> bool {
+        self.stopping && self.activation.is_quiet()
+    }
+
+    /// Stops and resumes reading; a peer that is not read from has no clocks running.
+    fn apply_backpressure(&mut self) {
+        let mut held: BTreeMap<PeerId, usize> = BTreeMap::new();
+        let full = self.unstored_bytes >= MAX_UNSTORED;
+        for (peer, bytes) in self.unstored.values() {
+            if let Some(peer) = peer {
+                *held.entry(*peer).or_default() += bytes;
+            }
+        }
+        let over = |peer: &PeerId| {
+            held.get(peer).is_some_and(|bytes| *bytes >= MAX_UNSTORED_PER_PEER || (full && *bytes > 0))
+        };
+        let changed: Vec<(PeerId, bool)> = self
+            .peers
+            .keys()
+            .map(|peer| (*peer, over(peer)))
+            .filter(|(peer, over)| self.paused.contains(peer) != *over)
+            .collect();
+        for (peer, pause) in changed {
+            if pause {
+                self.paused.insert(peer);
+                self.pings.pause(peer, self.now.at);
+            } else {
+                self.paused.remove(&peer);
+                self.pings.resume(peer, self.now.at);
+            }
+            self.blocks.set_paused(cx!(self), peer, pause);
+        }
+        self.settle();
+    }
+
+    /// Where things stand.
+    pub fn status(&self) -> Status {
+        let (tip, durable) = (self.activation.proved(), self.activation.durable());
+        let best = self.tree.best_header();
+        let ready = self.peers.values().filter(|peer| peer.view.ready).count();
+        let (blocks, inputs) = self.activation.totals();
+        let stage = if self.stopping {
+            Stage::Stopping
+        } else if ready == 0 && !self.synced {
+            Stage::Connecting
+        } else if !self.synced {
+            Stage::Headers
+        } else if tip != best {
+            Stage::Blocks
+        } else {
+            Stage::Synced
+        };
+        Status {
+            stage,
+            tip: self.tree.block(tip),
+            durable: self.tree.block(durable),
+            best_header: self.tree.block(best),
+            peers: ready,
+            in_flight: self.blocks.in_flight(None),
+            blocks,
+            inputs,
+            bytes_in: self.bytes_in,
+            headers: self.tree.len().saturating_sub(self.known_headers) as u64,
+        }
+    }
+
+    /// Tells the status if it changed and the last one is old enough; else answers when it will be.
+    fn push_status(&mut self, at_once: bool) -> Option<Timestamp> {
+        let status = self.status();
+        if self.status.as_ref() == Some(&status) {
+            return None;
+        }
+        let due = self.status_at + STATUS_INTERVAL;
+        if self.status.is_some() && due > self.now.at && !at_once {
+            return Some(due);
+        }
+        self.status = Some(status.clone());
+        self.status_at = self.now.at;
+        self.outputs.push_back(Output::Status(Box::new(status)));
+        None
+    }
+
+    /// The soonest deadline of all machines.
+    fn soonest(&self, status: Option<Timestamp>) -> Option<Timestamp> {
+        let more = (!self.demands.is_empty() || !self.facts.is_empty()).then_some(self.now.at);
+        let soonest = [
+            more,
+            status,
+            self.dialer.next_deadline(),
+            self.waits.next(),
+            self.pings.next_deadline(),
+            if self.stopping { None } else { self.headers.next_deadline() },
+            self.activation.next_deadline(),
+            if self.stopping { None } else { self.blocks.next_deadline() },
+        ];
+        // What could not be done at its time must not make the host spin.
+        soonest.into_iter().flatten().min().map(|at| {
+            if at <= self.now.at && more.is_none() { self.now.at + Duration::from_millis(1) } else { at }
+        })
+    }
+
+    fn best_is(&self, id: HeaderId) -> bool {
+        self.tree.work(id) >= self.tree.work(self.tree.best_header())
+    }
+}

@@ -28,6 +28,8 @@ pub enum Output {
     Answer(QueryId, Answer),
     /// The durable chain changed: consumers of events have something to fetch.
     EventsReady,
+    /// The height to stop at is durable: the active block there. Given once.
+    Reached(BlockRef),
     /// The status changed.
     Status(Box<crate::engine::status::Status>),
     /// Everything after `Shutdown` is done: the durable tip.

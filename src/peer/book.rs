@@ -136,7 +136,8 @@ impl AddressBook {
             return;
         }
         let next_try = Timestamp::ZERO;
-        self.entries.insert(address, Entry { last_seen: seen, good, failures: 0, next_try, connected: false });
+        self.entries
+            .insert(address, Entry { last_seen: seen, good, failures: 0, next_try, connected: false });
     }
 
     /// Takes an address that a peer told. `now` is Unix seconds; a time from the future, or none, counts
@@ -334,7 +335,14 @@ mod tests {
     fn gossip_is_cleaned() {
         let mut book = AddressBook::default();
         let now = 1_700_000_000;
-        for text in ["10.0.0.1:1", "127.0.0.1:1", "192.168.1.1:1", "100.64.0.1:1", "[fe80::1]:1", "[::ffff:10.0.0.1]:1"] {
+        for text in [
+            "10.0.0.1:1",
+            "127.0.0.1:1",
+            "192.168.1.1:1",
+            "100.64.0.1:1",
+            "[fe80::1]:1",
+            "[::ffff:10.0.0.1]:1",
+        ] {
             book.gossip(address(text), now, now);
         }
         book.gossip(address("8.8.8.8:0"), now, now);

@@ -299,10 +299,7 @@ mod tests {
     #[test]
     fn seeds_fill_the_list_and_the_target_is_kept() {
         let (mut dialer, mut rng) = (Dialer::new(config(true)), Rng::from_number(1));
-        assert_eq!(
-            dialer.next(seconds(0), &mut rng),
-            Some(DialWish::Resolve("seed.example".into(), 8333))
-        );
+        assert_eq!(dialer.next(seconds(0), &mut rng), Some(DialWish::Resolve("seed.example".into(), 8333)));
         assert_eq!(dialer.next(seconds(0), &mut rng), None);
         let found: Vec<SocketAddr> =
             ["1.1.1.1:1", "1.1.2.2:1", "2.2.2.2:1", "3.3.3.3:1"].iter().map(|t| t.parse().unwrap()).collect();
@@ -311,7 +308,9 @@ mod tests {
         let mut groups = BTreeSet::new();
         for n in 0..2 {
             let now = seconds(2 + n);
-            let Some(DialWish::Dial { address, manual: false }) = dialer.next(now, &mut rng) else { panic!() };
+            let Some(DialWish::Dial { address, manual: false }) = dialer.next(now, &mut rng) else {
+                panic!()
+            };
             dialer.on_dialled(PeerId(n), &address, false, now.at);
             assert!(groups.insert(NetGroup::of(&address)));
             dialer.on_ready(&address, now);
@@ -336,7 +335,8 @@ mod tests {
         let mut dialer = Dialer::new(config(true));
         let (bad, local, manual) = (address("1.1.1.1:1"), address("127.0.0.1:5"), address("2.2.2.2:2"));
         dialer.add_manual(manual.clone());
-        for (n, (peer, by_hand)) in [(&bad, false), (&local, false), (&manual, true)].into_iter().enumerate() {
+        for (n, (peer, by_hand)) in [(&bad, false), (&local, false), (&manual, true)].into_iter().enumerate()
+        {
             let id = PeerId(n as u64);
             dialer.on_dialled(id, peer, by_hand, Timestamp::ZERO);
             dialer.on_gone(id, peer, Ending::Misbehaved, Timestamp::ZERO);

@@ -32,8 +32,14 @@ pub enum PeerState {
 
 impl PeerState {
     /// All states.
-    pub const ALL: [Self; 6] =
-        [Self::Disconnected, Self::Connecting, Self::Connected, Self::Degraded, Self::Stable, Self::ShuttingDown];
+    pub const ALL: [Self; 6] = [
+        Self::Disconnected,
+        Self::Connecting,
+        Self::Connected,
+        Self::Degraded,
+        Self::Stable,
+        Self::ShuttingDown,
+    ];
 }
 
 /// What happens to a peer.

@@ -1,0 +1,309 @@
+//! The connections: from the dial over the handshake to the end, and what each message is for.
+
+use super::{Engine, Output, cx};
+use crate::chain::params::Network;
+use crate::limits::{
+    ADDR_BUCKET, ADDR_RATE_PER_SECOND, DIAL_TIMEOUT, HANDSHAKE_TIMEOUT, MAX_ADDR, MAX_HEADERS, MAX_INV,
+};
+use crate::peer::dial::Ending;
+use crate::peer::handshake::{Handshake, Introduction, Step};
+use crate::peer::lifecycle::{Life, PeerEvent};
+use crate::peer::ping::PongOutcome;
+use crate::peer::{CloseReason, Cx, Fact, Fault, PeerAddress, PeerId, PeerView};
+use crate::time::Timestamp;
+use crate::wire::Message;
+use crate::wire::frame::FrameError;
+use bitcoin::BlockHash;
+use bitcoin::block::Header;
+use bitcoin::p2p::ServiceFlags;
+use bitcoin::p2p::message_blockdata::Inventory;
+use std::net::SocketAddr;
+
+/// The height at which a fork of the main network with other headers begins (Knots 29.4.1 and later).
+const FOREIGN_FORK_HEIGHT: u32 = 961_640;
+/// The bit of the version that marks its headers.
+const FOREIGN_VERSION_BIT: u32 = 1 << 31;
+
+/// A connection.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) view: PeerView,
+    pub(super) life: Life,
+    /// From the moment the connection is open.
+    pub(super) handshake: Option<Handshake>,
+    pub(super) bytes_in: u64,
+    /// Bytes of the messages that are complete.
+    received: u64,
+    pub(super) bytes_out: u64,
+    /// How many addresses are taken from it now, and as of when.
+    addr_tokens: (f64, Timestamp),
+}
+
+impl Engine {
+    pub(super) fn start_dial(&mut self, address: PeerAddress, manual: bool) {
+        let id = PeerId(self.next_peer);
+        self.next_peer += 1;
+        let view = PeerView {
+            id,
+            address: address.clone(),
+            ready: false,
+            manual,
+            services: ServiceFlags::NONE,
+            start_height: 0,
+            best_known: None,
+        };
+        let mut life = Life::new();
+        let dialling = life.apply(PeerEvent::ConnectInitiated);
+        debug_assert!(dialling.is_ok());
+        let addr_tokens = (1.0, self.now.at);
+        let peer = Peer { view, life, handshake: None, bytes_in: 0, received: 0, bytes_out: 0, addr_tokens };
+        self.peers.insert(id, peer);
+        self.waits.set(id, self.now.at + DIAL_TIMEOUT);
+        self.dialer.on_dialled(id, &address, manual, self.now.at);
+        self.outputs.push_back(Output::Dial(id, address));
+    }
+
+    pub(super) fn on_connected(&mut self, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.handshake.is_none()) else { return };
+        let nonce = self.rng.u64().max(1);
+        let me = Introduction {
+            services: ServiceFlags::NONE,
+            user_agent: self.config.user_agent.clone(),
+            start_height: self.tree.height(self.activation.proved()),
+            time: self.now.unix,
+            nonce,
+        };
+        let remote = match &peer.view.address {
+            PeerAddress::Ip(socket) => Some(*socket),
+            PeerAddress::Name(..) => None,
+        };
+        let (handshake, version) = Handshake::begin(&me, remote);
+        peer.handshake = Some(handshake);
+        self.nonces.insert(nonce);
+        self.waits.set(id, self.now.at + HANDSHAKE_TIMEOUT);
+        self.outputs.push_back(Output::Send(id, version));
+    }
+
+    /// Ends a connection from our side.
+    pub(super) fn close_peer(&mut self, id: PeerId, reason: CloseReason) {
+        if self.peers.contains_key(&id) {
+            self.life_event(id, PeerEvent::GracefulShutdown);
+            self.drop_peer(id, &reason);
+            self.outputs.push_back(Output::Close(id, reason));
+        }
+    }
+
+    /// Forgets a connection that has ended.
+    pub(super) fn drop_peer(&mut self, id: PeerId, reason: &CloseReason) {
+        let Some(peer) = self.peers.remove(&id) else { return };
+        self.waits.cancel(&id);
+        self.pings.stop(id);
+        self.paused.remove(&id);
+        if let Some(handshake) = &peer.handshake {
+            self.nonces.remove(&handshake.nonce());
+        }
+        let ending = match reason {
+            CloseReason::Fault(_) => Ending::Misbehaved,
+            CloseReason::Unsuitable(_) | CloseReason::Ourselves => Ending::Useless,
+            _ if peer.view.ready => Ending::Lost,
+            _ => Ending::Failed,
+        };
+        self.dialer.on_gone(id, &peer.view.address, ending, self.now.at);
+        if peer.view.ready {
+            self.facts.push_back(Fact::PeerGone(id));
+        }
+    }
+
+    pub(super) fn on_progress(&mut self, id: PeerId, bytes: u64) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        self.bytes_in = self.bytes_in.saturating_add(bytes.saturating_sub(peer.bytes_in));
+        peer.bytes_in = peer.bytes_in.max(bytes);
+        if peer.view.ready {
+            self.blocks.on_progress(cx!(self), id, bytes);
+        }
+    }
+
+    pub(super) fn on_faulted(&mut self, id: PeerId, fault: Fault) {
+        // Headers of the foreign fork are longer than ours: they look malformed.
+        let headers = match &fault {
+            Fault::Wire(FrameError::Payload(command) | FrameError::Length { command, .. }) => {
+                command == "headers"
+            }
+            _ => false,
+        };
+        let best = self.tree.height(self.tree.best_header());
+        let near = best.saturating_add(MAX_HEADERS as u32) >= FOREIGN_FORK_HEIGHT;
+        if headers && near && self.tree.params().network == Network::Main {
+            self.close_peer(id, CloseReason::Unsuitable("serves another chain"));
+        } else {
+            self.close_peer(id, CloseReason::Fault(fault));
+        }
+    }
+
+    pub(super) fn on_received(&mut self, id: PeerId, message: Message, bytes: usize) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        // `Progress` counts whole connections, and may have told of these bytes already.
+        peer.received = peer.received.saturating_add(bytes as u64);
+        if peer.received > peer.bytes_in {
+            self.bytes_in = self.bytes_in.saturating_add(peer.received - peer.bytes_in);
+            peer.bytes_in = peer.received;
+        }
+        if !peer.view.ready || is_handshake(&message) {
+            self.on_handshake(id, &message);
+            return;
+        }
+        self.delivering = Some(id);
+        self.on_message(id, message);
+        self.settle();
+        self.delivering = None;
+    }
+
+    fn on_handshake(&mut self, id: PeerId, message: &Message) {
+        let near_tip = self.is_near_tip();
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(handshake) = &mut peer.handshake else { return };
+        let manual = peer.view.manual;
+        let nonces = &self.nonces;
+        let suits = |services: ServiceFlags, _| {
+            let recent = ServiceFlags::NETWORK_LIMITED | ServiceFlags::WITNESS;
+            manual
+                || services.has(ServiceFlags::NETWORK | ServiceFlags::WITNESS)
+                || (near_tip && services.has(recent))
+        };
+        let step = handshake.on_message(message, |nonce| nonces.contains(&nonce), suits);
+        match step {
+            Step::Ignore => {}
+            Step::Send(messages) => self.send_all(id, messages),
+            Step::Complete(messages) => {
+                let info = handshake.info();
+                peer.view.ready = true;
+                peer.view.services = info.services;
+                peer.view.start_height = info.start_height;
+                let address = peer.view.address.clone();
+                if self.config.automatic && !manual {
+                    // Their answer may bring a thousand addresses at once.
+                    peer.addr_tokens.0 += ADDR_BUCKET;
+                }
+                self.waits.cancel(&id);
+                self.life_event(id, PeerEvent::Connected);
+                self.pings.start(id, self.now.at);
+                self.dialer.on_ready(&address, self.now);
+                self.send_all(id, messages);
+                if self.config.automatic && !manual {
+                    self.send_all(id, vec![Message::GetAddr]);
+                }
+                self.facts.push_back(Fact::PeerReady(id));
+            }
+            Step::Close(reason) => self.close_peer(id, reason),
+        }
+    }
+
+    /// Whether our tip is at most a day's blocks old, so that a peer with the last 288 blocks is enough
+    /// (Core's `GetDesirableServiceFlags`).
+    fn is_near_tip(&self) -> bool {
+        let age = self.now.unix.saturating_sub(u64::from(self.tree.time(self.activation.proved())));
+        age < 144 * u64::from(self.tree.params().pow_target_spacing)
+    }
+
+    fn send_all(&mut self, id: PeerId, messages: Vec<Message>) {
+        self.outputs.extend(messages.into_iter().map(|message| Output::Send(id, message)));
+    }
+
+    fn on_message(&mut self, id: PeerId, message: Message) {
+        match message {
+            Message::Ping(nonce) => self.send_all(id, vec![Message::Pong(nonce)]),
+            Message::Pong(nonce) => {
+                if let PongOutcome::Answered(_) = self.pings.on_pong(id, nonce, self.now.at) {
+                    self.life_event(id, PeerEvent::ReconnectSuccess);
+                }
+            }
+            Message::Headers(headers) => self.on_headers(id, headers),
+            Message::Inv(entries) => self.on_inv(id, &entries),
+            Message::Block(block) => self.blocks.on_block(cx!(self), &self.tree, id, block),
+            Message::NotFound(entries) => {
+                let hashes: Vec<BlockHash> = entries.iter().take(MAX_INV).filter_map(block_of).collect();
+                self.blocks.on_not_found(cx!(self), &self.tree, id, &hashes);
+            }
+            Message::Addr(entries) => {
+                let all = entries.into_iter().filter_map(|(time, address)| {
+                    Some((time, address.services, address.socket_addr().ok()?))
+                });
+                self.on_addresses(id, all.take(MAX_ADDR).collect());
+            }
+            Message::AddrV2(entries) => {
+                let all = entries
+                    .into_iter()
+                    .filter_map(|entry| Some((entry.time, entry.services, entry.socket_addr().ok()?)));
+                self.on_addresses(id, all.take(MAX_ADDR).collect());
+            }
+            // We serve nothing and relay no transactions: the rest asks for what we do not have.
+            _ => {}
+        }
+    }
+
+    fn on_headers(&mut self, id: PeerId, headers: Vec<Header>) {
+        if self.is_foreign(&headers) {
+            self.close_peer(id, CloseReason::Unsuitable("serves another chain"));
+            return;
+        }
+        let Some(peer) = self.peers.get(&id) else { return };
+        self.headers.on_headers(cx!(self), &mut self.tree, &peer.view, headers);
+    }
+
+    /// Whether these headers are of the fork that left the main network.
+    fn is_foreign(&self, headers: &[Header]) -> bool {
+        if self.tree.params().network != Network::Main {
+            return false;
+        }
+        let parent = headers.first().and_then(|first| self.tree.find(&first.prev_blockhash));
+        let Some(parent) = parent else { return false };
+        let first = self.tree.height(parent).saturating_add(1);
+        let skip = FOREIGN_FORK_HEIGHT.saturating_sub(first) as usize;
+        let marked = |header: &Header| header.version.to_consensus() as u32 & FOREIGN_VERSION_BIT != 0;
+        headers.iter().skip(skip).any(marked)
+    }
+
+    /// Only the last block counts, as in Core: it is the highest, and headers lead to the others.
+    fn on_inv(&mut self, id: PeerId, entries: &[Inventory]) {
+        let Some(peer) = self.peers.get(&id) else { return };
+        if let Some(hash) = entries.iter().rev().find_map(block_of) {
+            self.headers.on_block_inv(cx!(self), &self.tree, &peer.view, hash);
+        }
+    }
+
+    fn on_addresses(&mut self, id: PeerId, entries: Vec<(u32, ServiceFlags, SocketAddr)>) {
+        if !self.config.automatic {
+            return;
+        }
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let (tokens, since) = peer.addr_tokens;
+        let earned = self.now.at.since(since).as_secs_f64() * ADDR_RATE_PER_SECOND;
+        let mut tokens = if tokens < ADDR_BUCKET { (tokens + earned).min(ADDR_BUCKET) } else { tokens };
+        let (useful, now) = (ServiceFlags::NETWORK | ServiceFlags::WITNESS, self.now);
+        let before = self.dialer.book.len();
+        for (time, services, socket) in entries {
+            if tokens < 1.0 {
+                break;
+            }
+            tokens -= 1.0;
+            if services.has(useful) {
+                self.dialer.book.gossip(PeerAddress::Ip(socket), u64::from(time), now.unix);
+            }
+        }
+        peer.addr_tokens = (tokens, now.at);
+        if self.dialer.book.len() > before {
+            self.dialer.on_addresses(now.at);
+        }
+    }
+}
+
+fn is_handshake(message: &Message) -> bool {
+    matches!(message, Message::Version(_) | Message::Verack | Message::WtxidRelay | Message::SendAddrV2)
+}
+
+fn block_of(entry: &Inventory) -> Option<BlockHash> {
+    match entry {
+        Inventory::Block(hash) | Inventory::WitnessBlock(hash) | Inventory::CompactBlock(hash) => Some(*hash),
+        _ => None,
+    }
+}

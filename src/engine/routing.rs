@@ -1,0 +1,183 @@
+//! How the machines hear of each other.
+//!
+//! The rank is: peers → headers → activation → blocks. A *fact* goes to machines of a later rank only, so
+//! that it can't come back to where it started. A *demand*, which goes against the rank (end a connection,
+//! ask for headers), waits for the start of the next pass. The number of passes within one input is
+//! bounded; what is left goes on with the next input, which the deadline then asks for at once.
+//!
+//! | fact | from | to |
+//! | --- | --- | --- |
+//! | `PeerReady`, `PeerGone` | peers | headers, blocks |
+//! | `PeerHas` | headers | the peer's view, blocks |
+//! | `HeadersAdvanced` | headers, activation | blocks |
+//! | `CandidatesChanged` | activation | activation's next step, at the end of the pass |
+//! | `TipChanged` | activation | blocks |
+
+use super::{Engine, Output, cx};
+use crate::chain::command::ChainCommand;
+use crate::limits::MAX_PASSES;
+use crate::peer::dial::DialWish;
+use crate::peer::lifecycle::PeerEvent;
+use crate::peer::ping::PingDue;
+use crate::peer::{CloseReason, Cx, Demand, Effect, Fact};
+use crate::wire::Message;
+
+impl Engine {
+    /// Moves what a machine left in its context on: effects to the outputs, facts and demands to their
+    /// queues.
+    pub(super) fn settle(&mut self) {
+        for effect in self.wishes.effects.drain(..) {
+            match effect {
+                Effect::Send(peer, message) => {
+                    // A machine may not have heard yet that a peer is gone.
+                    if self.peers.contains_key(&peer) {
+                        self.outputs.push_back(Output::Send(peer, message));
+                    }
+                }
+                Effect::Command(command) => {
+                    if let ChainCommand::StoreBlock(_, raw) = &command {
+                        let bytes = raw.bytes().len();
+                        let old = self.unstored.insert(raw.hash(), (self.delivering, bytes));
+                        let old = old.map_or(0, |(_, bytes)| bytes);
+                        self.unstored_bytes = (self.unstored_bytes + bytes).saturating_sub(old);
+                    }
+                    self.outputs.push_back(Output::Command(command));
+                }
+            }
+        }
+        self.facts.extend(self.wishes.facts.drain(..));
+        self.demands.append(&mut self.wishes.demands);
+    }
+
+    /// Routes facts and demands until the machines are at rest or the passes are used up.
+    pub(super) fn run_passes(&mut self) {
+        for _ in 0..MAX_PASSES {
+            for demand in core::mem::take(&mut self.demands) {
+                self.apply(demand);
+            }
+            self.route_facts();
+            if let Err(error) = self.activation.advance(cx!(self), &self.tree, self.synced) {
+                self.fail_with(&error);
+                return;
+            }
+            self.settle();
+            self.dial();
+            if self.demands.is_empty() && self.facts.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn apply(&mut self, demand: Demand) {
+        match demand {
+            Demand::Close(peer, reason) => {
+                let slow = matches!(reason, CloseReason::Stalled | CloseReason::Timeout(_));
+                let manual = self.peers.get(&peer).is_some_and(|peer| peer.view.manual);
+                // The host wants this one: its work is given to others, but it stays.
+                if !(slow && manual) {
+                    self.close_peer(peer, reason);
+                }
+            }
+            Demand::FetchHeaders(peer) => self.headers.fetch(cx!(self), &self.tree, peer),
+        }
+        self.settle();
+    }
+
+    fn route_facts(&mut self) {
+        while let Some(fact) = self.facts.pop_front() {
+            match fact {
+                Fact::PeerReady(id) => {
+                    if let Some(peer) = self.peers.get(&id) {
+                        self.headers.on_peer_ready(cx!(self), &self.tree, &peer.view);
+                        self.blocks.on_peer_ready(cx!(self), &self.tree, &peer.view);
+                    }
+                }
+                Fact::PeerGone(id) => {
+                    self.headers.on_peer_gone(cx!(self), &self.tree, id);
+                    self.blocks.on_peer_gone(cx!(self), &self.tree, id);
+                }
+                Fact::HeadersAdvanced => self.blocks.on_headers(cx!(self), &self.tree),
+                Fact::PeerHas(id, header) => {
+                    let Some(peer) = self.peers.get_mut(&id) else { continue };
+                    let known = peer.view.best_known;
+                    if known.is_none_or(|known| self.tree.work(known) < self.tree.work(header)) {
+                        peer.view.best_known = Some(header);
+                    }
+                    self.blocks.on_peer_has(cx!(self), &self.tree, id, header);
+                    self.note_in_step(id);
+                }
+                Fact::CandidatesChanged => {}
+                Fact::TipChanged(tip) => self.blocks.on_tip(cx!(self), &self.tree, tip),
+            }
+            self.settle();
+        }
+        let synced = self.headers.is_synced();
+        if synced && !self.synced {
+            self.synced = true;
+            let peers: Vec<_> = self.peers.keys().copied().collect();
+            for peer in peers {
+                self.note_in_step(peer);
+            }
+        }
+        self.synced = synced;
+    }
+
+    /// A peer whose best block is ours is stable.
+    fn note_in_step(&mut self, id: crate::peer::PeerId) {
+        let Some(peer) = self.peers.get(&id) else { return };
+        let in_step = peer.view.best_known.is_some_and(|best| self.best_is(best));
+        if in_step && self.headers.is_synced() {
+            self.life_event(id, PeerEvent::DataSynced);
+        }
+    }
+
+    /// Applies what the table allows; an event that comes too late for the state is no event.
+    pub(super) fn life_event(&mut self, id: crate::peer::PeerId, event: PeerEvent) {
+        if let Some(peer) = self.peers.get_mut(&id)
+            && peer.life.peek(event).is_ok()
+        {
+            let changed = peer.life.apply(event);
+            debug_assert!(changed.is_ok());
+        }
+    }
+
+    /// Does what the clock asks for.
+    pub(super) fn on_timers(&mut self) {
+        let now = self.now.at;
+        while let Some(peer) = self.waits.pop_due(now) {
+            let ready = self.peers.get(&peer).is_some_and(|peer| peer.handshake.is_some());
+            let what = if ready { "handshake" } else { "dial" };
+            self.close_peer(peer, CloseReason::Timeout(what));
+        }
+        while let Some(due) = self.pings.pop_due(now, &mut self.rng) {
+            match due {
+                PingDue::Send(peer, nonce) => {
+                    self.outputs.push_back(Output::Send(peer, Message::Ping(nonce)))
+                }
+                PingDue::Missed(peer) => self.life_event(peer, PeerEvent::HeartbeatMissed),
+                PingDue::TimedOut(peer) => self.close_peer(peer, CloseReason::Timeout("ping")),
+            }
+        }
+        if self.stopping {
+            return;
+        }
+        if self.headers.next_deadline().is_some_and(|at| at <= now) {
+            self.headers.on_timer(cx!(self), &self.tree);
+            self.settle();
+        }
+        if self.blocks.next_deadline().is_some_and(|at| at <= now) {
+            self.blocks.on_timer(cx!(self), &self.tree);
+            self.settle();
+        }
+    }
+
+    fn dial(&mut self) {
+        while let Some(wish) = self.dialer.next(self.now, &mut self.rng) {
+            match wish {
+                DialWish::Dial { address, manual } => self.start_dial(address, manual),
+                DialWish::Resolve(name, port) => self.outputs.push_back(Output::Resolve(name, port)),
+                DialWish::Save(addresses) => self.outputs.push_back(Output::SaveAddresses(addresses)),
+            }
+        }
+    }
+}
