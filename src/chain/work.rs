@@ -338,7 +338,7 @@ pub fn next_bits(tree: &BlockTree, parent: HeaderId, time: u32) -> u32 {
     let params = tree.params();
     let interval = params.difficulty_interval();
     let height = tree.height(parent);
-    if (height + 1) % interval != 0 {
+    if !(height + 1).is_multiple_of(interval) {
         if !params.allow_min_difficulty {
             return tree.bits(parent);
         }
@@ -348,7 +348,7 @@ pub fn next_bits(tree: &BlockTree, parent: HeaderId, time: u32) -> u32 {
         }
         // The last block of this period that did not use the exception.
         let mut at = parent;
-        while tree.height(at) % interval != 0 && tree.bits(at) == limit {
+        while !tree.height(at).is_multiple_of(interval) && tree.bits(at) == limit {
             let Some(below) = tree.parent(at) else { break };
             at = below;
         }
@@ -402,7 +402,7 @@ pub fn permitted_difficulty_transition(params: &Params, height: u32, old: u32, n
     if params.allow_min_difficulty {
         return true;
     }
-    if height % params.difficulty_interval() != 0 {
+    if !height.is_multiple_of(params.difficulty_interval()) {
         return old == new;
     }
     let (Some(old), Some(new)) = (Target::from_bits(old), Target::from_bits(new)) else { return false };

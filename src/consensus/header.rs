@@ -82,7 +82,7 @@ pub fn check_in_context(tree: &BlockTree, parent: HeaderId, header: &Header, now
         return invalid("time-too-old");
     }
     if params.enforce_bip94
-        && height % params.difficulty_interval() == 0
+        && height.is_multiple_of(params.difficulty_interval())
         && header.time < tree.time(parent).saturating_sub(MAX_TIMEWARP)
     {
         return invalid("time-timewarp-attack");
