@@ -163,3 +163,70 @@ pub const MAX_PASSES: usize = 8;
 pub const STATUS_INTERVAL: Duration = Duration::from_millis(100);
 /// Events of one answer, whatever the host asks for: a walk of some 2 MB.
 pub const MAX_EVENTS: usize = 20_000;
+
+// ---- sync: blocks ----
+
+/// Blocks past the proved tip that are fetched ahead (`BLOCK_DOWNLOAD_WINDOW`): what is stored and perhaps
+/// never connected is at most some 2 GB.
+pub const BLOCK_WINDOW: u32 = 1_024;
+/// Bytes of blocks that are under way or wait to be stored: a second of a fast link, in memory.
+pub const BLOCK_RESERVED_BYTES: u64 = 128 << 20;
+/// The largest block (its weight bounds its bytes).
+pub const BLOCK_SIZE_MAX: u64 = 4_000_000;
+/// Blocks that a peer owes at a time before its speed is known (`MAX_BLOCKS_IN_TRANSIT_PER_PEER`).
+pub const BLOCKS_IN_FLIGHT_START: usize = 16;
+/// Least blocks that a peer owes at a time: one on its way and one behind it, so that the link is not idle.
+pub const BLOCKS_IN_FLIGHT_MIN: usize = 2;
+/// Most blocks that a peer owes at a time; also those of one segment.
+pub const BLOCKS_IN_FLIGHT_MAX: usize = 128;
+/// A peer owes what it delivers in so many seconds: more than a round trip, less than a segment's time.
+pub const BLOCKS_IN_FLIGHT_SECONDS: u64 = 4;
+/// Consecutive heights that are asked of a peer together and have one deadline.
+pub const SEGMENT_BLOCKS: usize = 128;
+/// Time for a segment before what is missing is asked of another peer.
+pub const SEGMENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Blocks that a late peer which still sends keeps of a segment: the one on its way and the next.
+pub const SEGMENT_KEEP: usize = 2;
+/// Time without bytes after which a late peer counts as silent.
+pub const SILENCE: Duration = Duration::from_secs(5);
+/// Least time that the holder of the window's first block may be silent while nothing else can be asked
+/// for (`BLOCK_STALLING_TIMEOUT_DEFAULT`).
+pub const STALL_TIMEOUT_MIN: Duration = Duration::from_secs(2);
+/// Most (`BLOCK_STALLING_TIMEOUT_MAX`); it doubles each time.
+pub const STALL_TIMEOUT_MAX: Duration = Duration::from_secs(64);
+/// A peer without blocks to deliver is looked at so often; silent twice in a row while others send, it goes.
+pub const FROZEN_CHECK: Duration = Duration::from_secs(4);
+/// Times that a peer's blocks were taken away, with none delivered between, before it goes.
+pub const STRIKES_MAX: u32 = 3;
+/// Bytes that count as a sign of life: more than a ping or an announcement.
+pub const LIFE_BYTES: u64 = 2_048;
+/// Time without any block from a peer that owes some (`BLOCK_DOWNLOAD_TIMEOUT_BASE`, 10 minutes), plus half
+/// of it for each other peer that does.
+pub const BLOCK_TIMEOUT: Duration = Duration::from_secs(600);
+/// Time for which a peer that did not have a block is not asked for it again.
+pub const LACKING_TIME: Duration = Duration::from_secs(60);
+/// Blocks that a peer is remembered to lack.
+pub const LACKING_MAX: usize = 1_024;
+/// Peers that one block is asked of at a time: one, and one more when everything waits for it.
+pub const BLOCK_REQUESTS_MAX: usize = 2;
+/// Stored blocks that may wait to be connected while a missing one already counts as waited for.
+pub const HEDGE_LEAD: u32 = 8;
+/// Bounds and first guess of the time after which a second peer is asked.
+pub const HEDGE_MIN: Duration = Duration::from_millis(250);
+/// See [`HEDGE_MIN`].
+pub const HEDGE_MAX: Duration = Duration::from_secs(30);
+/// See [`HEDGE_MIN`].
+pub const HEDGE_START: Duration = Duration::from_secs(2);
+/// Times of delivery that the percentile is taken of.
+pub const DELIVERY_SAMPLES: usize = 128;
+/// Least time, in milliseconds, that a sample of a peer's speed covers.
+pub const SPEED_SAMPLE_MILLIS: u64 = 250;
+/// Blocks below its tip that a peer with `NODE_NETWORK_LIMITED` is asked for: BIP159's 288, less two for
+/// blocks that come meanwhile.
+pub const LIMITED_PEER_BLOCKS: u32 = 286;
+/// Heights above the proved tip at which a block that nobody asked for is kept (`MIN_BLOCKS_TO_KEEP`).
+pub const UNASKED_BLOCKS_AHEAD: u32 = 288;
+/// Senders of stored blocks that are remembered until the block connects, for blame.
+pub const SENDERS_MAX: usize = 4_096;
+/// With no more blocks to ask for than this, the peer that announced one is asked first.
+pub const DIRECT_FETCH_BLOCKS: usize = 16;

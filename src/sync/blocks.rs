@@ -1,108 +1,590 @@
 //! The block scheduler: which block is asked of which peer, and when another is asked instead.
+//!
+//! 1. The [`window`] is the best header's chain past the proved tip, by count and by bytes: the bytes of a
+//!    block are reserved before it is asked for and given back when the chainstate has stored or refused it.
+//!    The next block to connect is always asked for.
+//! 2. Lowest heights first, each of one peer, which owes at most what it delivers in a few seconds by its
+//!    [measured](`measure`) speed. It is asked anew when half of that has come. Consecutive heights asked
+//!    together are a *segment* with a deadline; what is missing then is asked of others.
+//! 3. The block that everything waits for is asked of a second peer when it takes longer than 95 of 100
+//!    blocks did.
+//! 4. A *stall*: the peer that owes the first block of the window is silent, and nothing else can be
+//!    connected, or nothing more asked for. Its blocks are asked of others; it gets nothing more until it sends again, and is dropped only
+//!    if it stays silent while others send. If all are slow, or silent, nobody is dropped. Slowness is no
+//!    fault.
+//! 5. Blocks go to the chainstate unparsed. Its report frees the bytes, and blames the sender where the body
+//!    was false; a body that was changed on its way is asked of another peer.
+//!
+//! After Bitcoin Core's `FindNextBlocksToDownload` and the stalling logic of `SendMessages`
+//! (net_processing.cpp), with the differences above. Left out: compact blocks.
+
+mod late;
+mod measure;
+mod window;
 
 use crate::chain::block_tree::{BlockTree, HeaderId};
-use crate::chain::command::{ChainReport, RawBlock};
-use crate::peer::{Cx, PeerId, PeerView};
+use crate::chain::command::{ChainCommand, ChainReport, RawBlock};
+use crate::limits::{
+    BLOCK_RESERVED_BYTES, BLOCK_WINDOW, DIRECT_FETCH_BLOCKS, LIFE_BYTES, LIMITED_PEER_BLOCKS, SEGMENT_BLOCKS,
+    SEGMENT_TIMEOUT, STALL_TIMEOUT_MIN,
+};
+use crate::peer::{Cx, Demand, PeerId, PeerView};
 use crate::time::Timestamp;
+use crate::wire::Message;
 use bitcoin::BlockHash;
+use bitcoin::p2p::message_blockdata::Inventory;
+use core::cmp::Reverse;
+use core::time::Duration;
+use measure::{DeliveryTimes, Meter, SizeEstimate};
+use std::collections::{BTreeMap, BTreeSet};
+use window::Window;
 
 /// How much is fetched ahead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SchedulerConfig {
-    /// Blocks past the proved tip that are fetched ahead.
+    /// Blocks past the proved tip that are fetched ahead; at least 1.
     pub window: u32,
-    /// Bytes of blocks that may be under way or waiting to be stored.
+    /// Bytes of blocks that may be under way or waiting to be stored, by their expected size. The next
+    /// block to connect is asked for even if it does not fit.
     pub reserved_bytes: u64,
+}
+
+impl Default for SchedulerConfig {
+    fn default() -> Self {
+        Self { window: BLOCK_WINDOW, reserved_bytes: BLOCK_RESERVED_BYTES }
+    }
+}
+
+/// A block that was asked of a peer.
+#[derive(Clone, Copy, Debug)]
+struct Request {
+    peer: PeerId,
+    at: Timestamp,
+    segment: u64,
+}
+
+/// A block that is asked for.
+#[derive(Debug)]
+struct Flight {
+    /// Bytes reserved.
+    reserved: u64,
+    /// At most [`crate::limits::BLOCK_REQUESTS_MAX`].
+    requests: Vec<Request>,
+}
+
+/// A block that the chainstate has not answered for.
+#[derive(Debug)]
+struct Arrived {
+    from: PeerId,
+    bytes: u64,
+}
+
+/// Consecutive heights asked of one peer together.
+#[derive(Debug)]
+struct Segment {
+    peer: PeerId,
+    deadline: Timestamp,
+    blocks: BTreeSet<HeaderId>,
+}
+
+/// A peer that does not answer.
+#[derive(Clone, Copy, Debug)]
+struct Suspicion {
+    /// When it is looked at again.
+    next: Timestamp,
+    /// Checks in a row at which it was silent while others were not.
+    proofs: u8,
+}
+
+/// A peer that may serve blocks.
+#[derive(Debug)]
+struct Source {
+    manual: bool,
+    /// Serves all blocks, not only the last 288.
+    full: bool,
+    best: Option<HeaderId>,
+    best_height: u32,
+    /// The height up to which it has the blocks of the best header's chain.
+    reach: u32,
+    paused: bool,
+    /// Its end was asked for.
+    closing: bool,
+    owes: BTreeSet<HeaderId>,
+    /// When it last delivered a block, or began to owe one.
+    waiting_since: Timestamp,
+    meter: Meter,
+    /// Last sign of life, and the connection's bytes then.
+    life: Timestamp,
+    life_bytes: u64,
+    bytes: u64,
+    suspicion: Option<Suspicion>,
+    /// Times its blocks were taken away since it last delivered one.
+    strikes: u32,
+    /// Blocks it failed to deliver, until when it is not asked for them.
+    lacking: BTreeMap<HeaderId, Timestamp>,
+}
+
+impl Source {
+    fn usable(&self) -> bool {
+        !self.paused && !self.closing && self.suspicion.is_none()
+    }
+
+    /// The lowest height it serves.
+    fn lowest(&self) -> u32 {
+        if self.full { 0 } else { self.best_height.saturating_sub(LIMITED_PEER_BLOCKS - 1) }
+    }
+
+    /// Whether its clock for delivering any block runs.
+    fn is_waiting(&self) -> bool {
+        !self.owes.is_empty() && !self.paused && !self.closing
+    }
+
+    /// Since when nothing has come from it although it owes something.
+    fn silent_since(&self) -> Timestamp {
+        self.life.max(self.waiting_since)
+    }
+
+    /// Whether it may be asked for this block.
+    fn serves(&self, height: u32, id: HeaderId) -> bool {
+        self.usable()
+            && (self.lowest()..=self.reach).contains(&height)
+            && !self.lacking.contains_key(&id)
+            && !self.owes.contains(&id)
+    }
+}
+
+/// Everything waits for a silent peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stall {
+    peer: PeerId,
+    since: Timestamp,
 }
 
 /// The machine.
 #[derive(Debug)]
-pub struct BlockScheduler {}
+pub struct BlockScheduler {
+    config: SchedulerConfig,
+    tip: HeaderId,
+    tip_height: u32,
+    /// The best header, if its chain has the minimum work.
+    target: Option<HeaderId>,
+    window: Window,
+    sources: BTreeMap<PeerId, Source>,
+    flights: BTreeMap<HeaderId, Flight>,
+    arrived: BTreeMap<HeaderId, Arrived>,
+    /// Who sent the blocks that are stored and not connected yet.
+    senders: BTreeMap<HeaderId, PeerId>,
+    segments: BTreeMap<u64, Segment>,
+    deadlines: BTreeSet<(Timestamp, u64)>,
+    next_segment: u64,
+    reserved: u64,
+    size: SizeEstimate,
+    times: DeliveryTimes,
+    stall: Option<Stall>,
+    stall_timeout: Duration,
+    /// The block that everything waits for and when a second peer is asked.
+    hedge: Option<(HeaderId, Timestamp)>,
+    /// A peer became free for requests outside an event that could make them.
+    wake: Option<Timestamp>,
+    /// When the first entry of a `lacking` ends.
+    lacking_until: Option<Timestamp>,
+}
 
 impl BlockScheduler {
     /// A scheduler without peers, over the proved tip `tip`.
-    pub fn new(_config: SchedulerConfig, _tree: &BlockTree, _tip: HeaderId) -> Self {
-        todo!()
+    pub fn new(config: SchedulerConfig, tree: &BlockTree, tip: HeaderId) -> Self {
+        let mut new = Self {
+            config,
+            tip,
+            tip_height: tree.height(tip),
+            target: None,
+            window: Window::default(),
+            sources: BTreeMap::new(),
+            flights: BTreeMap::new(),
+            arrived: BTreeMap::new(),
+            senders: BTreeMap::new(),
+            segments: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            next_segment: 0,
+            reserved: 0,
+            size: SizeEstimate::new(),
+            times: DeliveryTimes::default(),
+            stall: None,
+            stall_timeout: STALL_TIMEOUT_MIN,
+            hedge: None,
+            wake: None,
+            lacking_until: None,
+        };
+        new.follow(tree);
+        new
     }
 
-    /// The engine stopped (`paused`) or resumed reading from this peer: its clocks stand still meanwhile.
-    pub fn set_paused(&mut self, _cx: &mut Cx<'_>, _peer: PeerId, _paused: bool) {
-        todo!()
-    }
-
-    /// Bytes of blocks that are under way or waiting to be stored.
-    pub fn reserved(&self) -> u64 {
-        todo!()
-    }
-
-    /// A handshake is complete.
-    pub fn on_peer_ready(&mut self, _cx: &mut Cx<'_>, _tree: &BlockTree, _peer: &PeerView) {
-        todo!()
+    /// A handshake is complete. Peers without witness data are of no use.
+    pub fn on_peer_ready(&mut self, cx: &mut Cx<'_>, tree: &BlockTree, peer: &PeerView) {
+        if !peer.serves_recent() {
+            return;
+        }
+        let mut source = Source {
+            manual: peer.manual,
+            full: peer.serves_history(),
+            best: None,
+            best_height: 0,
+            reach: 0,
+            paused: false,
+            closing: false,
+            owes: BTreeSet::new(),
+            waiting_since: cx.now.at,
+            meter: Meter::default(),
+            life: cx.now.at,
+            life_bytes: 0,
+            bytes: 0,
+            suspicion: None,
+            strikes: 0,
+            lacking: BTreeMap::new(),
+        };
+        if let Some(best) = peer.best_known {
+            self.reaches(tree, &mut source, best);
+        }
+        self.sources.insert(peer.id, source);
+        self.settle(cx, tree);
     }
 
     /// A connection ended: what it owed is asked of others.
-    pub fn on_peer_gone(&mut self, _cx: &mut Cx<'_>, _tree: &BlockTree, _peer: PeerId) {
-        todo!()
+    pub fn on_peer_gone(&mut self, cx: &mut Cx<'_>, tree: &BlockTree, peer: PeerId) {
+        self.take_all(tree, peer, None);
+        self.sources.remove(&peer);
+        self.settle(cx, tree);
     }
 
     /// The best header changed.
-    pub fn on_headers(&mut self, _cx: &mut Cx<'_>, _tree: &BlockTree) {
-        todo!()
+    pub fn on_headers(&mut self, cx: &mut Cx<'_>, tree: &BlockTree) {
+        self.follow(tree);
+        self.settle(cx, tree);
     }
 
-    /// A peer is known to have this header's block.
-    pub fn on_peer_has(&mut self, _cx: &mut Cx<'_>, _tree: &BlockTree, _peer: PeerId, _best: HeaderId) {
-        todo!()
+    /// A peer is known to have this header's block. Near the tip it is the first to be asked.
+    pub fn on_peer_has(&mut self, cx: &mut Cx<'_>, tree: &BlockTree, peer: PeerId, best: HeaderId) {
+        let Some(mut source) = self.sources.remove(&peer) else { return };
+        self.reaches(tree, &mut source, best);
+        self.sources.insert(peer, source);
+        if self.window.needed_len() <= DIRECT_FETCH_BLOCKS {
+            self.fill(cx, tree, peer);
+        }
+        self.settle(cx, tree);
     }
 
-    /// A `block` message. Emits `ChainCommand::StoreBlock` if it was wanted.
-    pub fn on_block(&mut self, _cx: &mut Cx<'_>, _tree: &BlockTree, _peer: PeerId, _block: RawBlock) {
-        todo!()
+    /// A `block` message. Emits `ChainCommand::StoreBlock` if it was wanted; asks for headers if its header
+    /// is not known.
+    pub fn on_block(&mut self, cx: &mut Cx<'_>, tree: &BlockTree, peer: PeerId, block: RawBlock) {
+        let Some(id) = tree.find(&block.hash()) else {
+            cx.out.demands.push(Demand::FetchHeaders(peer));
+            return;
+        };
+        let bytes = block.bytes().len() as u64;
+        self.note_delivery(cx.now.at, peer, id, bytes);
+        let asked = self.flights.contains_key(&id);
+        self.cancel(id);
+        let stored = tree.has_body(id) || self.arrived.contains_key(&id);
+        if !stored && !tree.is_failed(id) && (asked || self.wants_unasked(tree, id, bytes)) {
+            if let Some(height) = self.window.height_of(tree, id) {
+                self.window.taken(height);
+            }
+            self.arrived.insert(id, Arrived { from: peer, bytes });
+            self.reserved = self.reserved.saturating_add(bytes);
+            cx.command(ChainCommand::StoreBlock(tree.context(id), block));
+        }
+        self.settle(cx, tree);
     }
 
     /// A `notfound` named these blocks.
-    pub fn on_not_found(
-        &mut self,
-        _cx: &mut Cx<'_>,
-        _tree: &BlockTree,
-        _peer: PeerId,
-        _hashes: &[BlockHash],
-    ) {
-        todo!()
+    pub fn on_not_found(&mut self, cx: &mut Cx<'_>, tree: &BlockTree, peer: PeerId, hashes: &[BlockHash]) {
+        for hash in hashes {
+            let Some(id) = tree.find(hash) else { continue };
+            if self.sources.get(&peer).is_some_and(|source| source.owes.contains(&id)) {
+                self.take_away(tree, peer, id, Some(cx.now.at));
+            }
+        }
+        self.settle(cx, tree);
     }
 
     /// Bytes came from a peer: all bytes of the connection so far.
-    pub fn on_progress(&mut self, _cx: &mut Cx<'_>, _peer: PeerId, _bytes: u64) {
-        todo!()
+    pub fn on_progress(&mut self, cx: &mut Cx<'_>, peer: PeerId, bytes: u64) {
+        let Some(source) = self.sources.get_mut(&peer) else { return };
+        if bytes > source.bytes {
+            source.bytes = bytes;
+            if source.suspicion.take().is_some() {
+                self.wake = Some(cx.now.at);
+            }
+        }
+        if bytes.saturating_sub(source.life_bytes) >= LIFE_BYTES {
+            source.life_bytes = bytes;
+            source.life = cx.now.at;
+        }
+    }
+
+    /// The engine stopped (`paused`) or resumed reading from this peer. Its clocks stand still meanwhile,
+    /// and nothing new is asked of it.
+    pub fn set_paused(&mut self, cx: &mut Cx<'_>, peer: PeerId, paused: bool) {
+        let now = cx.now.at;
+        let Some(source) = self.sources.get_mut(&peer) else { return };
+        if source.paused == paused {
+            return;
+        }
+        source.paused = paused;
+        source.life = now;
+        source.waiting_since = now;
+        if paused {
+            self.stall = self.stall.filter(|stall| stall.peer != peer);
+        } else {
+            source.meter.start(now);
+            self.wake = Some(now);
+            let late: Vec<u64> =
+                self.segments.iter().filter(|(_, s)| s.peer == peer).map(|(&number, _)| number).collect();
+            for number in late {
+                self.renew(number, now);
+            }
+        }
     }
 
     /// The chainstate reported; the tree already knows it. Frees the window and blames senders.
-    pub fn on_report(&mut self, _cx: &mut Cx<'_>, _tree: &BlockTree, _report: &ChainReport) {
-        todo!()
+    pub fn on_report(&mut self, cx: &mut Cx<'_>, tree: &BlockTree, report: &ChainReport) {
+        match report {
+            ChainReport::Stored { block, .. } => self.stored(tree, block),
+            ChainReport::Refused { block, reject } => self.refused(cx, tree, block, reject),
+            ChainReport::Connected { block, .. } => {
+                if let Some(id) = tree.find(&block.hash) {
+                    self.senders.remove(&id);
+                }
+                self.stall_timeout = (self.stall_timeout * 85 / 100).max(STALL_TIMEOUT_MIN);
+            }
+            ChainReport::Invalid { block, reject } => {
+                let sender = tree.find(&block.hash).and_then(|id| self.senders.remove(&id));
+                self.blame(cx, sender, block, reject);
+                self.follow(tree);
+            }
+            ChainReport::Dropped { block, lost: true } => {
+                if let Some(id) = tree.find(&block.hash)
+                    && !self.flights.contains_key(&id)
+                    && !self.arrived.contains_key(&id)
+                {
+                    self.window.need(tree, id);
+                }
+            }
+            _ => return,
+        }
+        self.settle(cx, tree);
     }
 
     /// The proved tip changed: the window moves.
-    pub fn on_tip(&mut self, _cx: &mut Cx<'_>, _tree: &BlockTree, _tip: HeaderId) {
-        todo!()
+    pub fn on_tip(&mut self, cx: &mut Cx<'_>, tree: &BlockTree, tip: HeaderId) {
+        self.tip = tip;
+        self.tip_height = tree.height(tip);
+        self.follow(tree);
+        self.settle(cx, tree);
     }
 
     /// A deadline passed.
-    pub fn on_timer(&mut self, _cx: &mut Cx<'_>, _tree: &BlockTree) {
-        todo!()
+    pub fn on_timer(&mut self, cx: &mut Cx<'_>, tree: &BlockTree) {
+        let now = cx.now.at;
+        self.wake = None;
+        if self.lacking_until.is_some_and(|at| at <= now) {
+            self.forget_lacking(now);
+        }
+        self.check_stall(tree, now);
+        while let Some(&(deadline, number)) = self.deadlines.first() {
+            if deadline > now {
+                break;
+            }
+            self.check_segment(tree, number, now);
+        }
+        self.check_sources(cx, tree);
+        self.check_hedge(cx, tree);
+        self.settle(cx, tree);
     }
 
-    /// When `on_timer` has something to do.
+    /// When `on_timer` has something to do. A scan over the peers, of which there are some dozens; never
+    /// over blocks.
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        todo!()
+        let segment = self.deadlines.first().map(|&(at, _)| at);
+        let stall = self.stall.and_then(|stall| self.stall_deadline(stall));
+        let hedge = self.hedge.map(|(_, at)| at);
+        let lacking = self.lacking_until.filter(|_| self.window.is_needy());
+        let patience = self.patience();
+        let sources = self
+            .sources
+            .values()
+            .flat_map(|source| {
+                let suspicion = source
+                    .suspicion
+                    .filter(|_| !source.paused && !source.closing)
+                    .map(|suspicion| suspicion.next);
+                let waiting = source.is_waiting().then(|| source.waiting_since + patience);
+                [suspicion, waiting]
+            })
+            .flatten()
+            .min();
+        [segment, stall, hedge, lacking, sources, self.wake].into_iter().flatten().min()
     }
 
     /// Blocks asked for and not yet delivered, in all and of this peer.
-    pub fn in_flight(&self, _peer: Option<PeerId>) -> usize {
-        todo!()
+    pub fn in_flight(&self, peer: Option<PeerId>) -> usize {
+        match peer {
+            None => self.flights.len(),
+            Some(peer) => self.sources.get(&peer).map_or(0, |source| source.owes.len()),
+        }
     }
 
-    /// Measured speed of a peer's blocks, in bytes a second.
-    pub fn speed(&self, _peer: PeerId) -> u64 {
-        todo!()
+    /// Measured speed of a peer's blocks, in bytes a second; 0 before the first measurement.
+    pub fn speed(&self, peer: PeerId) -> u64 {
+        self.sources.get(&peer).map_or(0, |source| source.meter.rate())
     }
+
+    /// Bytes of blocks that are under way (as expected) or waiting to be stored (as they are).
+    pub fn reserved(&self) -> u64 {
+        self.reserved
+    }
+
+    // ---- the window ----
+
+    /// Follows the best header's chain from the proved tip.
+    fn follow(&mut self, tree: &BlockTree) {
+        let best = tree.best_header();
+        if tree.work(best) < tree.params().minimum_chain_work {
+            self.target = None;
+            self.window.clear();
+            return;
+        }
+        let (flights, arrived) = (&self.flights, &self.arrived);
+        let busy = |id: HeaderId| flights.contains_key(&id) || arrived.contains_key(&id);
+        self.window.follow(tree, self.tip, best, self.config.window.max(1), busy);
+        if self.target != Some(best) {
+            self.target = Some(best);
+            for source in self.sources.values_mut() {
+                source.reach = reach(tree, source.best, best);
+            }
+        }
+    }
+
+    /// Records that a source has this header's block.
+    fn reaches(&self, tree: &BlockTree, source: &mut Source, best: HeaderId) {
+        if source.best.is_none_or(|known| tree.work(best) >= tree.work(known)) {
+            source.best = Some(best);
+            source.best_height = tree.height(best);
+            source.reach = self.target.map_or(0, |target| reach(tree, source.best, target));
+        }
+    }
+
+    // ---- asking ----
+
+    /// Ends each event: asks for what may be asked for, and sets the clocks for what is waited for.
+    fn settle(&mut self, cx: &mut Cx<'_>, tree: &BlockTree) {
+        if self.window.is_needy() {
+            let mut order: Vec<(Reverse<u64>, PeerId)> = self
+                .sources
+                .iter()
+                .filter(|(_, source)| source.usable())
+                .map(|(&id, source)| (Reverse(source.meter.rate()), id))
+                .collect();
+            order.sort_unstable();
+            for (_, id) in order {
+                self.fill(cx, tree, id);
+            }
+            self.ask_head(cx, tree);
+        }
+        self.watch_head(cx.now.at, tree);
+    }
+
+    /// Asks a peer for the lowest blocks that are needed, up to what it may owe and the bytes allow.
+    fn fill(&mut self, cx: &mut Cx<'_>, tree: &BlockTree, peer: PeerId) {
+        let size = self.size.get();
+        let Some(source) = self.sources.get(&peer).filter(|source| source.usable()) else { return };
+        let limit = source.meter.limit(size);
+        if source.owes.len() > limit / 2 {
+            return;
+        }
+        let room = limit - source.owes.len();
+        let budget = self.config.reserved_bytes.saturating_sub(self.reserved) / size.max(1);
+        let count = room.min(usize::try_from(budget).unwrap_or(usize::MAX));
+        let blocks: Vec<(u32, HeaderId)> = self
+            .window
+            .needed(source.lowest(), source.reach)
+            .filter(|&(height, id)| source.serves(height, id))
+            .take(count)
+            .collect();
+        self.ask(cx, tree, peer, &blocks);
+    }
+
+    /// The next block to connect is asked for whatever the limits say.
+    fn ask_head(&mut self, cx: &mut Cx<'_>, tree: &BlockTree) {
+        let Some((height, id)) = self.window.head(tree) else { return };
+        if self.flights.contains_key(&id) || self.arrived.contains_key(&id) {
+            return;
+        }
+        if let Some(peer) = self.best_source(height, id) {
+            self.ask(cx, tree, peer, &[(height, id)]);
+        }
+    }
+
+    /// The source to ask for one block: with room if possible, then the fastest.
+    fn best_source(&self, height: u32, id: HeaderId) -> Option<PeerId> {
+        let size = self.size.get();
+        self.sources
+            .iter()
+            .filter(|(_, source)| source.serves(height, id))
+            .max_by_key(|(peer, source)| {
+                let room = source.owes.len() < source.meter.limit(size);
+                (room, source.meter.rate(), Reverse(source.owes.len()), Reverse(**peer))
+            })
+            .map(|(&peer, _)| peer)
+    }
+
+    /// Sends one `getdata` and opens a segment for each run of consecutive heights.
+    fn ask(&mut self, cx: &mut Cx<'_>, tree: &BlockTree, peer: PeerId, blocks: &[(u32, HeaderId)]) {
+        if blocks.is_empty() {
+            return;
+        }
+        let now = cx.now.at;
+        let reserved = self.size.get();
+        let Some(source) = self.sources.get_mut(&peer) else { return };
+        if source.owes.is_empty() {
+            source.meter.start(now);
+            source.waiting_since = now;
+        }
+        let mut open: Option<(u32, usize)> = None;
+        for &(height, id) in blocks {
+            let number = match open {
+                Some((last, length)) if last + 1 == height && length < SEGMENT_BLOCKS => {
+                    open = Some((height, length + 1));
+                    self.next_segment
+                }
+                _ => {
+                    open = Some((height, 1));
+                    self.next_segment += 1;
+                    let deadline = now + SEGMENT_TIMEOUT;
+                    self.deadlines.insert((deadline, self.next_segment));
+                    let segment = Segment { peer, deadline, blocks: BTreeSet::new() };
+                    self.segments.insert(self.next_segment, segment);
+                    self.next_segment
+                }
+            };
+            if let Some(segment) = self.segments.get_mut(&number) {
+                segment.blocks.insert(id);
+            }
+            let total = &mut self.reserved;
+            let flight = self.flights.entry(id).or_insert_with(|| {
+                *total = total.saturating_add(reserved);
+                Flight { reserved, requests: Vec::with_capacity(1) }
+            });
+            flight.requests.push(Request { peer, at: now, segment: number });
+            source.owes.insert(id);
+            self.window.taken(height);
+        }
+        let inventory = blocks.iter().map(|&(_, id)| Inventory::WitnessBlock(tree.hash(id))).collect();
+        cx.send(peer, Message::GetData(inventory));
+    }
+}
+
+/// The height up to which a peer with this best block has the blocks of the target's chain.
+fn reach(tree: &BlockTree, best: Option<HeaderId>, target: HeaderId) -> u32 {
+    best.map_or(0, |best| tree.height(tree.fork_point(best, target)))
 }

@@ -1,0 +1,361 @@
+//! The other half of the scheduler: deliveries and reports, and what is done about peers that are late.
+
+use super::{Arrived, BlockScheduler, Flight, Source, Stall, Suspicion};
+use crate::chain::block_tree::{BlockTree, HeaderId};
+use crate::chain::command::BlockRef;
+use crate::error::{Reject, RejectKind};
+use crate::limits::{
+    BLOCK_REQUESTS_MAX, BLOCK_TIMEOUT, FROZEN_CHECK, HEDGE_LEAD, LACKING_MAX, LACKING_TIME, SEGMENT_KEEP,
+    SEGMENT_TIMEOUT, SENDERS_MAX, SILENCE, STALL_TIMEOUT_MAX, STRIKES_MAX, UNASKED_BLOCKS_AHEAD,
+};
+use crate::peer::{CloseReason, Cx, Fault, PeerId};
+use crate::time::Timestamp;
+use core::time::Duration;
+
+impl BlockScheduler {
+    // ---- deliveries and reports ----
+
+    /// Measures a delivery: the peer's speed and the time it took, if it owed the block.
+    pub(super) fn note_delivery(&mut self, now: Timestamp, peer: PeerId, id: HeaderId, bytes: u64) {
+        let Some(source) = self.sources.get_mut(&peer) else { return };
+        source.life = now;
+        source.suspicion = None;
+        if !source.owes.contains(&id) {
+            return;
+        }
+        source.waiting_since = now;
+        source.strikes = 0;
+        source.meter.delivered(now, bytes);
+        self.size.push(bytes);
+        let asked = self.flights.get(&id).and_then(|flight| flight.requests.iter().find(|r| r.peer == peer));
+        if let Some(request) = asked {
+            self.times.push(now.since(request.at));
+        }
+    }
+
+    /// Whether a block that nobody was asked for is kept: it fits, and is near the tip and has at least the
+    /// tip's work, or is in the window.
+    pub(super) fn wants_unasked(&self, tree: &BlockTree, id: HeaderId, bytes: u64) -> bool {
+        let work = tree.work(id);
+        let near = tree.height(id) <= self.tip_height.saturating_add(UNASKED_BLOCKS_AHEAD);
+        let candidate = near && work >= tree.work(self.tip) && work >= tree.params().minimum_chain_work;
+        (candidate || self.window.height_of(tree, id).is_some())
+            && self.reserved.saturating_add(bytes) <= self.config.reserved_bytes
+    }
+
+    /// The chainstate stored a body.
+    pub(super) fn stored(&mut self, tree: &BlockTree, block: &BlockRef) {
+        if let Some(id) = tree.find(&block.hash) {
+            // It may have come another way than from the peers that owe it.
+            self.cancel(id);
+            if let Some(height) = self.window.height_of(tree, id) {
+                self.window.taken(height);
+            }
+        }
+        let Some((id, arrived)) = self.answered(tree, block) else { return };
+        self.senders.insert(id, arrived.from);
+        while self.senders.len() > SENDERS_MAX {
+            self.senders.pop_first();
+        }
+    }
+
+    /// The chainstate refused a body: its sender is blamed, and a body that says nothing about the hash is
+    /// asked of others.
+    pub(super) fn refused(&mut self, cx: &mut Cx<'_>, tree: &BlockTree, block: &BlockRef, reject: &Reject) {
+        let Some((id, arrived)) = self.answered(tree, block) else { return };
+        if let Some(source) = self.sources.get_mut(&arrived.from) {
+            source.lacks(id, cx.now.at);
+            self.lacking_until = earlier(self.lacking_until, cx.now.at + LACKING_TIME);
+        }
+        self.blame(cx, Some(arrived.from), block, reject);
+        self.follow(tree);
+        if !tree.is_failed(id) && !self.flights.contains_key(&id) {
+            self.window.need(tree, id);
+        }
+    }
+
+    /// Frees what an arrived block held.
+    fn answered(&mut self, tree: &BlockTree, block: &BlockRef) -> Option<(HeaderId, Arrived)> {
+        let id = tree.find(&block.hash)?;
+        let arrived = self.arrived.remove(&id)?;
+        self.reserved = self.reserved.saturating_sub(arrived.bytes);
+        Some((id, arrived))
+    }
+
+    /// Ends the connection to the sender of a false block (Core's `MaybePunishNodeForBlock`).
+    pub(super) fn blame(
+        &mut self,
+        cx: &mut Cx<'_>,
+        sender: Option<PeerId>,
+        block: &BlockRef,
+        reject: &Reject,
+    ) {
+        let at_fault =
+            matches!(reject.kind, RejectKind::Consensus | RejectKind::Mutated | RejectKind::InvalidHeader);
+        let Some(peer) = sender.filter(|_| at_fault) else { return };
+        // The peer may be gone: then its number means nobody.
+        if let Some(source) = self.sources.get_mut(&peer) {
+            source.closing = true;
+            let fault = Fault::Block { hash: block.hash, reason: reject.reason };
+            cx.close(peer, CloseReason::Fault(fault));
+        }
+    }
+
+    // ---- taking blocks away ----
+
+    /// Removes a block from everyone who owes it and frees its reservation.
+    pub(super) fn cancel(&mut self, id: HeaderId) {
+        let Some(flight) = self.flights.remove(&id) else { return };
+        self.reserved = self.reserved.saturating_sub(flight.reserved);
+        for request in &flight.requests {
+            self.release(request.peer, request.segment, id);
+        }
+    }
+
+    /// Takes one block off a peer's account and its segment.
+    fn release(&mut self, peer: PeerId, number: u64, id: HeaderId) {
+        if let Some(source) = self.sources.get_mut(&peer) {
+            source.owes.remove(&id);
+        }
+        if let Some(segment) = self.segments.get_mut(&number) {
+            segment.blocks.remove(&id);
+            if segment.blocks.is_empty() {
+                self.deadlines.remove(&(segment.deadline, number));
+                self.segments.remove(&number);
+            }
+        }
+    }
+
+    /// Takes a block away from a peer; it is needed again if no other owes it. With a time, the peer is not
+    /// asked for it for a while.
+    pub(super) fn take_away(
+        &mut self,
+        tree: &BlockTree,
+        peer: PeerId,
+        id: HeaderId,
+        lacking: Option<Timestamp>,
+    ) {
+        let Some(flight) = self.flights.get_mut(&id) else { return };
+        let Some(at) = flight.requests.iter().position(|request| request.peer == peer) else { return };
+        let request = flight.requests.remove(at);
+        let orphaned = flight.requests.is_empty();
+        self.release(peer, request.segment, id);
+        if orphaned {
+            if let Some(Flight { reserved, .. }) = self.flights.remove(&id) {
+                self.reserved = self.reserved.saturating_sub(reserved);
+            }
+            self.window.need(tree, id);
+        }
+        if let Some(now) = lacking
+            && let Some(source) = self.sources.get_mut(&peer)
+        {
+            source.lacks(id, now);
+            self.lacking_until = earlier(self.lacking_until, now + LACKING_TIME);
+        }
+    }
+
+    /// Takes everything away from a peer.
+    pub(super) fn take_all(&mut self, tree: &BlockTree, peer: PeerId, lacking: Option<Timestamp>) {
+        let owed = self.sources.get(&peer).map(|source| source.owes.clone()).unwrap_or_default();
+        for id in owed {
+            self.take_away(tree, peer, id, lacking);
+        }
+    }
+
+    /// A peer is silent while others could deliver: they are asked, and it gets nothing until it sends.
+    fn suspect(&mut self, tree: &BlockTree, peer: PeerId, now: Timestamp) {
+        self.take_all(tree, peer, Some(now));
+        if let Some(source) = self.sources.get_mut(&peer) {
+            source.strikes = source.strikes.saturating_add(1);
+            source.meter.halve();
+            source.suspicion = Some(Suspicion { next: now + FROZEN_CHECK, proofs: 0 });
+        }
+    }
+
+    /// Blocks that peers lacked a while ago may be asked of them again.
+    pub(super) fn forget_lacking(&mut self, now: Timestamp) {
+        for source in self.sources.values_mut() {
+            source.lacking.retain(|_, until| *until > now);
+        }
+        self.lacking_until = self.sources.values().filter_map(|s| s.lacking.values().min().copied()).min();
+    }
+
+    /// Gives a segment its whole time again.
+    pub(super) fn renew(&mut self, number: u64, now: Timestamp) {
+        let Some(segment) = self.segments.get_mut(&number) else { return };
+        self.deadlines.remove(&(segment.deadline, number));
+        segment.deadline = now + SEGMENT_TIMEOUT;
+        self.deadlines.insert((segment.deadline, number));
+    }
+
+    /// Whether another peer than `except` could be asked for a block; `spare`: without owing too much.
+    fn has_other(&self, except: PeerId, height: u32, id: HeaderId, spare: bool) -> bool {
+        let size = self.size.get();
+        self.sources.iter().any(|(&peer, source)| {
+            peer != except
+                && source.serves(height, id)
+                && (!spare || source.owes.len() < source.meter.limit(size))
+        })
+    }
+
+    // ---- clocks ----
+
+    /// A segment's time is over: what is missing is asked of others, if they can take it.
+    pub(super) fn check_segment(&mut self, tree: &BlockTree, number: u64, now: Timestamp) {
+        self.deadlines.pop_first();
+        let Some(segment) = self.segments.get(&number) else { return };
+        let peer = segment.peer;
+        let mut blocks: Vec<(u32, HeaderId)> =
+            segment.blocks.iter().map(|&id| (tree.height(id), id)).collect();
+        blocks.sort_unstable();
+        // After a reorganisation nobody waits for the blocks of the other branch.
+        blocks.retain(|&(_, id)| {
+            let wanted = self.window.height_of(tree, id).is_some();
+            if !wanted {
+                self.take_away(tree, peer, id, None);
+            }
+            wanted
+        });
+        let (Some(source), Some(&(height, id))) = (self.sources.get(&peer), blocks.first()) else { return };
+        let silent = !source.paused && source.silent_since() + SILENCE <= now;
+        if silent && self.has_other(peer, height, id, false) {
+            self.suspect(tree, peer, now);
+            return;
+        }
+        if !source.paused && self.has_other(peer, height, id, true) && blocks.len() > SEGMENT_KEEP {
+            for &(_, id) in blocks.iter().skip(SEGMENT_KEEP) {
+                self.take_away(tree, peer, id, Some(now));
+            }
+            if let Some(source) = self.sources.get_mut(&peer) {
+                source.meter.halve();
+            }
+        }
+        self.renew(number, now);
+    }
+
+    /// When a stall is over the time-out; `None` if the peer is paused or gone.
+    pub(super) fn stall_deadline(&self, stall: Stall) -> Option<Timestamp> {
+        let source = self.sources.get(&stall.peer).filter(|source| !source.paused)?;
+        Some(stall.since.max(source.silent_since()) + self.stall_timeout)
+    }
+
+    /// The holder of the window's first block has been silent for too long.
+    pub(super) fn check_stall(&mut self, tree: &BlockTree, now: Timestamp) {
+        let Some(stall) = self.stall else { return };
+        if self.stall_deadline(stall).is_some_and(|at| at <= now) {
+            self.stall = None;
+            self.stall_timeout = (self.stall_timeout * 2).min(STALL_TIMEOUT_MAX);
+            self.suspect(tree, stall.peer, now);
+        }
+    }
+
+    /// Time without a block after which a peer goes: longer the more peers share the link.
+    pub(super) fn patience(&self) -> Duration {
+        let downloading = self.sources.values().filter(|source| !source.owes.is_empty()).count();
+        let others = u32::try_from(downloading.saturating_sub(1)).unwrap_or(u32::MAX);
+        BLOCK_TIMEOUT.saturating_add((BLOCK_TIMEOUT / 2).saturating_mul(others))
+    }
+
+    /// Drops peers that are silent, or deliver nothing, while others do. Never one that the host chose.
+    pub(super) fn check_sources(&mut self, cx: &mut Cx<'_>, tree: &BlockTree) {
+        let now = cx.now.at;
+        let patience = self.patience();
+        let lives: Vec<(PeerId, Timestamp)> = self.sources.iter().map(|(&id, s)| (id, s.life)).collect();
+        let others_alive =
+            |peer: PeerId, since: Timestamp| lives.iter().any(|&(id, life)| id != peer && life > since);
+        let mut dropped = Vec::new();
+        for (&peer, source) in &mut self.sources {
+            if source.closing || source.paused {
+                continue;
+            }
+            if let Some(suspicion) = source.suspicion.filter(|suspicion| suspicion.next <= now) {
+                let since = Timestamp::from_millis(
+                    suspicion.next.as_millis().saturating_sub(FROZEN_CHECK.as_millis() as u64),
+                );
+                let alive = others_alive(peer, since);
+                let proofs = if alive { suspicion.proofs.saturating_add(1) } else { 0 };
+                source.suspicion = Some(Suspicion { next: now + FROZEN_CHECK, proofs });
+                if proofs >= 2 && !source.manual {
+                    dropped.push((peer, CloseReason::Stalled));
+                }
+            } else if source.strikes >= STRIKES_MAX && others_alive(peer, source.waiting_since) {
+                source.strikes = 0;
+                if !source.manual {
+                    dropped.push((peer, CloseReason::Stalled));
+                }
+            } else if source.is_waiting() && source.waiting_since + patience <= now {
+                let alive = others_alive(peer, source.waiting_since);
+                source.waiting_since = now;
+                if alive && !source.manual {
+                    dropped.push((peer, CloseReason::Timeout("block")));
+                }
+            }
+        }
+        for (peer, reason) in dropped {
+            if let Some(source) = self.sources.get_mut(&peer) {
+                source.closing = true;
+                source.suspicion = None;
+            }
+            self.take_all(tree, peer, None);
+            cx.close(peer, reason);
+        }
+    }
+
+    /// Asks a second peer for the block that everything waits for.
+    pub(super) fn check_hedge(&mut self, cx: &mut Cx<'_>, tree: &BlockTree) {
+        let now = cx.now.at;
+        let Some((id, at)) = self.hedge else { return };
+        let height = tree.height(id);
+        // An earlier clock of this pass may have taken the block away from the peer that owed it.
+        let waiting = self.flights.get(&id).is_some_and(|flight| flight.requests.len() < BLOCK_REQUESTS_MAX);
+        if at <= now
+            && waiting
+            && let Some(peer) = self.best_source(height, id)
+        {
+            self.ask(cx, tree, peer, &[(height, id)]);
+        }
+    }
+
+    /// Finds out what everything waits for, and sets the clocks of the stall and of the second request.
+    pub(super) fn watch_head(&mut self, now: Timestamp, tree: &BlockTree) {
+        self.hedge = None;
+        let head = self.window.head(tree);
+        let Some((height, id)) = head else {
+            self.stall = None;
+            return;
+        };
+        let Some(flight) = self.flights.get(&id) else {
+            self.stall = None;
+            return;
+        };
+        let Some(&first) = flight.requests.first() else { return };
+        let waited_for = height <= self.tip_height.saturating_add(1 + HEDGE_LEAD);
+        let other = self.has_other(first.peer, height, id, false);
+        if other && waited_for && flight.requests.len() < BLOCK_REQUESTS_MAX {
+            self.hedge = Some((id, first.at + self.times.percentile_95()));
+        }
+        // The clock runs on while the same peer owes one first block after the other.
+        let full = self.reserved.saturating_add(self.size.get()) > self.config.reserved_bytes;
+        let paused = self.sources.get(&first.peer).is_some_and(|source| source.paused);
+        let stuck = other && !paused && (waited_for || full || !self.window.is_needy());
+        self.stall = match self.stall {
+            _ if !stuck => None,
+            Some(stall) if stall.peer == first.peer => Some(stall),
+            _ => Some(Stall { peer: first.peer, since: now }),
+        };
+    }
+}
+
+impl Source {
+    /// Remembers that the peer failed to deliver a block.
+    fn lacks(&mut self, id: HeaderId, now: Timestamp) {
+        while self.lacking.len() >= LACKING_MAX {
+            self.lacking.pop_first();
+        }
+        self.lacking.insert(id, now + LACKING_TIME);
+    }
+}
+
+fn earlier(a: Option<Timestamp>, b: Timestamp) -> Option<Timestamp> {
+    Some(a.map_or(b, |a| a.min(b)))
+}
