@@ -101,7 +101,9 @@ impl Command {
             "addrv2" => list(limits::MAX_ADDR, 4 + 9 + 1 + 3 + limits::MAX_ADDRV2_BYTES + 2),
             "inv" | "getdata" | "notfound" => list(limits::MAX_INV, 36),
             "getblocks" | "getheaders" => 4 + list(limits::MAX_LOCATOR, 32) + 32,
-            "headers" => list(limits::MAX_HEADERS, 81),
+            // Twice what is needed: a chain that split off mainnet has longer headers, and is to be told
+            // from a fault.
+            "headers" => list(limits::MAX_HEADERS, 165),
             "block" | "tx" | "cmpctblock" | "blocktxn" => limits::MAX_PAYLOAD,
             "getblocktxn" => 32 + list(limits::MAX_COMPACT_TRANSACTIONS, 3),
             "filterload" => list(limits::MAX_BLOOM_FILTER, 1) + 9,

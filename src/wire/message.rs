@@ -267,7 +267,7 @@ fn decode(command: Command, r: &mut Reader<'_>) -> Result<Option<Message>, ReadE
             let (version, locator_hashes, stop_hash) = locator(r)?;
             Message::GetHeaders(GetHeadersMessage { version, locator_hashes, stop_hash })
         }
-        "headers" => Message::Headers(r.list(limits::MAX_HEADERS, 81, header_without_transactions)?),
+        "headers" => Message::Headers(headers(r)?),
         "tx" => Message::Tx(transaction(r)?),
         "mempool" => Message::MemPool,
         "feefilter" => Message::FeeFilter(r.array().map(i64::from_le_bytes)?),
@@ -344,12 +344,24 @@ fn locator(r: &mut Reader<'_>) -> Result<(u32, Vec<BlockHash>, BlockHash), ReadE
     Ok((r.u32()?, r.list(limits::MAX_LOCATOR, 32, Reader::consensus)?, r.consensus()?))
 }
 
-fn header_without_transactions(r: &mut Reader<'_>) -> Result<Header, ReadError> {
-    let header = r.consensus()?;
-    match r.compact_size()? {
-        0 => Ok(header),
-        _ => Err(ReadError::Field("a header followed by transactions")),
+/// Headers, each followed by a zero for its transactions. A chain that split off mainnet flags its longer
+/// headers by the top bit of the version: where such a header ends otherwise the list is cut behind it, so
+/// that header sync, which knows heights, can tell another chain from a fault.
+fn headers(r: &mut Reader<'_>) -> Result<Vec<Header>, ReadError> {
+    let count = r.count(limits::MAX_HEADERS, 81)?;
+    let mut headers: Vec<Header> = Vec::with_capacity(count);
+    for _ in 0..count {
+        let header: Header = r.consensus()?;
+        let flagged = header.version.to_consensus() < 0;
+        headers.push(header);
+        match r.compact_size() {
+            Ok(0) => {}
+            _ if flagged => break,
+            Ok(_) => return Err(ReadError::Field("a header followed by transactions")),
+            Err(error) => return Err(error),
+        }
     }
+    Ok(headers)
 }
 
 fn filter_load(r: &mut Reader<'_>) -> Result<FilterLoad, ReadError> {
@@ -927,5 +939,26 @@ pub(crate) mod tests {
             }
             let _ = Message::decode_payload(message.command(), bytes);
         }
+    }
+
+    #[test]
+    fn longer_headers_of_another_chain_are_cut_and_others_refused() {
+        let mut payload = vec![2];
+        for version in [0xA0u8, 0x20] {
+            let mut header = [1u8; 164];
+            header[3] = version;
+            payload.extend(header);
+            payload.push(0);
+        }
+        let command = Command::new("headers").unwrap();
+        match Message::decode_payload(command, payload.clone()).unwrap() {
+            Some(Message::Headers(headers)) => {
+                assert_eq!(headers.len(), 1);
+                assert!(headers[0].version.to_consensus() < 0);
+            }
+            other => panic!("{other:?}"),
+        }
+        payload[1 + 3] = 0x20;
+        assert!(Message::decode_payload(command, payload).is_err());
     }
 }
