@@ -217,7 +217,8 @@ fn next_state(tree: &BlockTree, rule: &VersionBits, state: ThresholdState, last:
 
 /// Whether a version signals `bit`: the top three bits are 001 (BIP9) and the bit is set.
 fn signals(version: i32, bit: u8) -> bool {
-    version as u32 >> 29 == 1 && version >> bit & 1 == 1
+    let version = version as u32;
+    version >> 29 == 1 && version.checked_shr(u32::from(bit)).is_some_and(|rest| rest & 1 == 1)
 }
 
 #[cfg(test)]

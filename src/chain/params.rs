@@ -445,7 +445,7 @@ impl Params {
 
     /// Blocks of a difficulty period.
     pub fn difficulty_interval(&self) -> u32 {
-        (self.pow_target_timespan / self.pow_target_spacing).max(1)
+        self.pow_target_timespan.checked_div(self.pow_target_spacing).unwrap_or(1).max(1)
     }
 
     /// How a version-bits deployment activates.
