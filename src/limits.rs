@@ -230,3 +230,16 @@ pub const UNASKED_BLOCKS_AHEAD: u32 = 288;
 pub const SENDERS_MAX: usize = 4_096;
 /// With no more blocks to ask for than this, the peer that announced one is asked first.
 pub const DIRECT_FETCH_BLOCKS: usize = 16;
+
+// ---- chainstate: what waits between the network and the disk ----
+
+/// Blocks whose scripts are not proved. Enough to keep all threads busy across small blocks; each look-up
+/// may have to ask as many overlays.
+pub const MAX_UNPROVED_BLOCKS: usize = 64;
+/// Bytes of overlays, undo data and blocks whose scripts are not proved, after which no further block
+/// connects.
+pub const MAX_UNPROVED_BYTES: usize = 64 << 20;
+/// Blocks to connect that are read back from the block files at once.
+pub const LOOK_AHEAD: usize = 4;
+/// Bytes that an allocation of a script costs besides its own.
+pub const COIN_OVERHEAD: usize = 16;

@@ -1,0 +1,103 @@
+//! Stored blocks and undo data: the block files, and the index that says where each lies.
+//!
+//! Entries of the index that are not committed yet are kept here and hide the store's; a commit writes them
+//! before the coins. After a crash, blocks that were stored since the last commit are in the files without
+//! an entry: they are fetched again, and their bytes stay unused until their segment is pruned.
+
+use crate::chain::command::BlockRef;
+use crate::store::block_files::{BlockFiles, Location};
+use crate::store::schema::{self, BlockEntry};
+use crate::store::{Store, StoreError, StoreErrorKind};
+use bitcoin::BlockHash;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Block files with their index.
+#[derive(Debug)]
+pub(super) struct Archive {
+    files: BlockFiles,
+    store: Arc<dyn Store>,
+    pending: BTreeMap<BlockHash, BlockEntry>,
+}
+
+impl Archive {
+    pub fn new(files: BlockFiles, store: Arc<dyn Store>) -> Self {
+        Self { files, store, pending: BTreeMap::new() }
+    }
+
+    fn entry(&self, hash: &BlockHash) -> Result<Option<BlockEntry>, StoreError> {
+        match self.pending.get(hash) {
+            Some(entry) => Ok(Some(*entry)),
+            None => schema::block_entry(&*self.store, *hash),
+        }
+    }
+
+    /// The number of transactions of a stored block.
+    pub fn transactions(&self, hash: &BlockHash) -> Result<Option<u32>, StoreError> {
+        Ok(self.entry(hash)?.filter(|entry| entry.block.is_some()).map(|entry| entry.transactions))
+    }
+
+    /// A stored block's bytes; `None` if it is not stored or damaged.
+    pub fn read_block(&self, hash: &BlockHash) -> Result<Option<Vec<u8>>, StoreError> {
+        self.read(hash, self.entry(hash)?.and_then(|entry| entry.block))
+    }
+
+    /// A block's undo data; `None` if it was never connected or the data is damaged.
+    pub fn read_undo(&self, hash: &BlockHash) -> Result<Option<Vec<u8>>, StoreError> {
+        self.read(hash, self.entry(hash)?.and_then(|entry| entry.undo))
+    }
+
+    fn read(&self, hash: &BlockHash, location: Option<Location>) -> Result<Option<Vec<u8>>, StoreError> {
+        let Some(location) = location else { return Ok(None) };
+        match self.files.read(location, *hash) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind == StoreErrorKind::Corrupt => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Appends a block.
+    pub fn put_block(&mut self, block: BlockRef, bytes: &[u8], transactions: u32) -> Result<(), StoreError> {
+        let undo = self.entry(&block.hash)?.and_then(|entry| entry.undo);
+        let location = self.files.append_block(block.hash, bytes)?;
+        let entry = BlockEntry { height: block.height, transactions, block: Some(location), undo };
+        self.pending.insert(block.hash, entry);
+        Ok(())
+    }
+
+    /// Appends the undo data of a stored block. What a block spends never changes, so data that is there
+    /// already is kept.
+    pub fn put_undo(&mut self, hash: &BlockHash, bytes: &[u8]) -> Result<(), StoreError> {
+        if let Some(mut entry) = self.entry(hash)?
+            && entry.undo.is_none()
+        {
+            entry.undo = Some(self.files.append_undo(*hash, bytes)?);
+            self.pending.insert(*hash, entry);
+        }
+        Ok(())
+    }
+
+    /// Forgets where a block lies whose bytes are damaged, so that it can be stored anew.
+    pub fn forget(&mut self, hash: &BlockHash) -> Result<(), StoreError> {
+        if let Some(mut entry) = self.entry(hash)? {
+            entry.block = None;
+            self.pending.insert(*hash, entry);
+        }
+        Ok(())
+    }
+
+    /// Makes all appended bytes durable.
+    pub fn sync(&self) -> Result<(), StoreError> {
+        self.files.sync()
+    }
+
+    /// Entries that are not committed.
+    pub fn pending(&self) -> &BTreeMap<BlockHash, BlockEntry> {
+        &self.pending
+    }
+
+    /// After the entries were committed.
+    pub fn committed(&mut self) {
+        self.pending.clear();
+    }
+}

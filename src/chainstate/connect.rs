@@ -1,0 +1,152 @@
+//! Connecting a block: the rules that need coins, its effect on the coins, and its undo data.
+//!
+//! In the order of Core's `ConnectBlock` (validation.cpp):
+//! 1. All coins that the block needs are brought in with one look-up.
+//! 2. BIP30, where it is in force: no output may overwrite an unspent coin.
+//! 3. Each transaction in order: its coins exist, then [`CoinRules::transaction`]; its coins are spent and
+//!    its outputs become coins.
+//! 4. What the coinbase pays.
+//!
+//! The scripts are collected, not run. Nothing but the cache of the store's answers is changed: the effect
+//! is an [`Overlay`] that the caller puts on top.
+
+use super::coins::{Coins, Lookup, Overlay};
+use super::undo::UndoWriter;
+use crate::chain::command::{BlockContext, ScriptPolicy};
+use crate::chain::params::Params;
+use crate::consensus::block::CheckedBlock;
+use crate::consensus::connect::{CoinRules, OVERWRITES};
+use crate::consensus::transaction::{MISSING_INPUTS, SpentCoin, is_unspendable};
+use crate::error::{Error, Reject};
+use crate::store::StoreError;
+use crate::store::coin::Coin;
+use bitcoin::{OutPoint, Transaction, TxOut, Txid};
+
+/// What a block does, if its scripts are satisfied.
+#[derive(Debug)]
+pub struct Connection {
+    /// Its effect on the coins.
+    pub overlay: Overlay,
+    /// Its undo data, serialised.
+    pub undo: Vec<u8>,
+    /// The outputs that its inputs spend, in order, the coinbase's not among them; empty under
+    /// `assumevalid`.
+    pub spent: Vec<TxOut>,
+}
+
+/// Why a block was not connected.
+#[derive(Debug)]
+pub enum ConnectError {
+    /// It breaks a rule.
+    Rule(Reject),
+    /// We cannot tell.
+    Halt(Error),
+}
+
+impl From<Reject> for ConnectError {
+    fn from(reject: Reject) -> Self {
+        Self::Rule(reject)
+    }
+}
+
+impl From<StoreError> for ConnectError {
+    fn from(error: StoreError) -> Self {
+        Self::Halt(error.into())
+    }
+}
+
+/// Checks all rules of a block but its scripts, on top of `coins`. `mtps` are the median times past of the
+/// ancestors by height, the parent's being in the context.
+///
+/// # Errors
+/// `bad-txns-BIP30`, `bad-txns-inputs-missingorspent`, those of [`CoinRules`]; a storage failure.
+pub fn connect(
+    coins: &mut Coins,
+    block: &CheckedBlock,
+    context: &BlockContext,
+    params: &Params,
+    mtps: &[u32],
+) -> Result<Connection, ConnectError> {
+    coins.fetch(needed(block, context.rules.bip30).into_iter())?;
+    if context.rules.bip30 && outpoints(block).any(|outpoint| coins.has(&outpoint)) {
+        return Err(OVERWRITES.into());
+    }
+    let mtp_at = |height: u32| {
+        if height.checked_add(1) == Some(context.height) {
+            return Ok(context.parent_mtp);
+        }
+        let known = mtps.get(height as usize).copied();
+        known.ok_or(ConnectError::Halt(Error::Bug("the median time past of an ancestor is not known")))
+    };
+    let mut rules = CoinRules::new(block, context, params);
+    let mut overlay = Overlay::with_capacity(block.transactions().len() * 4);
+    let mut undo = UndoWriter::default();
+    let mut all_spent = Vec::with_capacity(block.inputs());
+    for (index, (tx, txid)) in block.transactions().iter().zip(block.txids()).enumerate() {
+        let spent = if index == 0 { Vec::new() } else { resolve(coins, &overlay, tx)? };
+        let views: Vec<SpentCoin<'_>> = spent
+            .iter()
+            .map(|coin| SpentCoin { output: &coin.output, height: coin.height, coinbase: coin.coinbase })
+            .collect();
+        rules.transaction(&views, mtp_at)?;
+        for (input, coin) in tx.input.iter().zip(&spent) {
+            undo.push(coin);
+            overlay.spend(input.previous_output);
+        }
+        create(&mut overlay, tx, *txid, context.height, index == 0);
+        if index > 0 && context.scripts == ScriptPolicy::Verify {
+            all_spent.extend(spent.into_iter().map(|coin| coin.output));
+        }
+    }
+    rules.finish()?;
+    Ok(Connection { overlay, undo: undo.finish(), spent: all_spent })
+}
+
+/// The outpoints whose coins must come from below this block; with `outputs` also those it creates.
+pub fn needed(block: &CheckedBlock, outputs: bool) -> Vec<OutPoint> {
+    let mut created: hashbrown::HashSet<Txid, foldhash::fast::RandomState> = Default::default();
+    let mut needed = Vec::with_capacity(block.inputs());
+    for (index, (tx, txid)) in block.transactions().iter().zip(block.txids()).enumerate() {
+        if index > 0 {
+            let spent = tx.input.iter().map(|input| input.previous_output);
+            needed.extend(spent.filter(|outpoint| !created.contains(&outpoint.txid)));
+        }
+        created.insert(*txid);
+    }
+    if outputs {
+        needed.extend(outpoints(block));
+    }
+    needed
+}
+
+/// All outpoints that the block's outputs have, unspendable ones too.
+fn outpoints(block: &CheckedBlock) -> impl Iterator<Item = OutPoint> + '_ {
+    block
+        .transactions()
+        .iter()
+        .zip(block.txids())
+        .flat_map(|(tx, txid)| (0..tx.output.len() as u32).map(|vout| OutPoint::new(*txid, vout)))
+}
+
+/// The coins that a transaction spends, in order.
+fn resolve(coins: &Coins, overlay: &Overlay, tx: &Transaction) -> Result<Vec<Coin>, Reject> {
+    tx.input
+        .iter()
+        .map(|input| match overlay.get(&input.previous_output) {
+            Some(own) => own.cloned().ok_or(MISSING_INPUTS),
+            None => match coins.peek(&input.previous_output) {
+                Lookup::Coin(coin) => Ok(coin),
+                Lookup::Absent | Lookup::Unknown => Err(MISSING_INPUTS),
+            },
+        })
+        .collect()
+}
+
+fn create(overlay: &mut Overlay, tx: &Transaction, txid: Txid, height: u32, coinbase: bool) {
+    for (vout, output) in (0u32..).zip(&tx.output) {
+        if !is_unspendable(&output.script_pubkey) {
+            let coin = Coin { height, coinbase, output: output.clone() };
+            overlay.create(OutPoint::new(txid, vout), coin);
+        }
+    }
+}

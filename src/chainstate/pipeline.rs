@@ -1,0 +1,713 @@
+//! The chainstate as a machine: commands in, reports out, slow work on a pool.
+//!
+//! 1. `StoreBlock` is checked on the pool as soon as it comes and appended to the block files when its check
+//!    is done; it waits for nothing. So do `SaveHeaders`, `SaveMark` and `ReadBlock`.
+//! 2. `Connect`, `Disconnect` and `Commit` wait in one queue and are carried out in order.
+//! 3. A `Connect` puts an overlay on the coins and its scripts on the pool, and the next one follows at once.
+//!    Overlays are merged from the oldest, as the watermark of proved scripts advances; then `Connected` is
+//!    reported. A failure is reported when it is the oldest, since one below it would come first.
+//! 4. `Disconnect` and `Commit` wait until every overlay is merged.
+//!
+//! The thread that owns this value does the work between; nothing here starts threads. A host passes what
+//! comes through [`Chainstate::completions`] to [`Chainstate::complete`] and then drains
+//! [`Chainstate::poll`]; one without a network calls [`Chainstate::settle`].
+
+use super::archive::Archive;
+use super::bodies::Bodies;
+use super::coins::Coins;
+use super::connect::{ConnectError, connect};
+use super::disconnect::disconnect;
+use super::undo;
+use super::utxo_hash::{UtxoStats, utxo_stats};
+use crate::chain::command::{
+    BlockContext, BlockRef, ChainCommand, ChainReport, HeaderMark, RawBlock, RollbackCheckpoint,
+};
+use crate::chain::params::Params;
+use crate::consensus::block::{CheckedBlock, contextual_check_block};
+use crate::consensus::decode::decode_block;
+use crate::error::{Error, Reject, RejectKind};
+use crate::limits::{LOOK_AHEAD, MAX_UNPROVED_BLOCKS, MAX_UNPROVED_BYTES};
+use crate::store::coin::Coin;
+use crate::store::header_file::HeaderFile;
+use crate::store::{Store, StoreError, StoreErrorKind};
+use crate::verify::pool::{Pool, WorkerPanic};
+use crate::verify::scripts::{ScriptPool, ScriptTask, Ticket};
+use crate::verify::{CheckError, Proof, Verified, Verifier, check_block};
+use bitcoin::{BlockHash, OutPoint};
+use crossbeam_channel::{Receiver, Sender};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+/// How much memory the chainstate may use.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct ChainstateOptions {
+    /// Bytes of the coins cache: when it is reached, a commit is asked for.
+    pub coins_bytes: usize,
+    /// Bytes of checked blocks that wait in memory to be connected; others are read back.
+    pub bodies_bytes: usize,
+}
+
+impl Default for ChainstateOptions {
+    /// 450 MiB of coins, as Core on small machines, and 64 MiB of blocks.
+    fn default() -> Self {
+        Self { coins_bytes: 450 << 20, bodies_bytes: 64 << 20 }
+    }
+}
+
+impl ChainstateOptions {
+    /// With another budget for the coins cache, in bytes.
+    #[must_use]
+    pub fn coins_bytes(mut self, bytes: usize) -> Self {
+        self.coins_bytes = bytes;
+        self
+    }
+
+    /// With another budget for blocks that wait, in bytes.
+    #[must_use]
+    pub fn bodies_bytes(mut self, bytes: usize) -> Self {
+        self.bodies_bytes = bytes;
+        self
+    }
+}
+
+/// Memory in use, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ChainstateMemory {
+    /// The coins cache.
+    pub coins: usize,
+    /// Entries of the coins cache.
+    pub coin_entries: usize,
+    /// Entries of the coins cache that are not committed.
+    pub dirty_entries: usize,
+    /// Blocks whose scripts are not proved: overlays, undo data and the blocks.
+    pub unproved: usize,
+    /// Checked blocks that wait to be connected.
+    pub bodies: usize,
+}
+
+/// The result of a job of the pool, for [`Chainstate::complete`].
+#[derive(Debug)]
+pub struct Completion(Done);
+
+#[derive(Debug)]
+enum Done {
+    /// A body from outside was checked.
+    Checked(BlockHash, Result<Result<Arc<CheckedBlock>, CheckError>, WorkerPanic>),
+    /// A body from the block files was checked again.
+    Loaded(BlockHash, Result<Result<Arc<CheckedBlock>, CheckError>, WorkerPanic>),
+    /// The scripts of the block with this number are done.
+    Scripts(u64),
+}
+
+/// A block whose scripts are not known to be satisfied.
+#[derive(Debug)]
+struct Unproved {
+    number: u64,
+    context: BlockContext,
+    inputs: u32,
+    transactions: u32,
+    undo: Vec<u8>,
+    bytes: usize,
+    state: ProofState,
+}
+
+#[derive(Debug)]
+enum ProofState {
+    Waiting(Ticket),
+    Proved(Verified<BlockRef>),
+    Failed(Reject),
+}
+
+/// A body that is being checked.
+#[derive(Debug)]
+struct Checking {
+    block: BlockRef,
+    /// `StoreBlock` commands that wait for it.
+    commands: u32,
+    /// `ReadBlock` commands that wait for it.
+    reads: u32,
+}
+
+/// Whether the head of the queue was carried out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Done,
+    Wait,
+}
+
+/// The owner of the coins. See the [module](self).
+#[derive(Debug)]
+pub struct Chainstate {
+    pub(super) params: Arc<Params>,
+    pub(super) options: ChainstateOptions,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) coins: Coins,
+    pub(super) archive: Archive,
+    pub(super) headers: HeaderFile,
+    pool: Arc<Pool>,
+    scripts: ScriptPool,
+    sender: Sender<Completion>,
+    receiver: Receiver<Completion>,
+    queue: VecDeque<ChainCommand>,
+    pub(super) reports: VecDeque<ChainReport>,
+    checking: BTreeMap<BlockHash, Checking>,
+    loading: BTreeSet<BlockHash>,
+    bodies: Bodies,
+    unproved: VecDeque<Unproved>,
+    unproved_bytes: usize,
+    number: u64,
+    /// The last connected block.
+    tip: BlockRef,
+    /// The last block that is proved together with all its ancestors.
+    pub(super) proved: BlockRef,
+    /// The weakest proof since the genesis block, as far as this process connected it.
+    trust: Proof,
+    /// The last committed block.
+    pub(super) durable: BlockRef,
+    pub(super) checkpoint: RollbackCheckpoint,
+    /// Median times past by height, up to the tip's parent at least.
+    mtps: Vec<u32>,
+    commit_wanted: bool,
+    stopped: bool,
+}
+
+/// What recovery hands over.
+pub(super) struct Parts {
+    pub params: Arc<Params>,
+    pub options: ChainstateOptions,
+    pub store: Arc<dyn Store>,
+    pub archive: Archive,
+    pub headers: HeaderFile,
+    pub pool: Arc<Pool>,
+    pub verifier: Arc<dyn Verifier>,
+    pub tip: BlockRef,
+    pub checkpoint: RollbackCheckpoint,
+    pub mtps: Vec<u32>,
+}
+
+impl Chainstate {
+    pub(super) fn new(parts: Parts) -> Self {
+        let (sender, receiver) = crossbeam_channel::unbounded();
+        Self {
+            params: parts.params,
+            options: parts.options,
+            coins: Coins::new(parts.store.clone()),
+            store: parts.store,
+            archive: parts.archive,
+            headers: parts.headers,
+            scripts: ScriptPool::new(parts.pool.clone(), parts.verifier),
+            pool: parts.pool,
+            sender,
+            receiver,
+            queue: VecDeque::new(),
+            reports: VecDeque::new(),
+            checking: BTreeMap::new(),
+            loading: BTreeSet::new(),
+            bodies: Bodies::new(parts.options.bodies_bytes),
+            unproved: VecDeque::new(),
+            unproved_bytes: 0,
+            number: 0,
+            tip: parts.tip,
+            proved: parts.tip,
+            trust: Proof::Scripts,
+            durable: parts.tip,
+            checkpoint: parts.checkpoint,
+            mtps: parts.mtps,
+            commit_wanted: false,
+            stopped: false,
+        }
+    }
+
+    /// Takes a command. After `Failed` was reported, nothing happens any more.
+    pub fn submit(&mut self, command: ChainCommand) {
+        if self.stopped {
+            return;
+        }
+        let done = match command {
+            ChainCommand::SaveHeaders(headers) => self.headers.append_headers(&headers).map_err(Error::from),
+            ChainCommand::SaveMark(hash, mark) => self.save_mark(hash, mark),
+            ChainCommand::StoreBlock(context, raw) => self.store_block(context, raw),
+            ChainCommand::ReadBlock(hash) => self.answer_read(hash),
+            ordered @ (ChainCommand::Connect(_)
+            | ChainCommand::Disconnect(_)
+            | ChainCommand::Commit { .. }) => {
+                self.queue.push_back(ordered);
+                Ok(())
+            }
+        };
+        self.stop_on(done);
+        self.pump();
+    }
+
+    /// Results of the pool, to be passed to [`Self::complete`].
+    pub fn completions(&self) -> &Receiver<Completion> {
+        &self.receiver
+    }
+
+    /// Takes a result of the pool.
+    pub fn complete(&mut self, completion: Completion) {
+        if self.stopped {
+            return;
+        }
+        let done = match completion.0 {
+            Done::Checked(hash, result) => self.checked(hash, result),
+            Done::Loaded(hash, result) => self.loaded(hash, result),
+            Done::Scripts(number) => self.scripts_done(number),
+        };
+        self.stop_on(done);
+        self.pump();
+    }
+
+    /// The next report.
+    pub fn poll(&mut self) -> Option<ChainReport> {
+        self.reports.pop_front()
+    }
+
+    /// Blocks until all that can be done without a further command is done. Reports are waiting then; a
+    /// `CommitWanted` among them means that `Connect`s wait for a `Commit`.
+    pub fn settle(&mut self) {
+        self.pump();
+        while !self.stopped && self.is_busy() {
+            // The chainstate holds a sender itself, so that receiving cannot fail.
+            let Ok(completion) = self.receiver.recv() else { break };
+            self.complete(completion);
+        }
+    }
+
+    /// Whether work is on the pool whose result is waited for.
+    pub fn is_busy(&self) -> bool {
+        !self.checking.is_empty()
+            || !self.loading.is_empty()
+            || self.unproved.iter().any(|block| matches!(block.state, ProofState::Waiting(_)))
+    }
+
+    /// The verifier.
+    pub fn verifier(&self) -> &Arc<dyn Verifier> {
+        self.scripts.verifier()
+    }
+
+    /// The last block that is proved together with all its ancestors.
+    pub fn tip(&self) -> BlockRef {
+        self.proved
+    }
+
+    /// The last committed block.
+    pub fn durable_tip(&self) -> BlockRef {
+        self.durable
+    }
+
+    /// The checkpoint of the last commit.
+    pub fn checkpoint(&self) -> &RollbackCheckpoint {
+        &self.checkpoint
+    }
+
+    /// What the blocks that this process connected rest on: the weakest of their proofs.
+    pub fn trust(&self) -> Proof {
+        self.trust
+    }
+
+    /// The coin of an outpoint, if it is unspent at the proved tip, and that tip.
+    ///
+    /// # Errors
+    /// A storage failure.
+    pub fn coin(&self, outpoint: &OutPoint) -> Result<(Option<Coin>, BlockRef), Error> {
+        Ok((self.coins.get_proved(outpoint)?, self.proved))
+    }
+
+    /// A stored block; `None` if it is not stored or damaged.
+    ///
+    /// # Errors
+    /// A storage failure.
+    pub fn read_block(&self, hash: &BlockHash) -> Result<Option<RawBlock>, Error> {
+        Ok(self.archive.read_block(hash)?.and_then(RawBlock::new).filter(|raw| raw.hash() == *hash))
+    }
+
+    /// Hashes of all coins at the committed tip, and that tip. Takes long on a large set.
+    ///
+    /// # Errors
+    /// A storage failure.
+    pub fn utxo_stats(&self) -> Result<(UtxoStats, BlockRef), Error> {
+        Ok((utxo_stats(&*self.store)?, self.durable))
+    }
+
+    /// Memory in use.
+    pub fn memory(&self) -> ChainstateMemory {
+        ChainstateMemory {
+            coins: self.coins.bytes(),
+            coin_entries: self.coins.entries(),
+            dirty_entries: self.coins.dirty(),
+            unproved: self.unproved_bytes,
+            bodies: self.bodies.bytes(),
+        }
+    }
+
+    fn stop_on(&mut self, result: Result<(), Error>) {
+        if let Err(error) = result
+            && !self.stopped
+        {
+            self.stopped = true;
+            self.reports.push_back(ChainReport::Failed(error));
+        }
+    }
+
+    // ---- bodies ----
+
+    fn save_mark(&mut self, hash: BlockHash, mark: HeaderMark) -> Result<(), Error> {
+        Ok(self.headers.append_mark(hash, mark)?)
+    }
+
+    fn store_block(&mut self, context: BlockContext, raw: RawBlock) -> Result<(), Error> {
+        let hash = raw.hash();
+        if let Some(transactions) = self.archive.transactions(&hash)? {
+            self.reports.push_back(ChainReport::Stored { block: context.block(), transactions });
+            return Ok(());
+        }
+        if let Some(checking) = self.checking.get_mut(&hash) {
+            checking.commands += 1;
+            return Ok(());
+        }
+        self.checking.insert(hash, Checking { block: context.block(), commands: 1, reads: 0 });
+        let (params, verifier) = (self.params.clone(), self.scripts.verifier().clone());
+        let bytes = raw.bytes().clone();
+        let sender = self.sender.clone();
+        self.pool.run(
+            move || -> Result<Arc<CheckedBlock>, CheckError> {
+                let block = check_body(bytes, &params, &*verifier)?;
+                contextual_check_block(&block, &context)?;
+                Ok(block)
+            },
+            move |result| drop(sender.send(Completion(Done::Checked(hash, result)))),
+        );
+        Ok(())
+    }
+
+    /// Checks a block in its place, and stores it: for a caller that has checked it by itself already. A
+    /// refusal is the inner error.
+    ///
+    /// # Errors
+    /// A storage failure.
+    pub fn store_checked(
+        &mut self,
+        context: &BlockContext,
+        block: Arc<CheckedBlock>,
+    ) -> Result<Result<(), Reject>, Error> {
+        if let Err(reject) = contextual_check_block(&block, context) {
+            return Ok(Err(reject));
+        }
+        if self.archive.transactions(&context.hash)?.is_none() {
+            let transactions = count(block.transactions().len());
+            self.archive.put_block(context.block(), block.raw(), transactions)?;
+            self.bodies.insert(block);
+        }
+        Ok(Ok(()))
+    }
+
+    fn checked(
+        &mut self,
+        hash: BlockHash,
+        result: Result<Result<Arc<CheckedBlock>, CheckError>, WorkerPanic>,
+    ) -> Result<(), Error> {
+        let Some(checking) = self.checking.remove(&hash) else { return Ok(()) };
+        let block = checking.block;
+        match result.map_err(|panic| Error::WorkerPanic(panic.0))? {
+            Ok(body) => {
+                let transactions = count(body.transactions().len());
+                self.archive.put_block(block, body.raw(), transactions)?;
+                self.bodies.insert(body);
+                for _ in 0..checking.commands {
+                    self.reports.push_back(ChainReport::Stored { block, transactions });
+                }
+            }
+            Err(CheckError::Rejected(reject)) => {
+                for _ in 0..checking.commands {
+                    self.reports.push_back(ChainReport::Refused { block, reject: reject.clone() });
+                }
+            }
+            Err(CheckError::Verifier(error)) => return Err(error.into()),
+        }
+        for _ in 0..checking.reads {
+            self.answer_read(hash)?;
+        }
+        Ok(())
+    }
+
+    fn answer_read(&mut self, hash: BlockHash) -> Result<(), Error> {
+        if let Some(checking) = self.checking.get_mut(&hash) {
+            checking.reads += 1;
+            return Ok(());
+        }
+        let raw = self.read_block(&hash)?;
+        self.reports.push_back(ChainReport::Read(hash, raw));
+        Ok(())
+    }
+
+    /// Starts to bring a stored block back into memory; `false` if its bytes cannot be had.
+    fn load(&mut self, hash: BlockHash) -> Result<bool, Error> {
+        if self.bodies.contains(&hash) || self.loading.contains(&hash) || self.checking.contains_key(&hash) {
+            return Ok(true);
+        }
+        let Some(bytes) = self.archive.read_block(&hash)? else { return Ok(false) };
+        self.loading.insert(hash);
+        let (params, verifier) = (self.params.clone(), self.scripts.verifier().clone());
+        let sender = self.sender.clone();
+        self.pool.run(
+            move || check_body(Arc::new(bytes), &params, &*verifier),
+            move |result| drop(sender.send(Completion(Done::Loaded(hash, result)))),
+        );
+        Ok(true)
+    }
+
+    fn loaded(
+        &mut self,
+        hash: BlockHash,
+        result: Result<Result<Arc<CheckedBlock>, CheckError>, WorkerPanic>,
+    ) -> Result<(), Error> {
+        self.loading.remove(&hash);
+        match result.map_err(|panic| Error::WorkerPanic(panic.0))? {
+            Ok(body) if body.hash() == hash => self.bodies.insert(body),
+            // It was good when it was stored, so the bytes are damaged; a new copy may be stored.
+            Ok(_) | Err(CheckError::Rejected(_)) => self.archive.forget(&hash)?,
+            Err(CheckError::Verifier(error)) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    // ---- the queue ----
+
+    fn pump(&mut self) {
+        while !self.stopped {
+            self.merge_proved();
+            match self.step() {
+                Ok(Step::Done) => {}
+                Ok(Step::Wait) => break,
+                Err(error) => self.stop_on(Err(error)),
+            }
+        }
+    }
+
+    fn step(&mut self) -> Result<Step, Error> {
+        let Some(head) = self.queue.front() else { return Ok(Step::Wait) };
+        let step = match head {
+            ChainCommand::Connect(context) => {
+                let context = *context;
+                self.step_connect(&context)?
+            }
+            _ if !self.unproved.is_empty() => Step::Wait,
+            ChainCommand::Disconnect(block) => {
+                let block = *block;
+                self.step_disconnect(block)?
+            }
+            ChainCommand::Commit { time } => {
+                let time = *time;
+                self.commit_proved(time)?;
+                self.commit_wanted = false;
+                Step::Done
+            }
+            _ => Step::Done,
+        };
+        if step == Step::Done {
+            self.queue.pop_front();
+        }
+        Ok(step)
+    }
+
+    fn step_connect(&mut self, context: &BlockContext) -> Result<Step, Error> {
+        let block = context.block();
+        // A failure above the watermark is settled first: it decides what the tip is.
+        if self.unproved.back().is_some_and(|last| matches!(last.state, ProofState::Failed(_))) {
+            return Ok(Step::Wait);
+        }
+        if context.prev != self.tip.hash || Some(context.height) != self.tip.height.checked_add(1) {
+            self.reports.push_back(ChainReport::Dropped { block, lost: false });
+            return Ok(Step::Done);
+        }
+        let crowded = self.unproved.len() >= MAX_UNPROVED_BLOCKS || self.unproved_bytes >= MAX_UNPROVED_BYTES;
+        if (crowded && !self.unproved.is_empty()) || !self.has_room() {
+            return Ok(Step::Wait);
+        }
+        let ahead: Vec<BlockHash> = self
+            .queue
+            .iter()
+            .map_while(|command| match command {
+                ChainCommand::Connect(context) => Some(context.hash),
+                _ => None,
+            })
+            .take(LOOK_AHEAD)
+            .collect();
+        for hash in ahead {
+            let there = self.load(hash)?;
+            if !there && hash == context.hash {
+                self.archive.forget(&hash)?;
+                self.reports.push_back(ChainReport::Dropped { block, lost: true });
+                return Ok(Step::Done);
+            }
+        }
+        let Some(body) = self.bodies.take(&context.hash) else { return Ok(Step::Wait) };
+        self.connect_body(context, body)?;
+        Ok(Step::Done)
+    }
+
+    /// Whether the coins cache has room for another block. If not, a commit is asked for, once; blocks in
+    /// front of a commit that is queued already still connect.
+    fn has_room(&mut self) -> bool {
+        if self.coins.bytes() <= self.options.coins_bytes {
+            return true;
+        }
+        if self.coins.dirty() == 0 && self.coins.overlays() == 0 {
+            self.coins.written(true);
+            return true;
+        }
+        if self.queue.iter().any(|command| matches!(command, ChainCommand::Commit { .. })) {
+            return true;
+        }
+        if !self.commit_wanted {
+            self.commit_wanted = true;
+            self.reports.push_back(ChainReport::CommitWanted);
+        }
+        false
+    }
+
+    fn connect_body(&mut self, context: &BlockContext, body: Arc<CheckedBlock>) -> Result<(), Error> {
+        let inputs = count(body.inputs());
+        let transactions = count(body.transactions().len());
+        self.number += 1;
+        let number = self.number;
+        let result = connect(&mut self.coins, &body, context, &self.params, &self.mtps);
+        let (state, undo, bytes) = match result {
+            Ok(connection) => {
+                let bytes = connection.overlay.bytes() + connection.undo.len() * 2 + body.size() * 2;
+                self.coins.push(connection.overlay);
+                self.set_mtp(context)?;
+                self.tip = context.block();
+                let task = ScriptTask { block: body, spent: connection.spent.into(), context: *context };
+                let done = (self.sender.clone(), Completion(Done::Scripts(number)));
+                let ticket = self.scripts.check(task, Some(done));
+                (ProofState::Waiting(ticket), connection.undo, bytes)
+            }
+            Err(ConnectError::Rule(reject)) => (ProofState::Failed(reject), Vec::new(), 0),
+            Err(ConnectError::Halt(error)) => return Err(error),
+        };
+        self.unproved_bytes += bytes;
+        self.unproved.push_back(Unproved {
+            number,
+            context: *context,
+            inputs,
+            transactions,
+            undo,
+            bytes,
+            state,
+        });
+        Ok(())
+    }
+
+    /// Keeps the parent's median time past; all above belong to another branch.
+    fn set_mtp(&mut self, context: &BlockContext) -> Result<(), Error> {
+        let parent = context.height.saturating_sub(1) as usize;
+        if self.mtps.len() < parent {
+            return Err(Error::Bug("the median time past of an ancestor is not known"));
+        }
+        self.mtps.truncate(parent);
+        self.mtps.push(context.parent_mtp);
+        Ok(())
+    }
+
+    fn scripts_done(&mut self, number: u64) -> Result<(), Error> {
+        // A block that was dropped meanwhile is not found.
+        let Some(block) = self.unproved.iter_mut().find(|block| block.number == number) else {
+            return Ok(());
+        };
+        if let ProofState::Waiting(ticket) = &block.state
+            && let Some(result) = ticket.poll()
+        {
+            block.state = match result {
+                Ok(proof) => ProofState::Proved(proof),
+                Err(error) => ProofState::Failed(error.into_reject()?),
+            };
+        }
+        Ok(())
+    }
+
+    /// Advances the watermark over all blocks that are proved, and settles the first failure above it.
+    fn merge_proved(&mut self) {
+        while let Some(oldest) = self.unproved.front() {
+            match &oldest.state {
+                ProofState::Waiting(_) => return,
+                ProofState::Proved(proof) => {
+                    let proof = proof.clone();
+                    if let Err(error) = self.merge_oldest(proof) {
+                        return self.stop_on(Err(error));
+                    }
+                }
+                ProofState::Failed(reject) => {
+                    let (block, reject) = (oldest.context.block(), reject.clone());
+                    self.coins.drop_from(0);
+                    self.tip = self.proved;
+                    self.unproved_bytes = 0;
+                    self.reports.push_back(ChainReport::Invalid { block, reject });
+                    for dropped in self.unproved.drain(..).skip(1) {
+                        let block = dropped.context.block();
+                        self.reports.push_back(ChainReport::Dropped { block, lost: false });
+                    }
+                }
+            }
+        }
+    }
+
+    fn merge_oldest(&mut self, proof: Verified<BlockRef>) -> Result<(), Error> {
+        let Some(oldest) = self.unproved.pop_front() else { return Ok(()) };
+        self.unproved_bytes = self.unproved_bytes.saturating_sub(oldest.bytes);
+        self.archive.put_undo(&oldest.context.hash, &oldest.undo)?;
+        self.coins.merge_oldest();
+        self.trust = self.trust.min(proof.proof());
+        self.proved = proof.into_inner();
+        self.reports.push_back(ChainReport::Connected {
+            block: self.proved,
+            inputs: oldest.inputs,
+            transactions: oldest.transactions,
+        });
+        Ok(())
+    }
+
+    fn step_disconnect(&mut self, block: BlockRef) -> Result<Step, Error> {
+        if block != self.tip {
+            // It was refused or dropped after the command was given: it is not connected, as was wanted.
+            if block.height > self.tip.height {
+                self.reports.push_back(ChainReport::Disconnected { block, tip: self.tip });
+                return Ok(Step::Done);
+            }
+            return Err(Error::Bug("a block is disconnected that is not the tip"));
+        }
+        let lost = || Error::MissingBlock(block.hash);
+        let bytes = self.archive.read_block(&block.hash)?.ok_or_else(lost)?;
+        let body = decode_block(Arc::new(bytes)).ok().filter(|body| body.hash() == block.hash);
+        let body = body.ok_or_else(lost)?;
+        let undo = self.archive.read_undo(&block.hash)?.and_then(|bytes| undo::decode(&bytes));
+        let undo = undo.ok_or_else(|| {
+            StoreError::new(StoreErrorKind::Corrupt, format!("undo data of block {}", block.hash))
+        })?;
+        disconnect(&mut self.coins, &body, block, &undo)?;
+        let height = block.height.checked_sub(1).ok_or(Error::Bug("the genesis block is disconnected"))?;
+        self.tip = BlockRef { height, hash: body.header().prev_blockhash };
+        self.proved = self.tip;
+        self.reports.push_back(ChainReport::Disconnected { block, tip: self.tip });
+        Ok(Step::Done)
+    }
+}
+
+/// Decodes and checks a body by itself.
+fn check_body(
+    bytes: Arc<Vec<u8>>,
+    params: &Params,
+    verifier: &dyn Verifier,
+) -> Result<Arc<CheckedBlock>, CheckError> {
+    // What cannot be read is not the body of its header: nothing is known about the hash.
+    let decoded = decode_block(bytes)
+        .map_err(|error| Reject::new(RejectKind::Mutated, "decode-failed").with_detail(error.to_string()))?;
+    check_block(decoded, params, verifier).map(Arc::new)
+}
+
+fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}

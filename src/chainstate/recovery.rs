@@ -1,0 +1,241 @@
+//! Opening a chainstate: from what is stored to a state that existed.
+//!
+//! 1. The store is claimed for the network, or belongs to it with this schema.
+//! 2. Headers and marks are read into a tree, in the order they were written. Each header's proof of work
+//!    and parent are looked at; the other rules were checked before it was written.
+//! 3. A marker in the store says that a flush was cut short. The coins are then a mixture of two tips. As in
+//!    Core's `ReplayBlocks`, the blocks from the old tip down to the fork are rolled back and those from the
+//!    fork up to the new tip are rolled forward, blindly; then the coins are those of the new tip.
+//! 4. The chain of checkpoints is checked; the last one must lead to the tip.
+//! 5. Stored bodies are marked in the tree, those of the active chain first, then in the order of storing,
+//!    which decides ties.
+//!
+//! A new store starts at the genesis block, whose coinbase is no coin.
+
+use super::archive::Archive;
+use super::coins::Coins;
+use super::commit::write_changes;
+use super::disconnect::{roll_back, roll_forward};
+use super::pipeline::{Chainstate, ChainstateOptions, Parts};
+use super::undo;
+use crate::chain::block_tree::{BlockTree, HeaderId};
+use crate::chain::command::{BlockRef, HeaderMark, RollbackCheckpoint};
+use crate::chain::params::Params;
+use crate::consensus::decode::{DecodedBlock, decode_block};
+use crate::consensus::header::check_proof_of_work;
+use crate::error::Error;
+use crate::store::block_files::{BlockFiles, Location};
+use crate::store::header_file::{HeaderFile, Loaded, Record};
+use crate::store::schema::{self, BlockEntry, Pending};
+use crate::store::{Batch, Durability, Store, StoreError, StoreErrorKind, Table};
+use crate::verify::Verifier;
+use crate::verify::pool::Pool;
+use bitcoin::BlockHash;
+use bitcoin::hashes::Hash;
+use core::ops::Bound;
+use std::sync::Arc;
+
+/// Index entries read from the store at a time.
+const STEP: usize = 4_096;
+
+/// All that a chainstate stands on.
+#[derive(Debug)]
+pub struct Sources {
+    /// The network.
+    pub params: Arc<Params>,
+    /// The store of coins and index.
+    pub store: Arc<dyn Store>,
+    /// The block files.
+    pub blocks: BlockFiles,
+    /// The header file, open.
+    pub headers: HeaderFile,
+    /// What it held.
+    pub loaded: Loaded,
+    /// Threads for checks and scripts; may be shared.
+    pub pool: Arc<Pool>,
+    /// Executes scripts.
+    pub verifier: Arc<dyn Verifier>,
+}
+
+/// What [`open`] yields.
+#[derive(Debug)]
+pub struct Opened {
+    /// The chainstate at its durable tip.
+    pub chainstate: Chainstate,
+    /// All known headers, with marks and bodies.
+    pub tree: BlockTree,
+    /// The durable tip.
+    pub tip: BlockRef,
+}
+
+/// Opens a chainstate. `key` keys the tree's table of hashes and should be random.
+///
+/// # Errors
+/// The store's: `Unsupported` if it belongs to another network or schema, `Corrupt` if what it holds does
+/// not fit together; [`Error::MissingBlock`] if a flush was cut short and a block to repeat it is gone.
+pub fn open(sources: Sources, options: ChainstateOptions, key: [u64; 2]) -> Result<Opened, Error> {
+    let Sources { params, store, blocks, headers, loaded, pool, verifier } = sources;
+    schema::claim(&*store, params.magic, params.genesis_hash())?;
+    let mut tree = BlockTree::new(params.clone(), key);
+    read_headers(&mut tree, &loaded)?;
+    let archive = Archive::new(blocks, store.clone());
+    if let Some(pending) = schema::pending(&*store)? {
+        replay(&store, &archive, &tree, pending, options.coins_bytes)?;
+    }
+    let (tip, checkpoint) = read_tip(&*store, &params)?;
+    let tip_id = find(&tree, tip)?;
+    let mtps = mark_chain(&mut tree, tip_id);
+    mark_bodies(&mut tree, &*store)?;
+    let chainstate = Chainstate::new(Parts {
+        params,
+        options,
+        store,
+        archive,
+        headers,
+        pool,
+        verifier,
+        tip,
+        checkpoint,
+        mtps,
+    });
+    Ok(Opened { chainstate, tree, tip })
+}
+
+fn corrupt(context: impl Into<String>) -> Error {
+    StoreError::new(StoreErrorKind::Corrupt, context).into()
+}
+
+fn find(tree: &BlockTree, block: BlockRef) -> Result<HeaderId, Error> {
+    tree.find(&block.hash)
+        .filter(|id| tree.height(*id) == block.height)
+        .ok_or_else(|| corrupt(format!("the header of block {} is not in the header file", block.hash)))
+}
+
+fn read_headers(tree: &mut BlockTree, loaded: &Loaded) -> Result<(), Error> {
+    for record in &loaded.records {
+        match record {
+            Record::Header(header) => {
+                let hash = header.block_hash();
+                let parent = tree.find(&header.prev_blockhash).ok_or_else(|| {
+                    corrupt(format!("the parent of header {hash} is not in the header file"))
+                })?;
+                check_proof_of_work(header, &hash, tree.params())
+                    .map_err(|_| corrupt(format!("header {hash} has no proof of work")))?;
+                tree.insert_hashed(parent, header, hash);
+            }
+            Record::Mark(hash, mark) => {
+                let Some(id) = tree.find(hash) else {
+                    return Err(corrupt(format!("a mark on block {hash}, whose header is not there")));
+                };
+                match mark {
+                    HeaderMark::Invalid => tree.mark_invalid(id),
+                    HeaderMark::Reconsidered => tree.reconsider(id),
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The tip and the checkpoint that led to it. A new store is given both.
+fn read_tip(store: &dyn Store, params: &Params) -> Result<(BlockRef, RollbackCheckpoint), Error> {
+    let checkpoints = schema::checkpoints(store)?;
+    match (schema::tip(store)?, checkpoints.last()) {
+        (Some(tip), Some(last)) if last.to == tip => Ok((tip, last.clone())),
+        (None, None) => {
+            let tip = BlockRef { height: 0, hash: params.genesis_hash() };
+            let time = u64::from(params.genesis_header().time);
+            let checkpoint = RollbackCheckpoint::next(None, time, tip, tip);
+            let mut batch = Batch::new();
+            schema::put_tip(&mut batch, tip);
+            schema::put_checkpoint(&mut batch, &checkpoint);
+            store.commit(batch, Durability::Durable)?;
+            Ok((tip, checkpoint))
+        }
+        _ => Err(corrupt("the last checkpoint does not lead to the tip")),
+    }
+}
+
+/// Marks the active chain as stored and connected; the median times past below the tip.
+fn mark_chain(tree: &mut BlockTree, tip: HeaderId) -> Vec<u32> {
+    let mut chain: Vec<HeaderId> = core::iter::successors(Some(tip), |id| tree.parent(*id)).collect();
+    chain.reverse();
+    for id in &chain[1..] {
+        tree.body_stored(*id);
+        tree.connected(*id);
+    }
+    chain.pop();
+    chain.into_iter().map(|id| tree.median_time_past(id)).collect()
+}
+
+fn mark_bodies(tree: &mut BlockTree, store: &dyn Store) -> Result<(), Error> {
+    let mut stored: Vec<(Location, HeaderId)> = Vec::new();
+    let mut connected = Vec::new();
+    let mut from: Option<Vec<u8>> = None;
+    loop {
+        let bound = from.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let entries = store.range(Table::Blocks, bound, Bound::Unbounded, STEP)?;
+        let Some((last, _)) = entries.last() else { break };
+        from = Some(last.clone());
+        for (key, value) in &entries {
+            let hash = BlockHash::from_slice(key)
+                .map_err(|_| schema::corrupt(Table::Blocks, key, "not a block's hash"))?;
+            let entry = BlockEntry::decode(hash, value)?;
+            // A block without a header is found again when its header is.
+            let Some(id) = tree.find(&hash) else { continue };
+            match entry.block {
+                Some(location) => stored.push((location, id)),
+                None => tree.body_lost(id),
+            }
+            if entry.undo.is_some() {
+                connected.push(id);
+            }
+        }
+    }
+    stored.sort_unstable();
+    stored.into_iter().for_each(|(_, id)| tree.body_stored(id));
+    connected.into_iter().for_each(|id| tree.connected(id));
+    Ok(())
+}
+
+/// Repeats a flush that was cut short.
+fn replay(
+    store: &Arc<dyn Store>,
+    archive: &Archive,
+    tree: &BlockTree,
+    pending: Pending,
+    budget: usize,
+) -> Result<(), Error> {
+    let (from, to) = (find(tree, pending.from)?, find(tree, pending.to)?);
+    let (back, forward) = tree.path(from, to, usize::MAX);
+    let mut coins = Coins::new(store.clone());
+    let write = |coins: &mut Coins, least: usize| -> Result<(), Error> {
+        if coins.bytes() >= least {
+            write_changes(&**store, coins.dirty_changes())?;
+            coins.written(true);
+        }
+        Ok(())
+    };
+    for id in back {
+        let hash = tree.hash(id);
+        let undo = archive.read_undo(&hash)?.and_then(|bytes| undo::decode(&bytes));
+        let undo = undo.ok_or_else(|| corrupt(format!("the undo data of block {hash}")))?;
+        roll_back(&mut coins, &body(archive, hash)?, &undo)?;
+        write(&mut coins, budget)?;
+    }
+    for id in forward {
+        roll_forward(&mut coins, &body(archive, tree.hash(id))?, tree.height(id));
+        write(&mut coins, budget)?;
+    }
+    write(&mut coins, 0)?;
+    let mut batch = Batch::new();
+    schema::put_tip(&mut batch, pending.to);
+    schema::clear_pending(&mut batch);
+    Ok(store.commit(batch, Durability::Durable)?)
+}
+
+fn body(archive: &Archive, hash: BlockHash) -> Result<DecodedBlock, Error> {
+    let bytes = archive.read_block(&hash)?.ok_or(Error::MissingBlock(hash))?;
+    let block = decode_block(Arc::new(bytes)).ok().filter(|block| block.hash() == hash);
+    block.ok_or(Error::MissingBlock(hash))
+}
