@@ -10,6 +10,7 @@
 //! Bytes after a block's end are ignored, as Core ignores them both in a `block` message and in
 //! `submitblock`; [`DecodedBlock::size`] tells where the block ended.
 
+use crate::wire::compact_size::{self, CompactSizeError};
 use bitcoin::absolute::LockTime;
 use bitcoin::block::Header;
 use bitcoin::hashes::{Hash, HashEngine, sha256d};
@@ -226,16 +227,12 @@ impl<'a> Reader<'a> {
     }
 
     fn compact_size(&mut self) -> Result<usize, DecodeError> {
-        let [first] = self.array()?;
-        let (value, least) = match first {
-            0xfd => (u64::from(u16::from_le_bytes(self.array()?)), 0xfd),
-            0xfe => (u64::from(u32::from_le_bytes(self.array()?)), 0x1_0000),
-            0xff => (u64::from_le_bytes(self.array()?), 0x1_0000_0000),
-            small => (u64::from(small), 0),
-        };
-        if value < least {
-            return Err(DecodeError::NonCanonical);
-        }
+        let rest = self.bytes.get(self.at..).unwrap_or(&[]);
+        let (value, len) = compact_size::decode(rest).map_err(|error| match error {
+            CompactSizeError::NeedMore(_) => DecodeError::UnexpectedEnd,
+            CompactSizeError::NonCanonical => DecodeError::NonCanonical,
+        })?;
+        self.at += len;
         match usize::try_from(value) {
             Ok(value) if value <= MAX_SIZE => Ok(value),
             _ => Err(DecodeError::TooLarge),
@@ -338,5 +335,124 @@ impl<'a> Reader<'a> {
         let span = Span { start: start as u32, end: self.at as u32, witness: witness as u32 };
         let tx = Transaction { version, lock_time, input, output };
         Ok((tx, span, Txid::from_raw_hash(txid), Wtxid::from_raw_hash(wtxid)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bitcoin::consensus::{deserialize, serialize};
+    use bitcoin::hex::FromHex;
+    use proptest::prelude::*;
+
+    fn tx(hex: &str) -> Result<Transaction, DecodeError> {
+        decode_transaction(&Vec::from_hex(&hex.replace(' ', "")).unwrap())
+    }
+
+    #[test]
+    fn forms_that_rust_bitcoin_reads_otherwise_than_core() {
+        // Neither inputs nor outputs: Core reads it, and a rule refuses it.
+        let empty = tx("01000000 00 00 00000000").unwrap();
+        assert!(empty.input.is_empty() && empty.output.is_empty());
+        // The witness flag without any input.
+        let output = "01 0000000000000000 00";
+        assert_eq!(tx(&format!("01000000 0001 00 {output} 00000000")), Err(DecodeError::SuperfluousWitness));
+    }
+
+    #[test]
+    fn witnesses_that_core_refuses() {
+        let zeros = "00".repeat(36);
+        let input = format!("01 {zeros} 00 ffffffff");
+        let output = "01 0000000000000000 00";
+        assert!(tx(&format!("01000000 {input} {output} 00000000")).is_ok());
+        assert!(tx(&format!("01000000 0001 {input} {output} 0100 00000000")).is_ok());
+        let with = |flag: &str, witness: &str| {
+            tx(&format!("01000000 00{flag} {input} {output} {witness} 00000000")).unwrap_err()
+        };
+        assert_eq!(with("01", "00"), DecodeError::SuperfluousWitness);
+        assert_eq!(with("02", ""), DecodeError::UnknownFlag);
+        assert_eq!(with("03", "0100"), DecodeError::UnknownFlag);
+        assert_eq!(with("01", "0100 00"), DecodeError::Trailing);
+        assert_eq!(with("01", "fd0100 00"), DecodeError::NonCanonical);
+        assert_eq!(with("01", "feffffff01"), DecodeError::UnexpectedEnd);
+        assert_eq!(with("01", "fe01000002"), DecodeError::TooLarge);
+    }
+
+    #[test]
+    fn counts_that_the_bytes_cannot_hold_are_refused_before_allocation() {
+        let header = [0; 80];
+        for count in [&[0x01][..], &[0xfd, 0xff, 0xff], &[0xfe, 0, 0, 0, 0x02]] {
+            let bytes = [&header[..], count].concat();
+            assert_eq!(decode_block(Arc::new(bytes)).unwrap_err(), DecodeError::UnexpectedEnd);
+        }
+        assert_eq!(decode_block(Arc::new(vec![0; 79])).unwrap_err(), DecodeError::UnexpectedEnd);
+        assert_eq!(decode_block(Arc::new(vec![0; MAX_SIZE + 1])).unwrap_err(), DecodeError::TooLarge);
+        assert!(decode_block(Arc::new([&header[..], &[0]].concat())).unwrap().transactions().is_empty());
+    }
+
+    fn any_tx() -> impl Strategy<Value = Transaction> {
+        let bytes = || proptest::collection::vec(any::<u8>(), 0..300);
+        let items = proptest::collection::vec(bytes(), 0..3);
+        let input = (any::<[u8; 32]>(), any::<u32>(), bytes(), any::<u32>(), items).prop_map(
+            |(txid, vout, script, sequence, items)| TxIn {
+                previous_output: OutPoint { txid: Txid::from_byte_array(txid), vout },
+                script_sig: ScriptBuf::from_bytes(script),
+                sequence: Sequence(sequence),
+                witness: Witness::from_slice(&items),
+            },
+        );
+        let output = (any::<u64>(), bytes()).prop_map(|(value, script)| TxOut {
+            value: Amount::from_sat(value),
+            script_pubkey: ScriptBuf::from_bytes(script),
+        });
+        let inputs = proptest::collection::vec(input, 1..4);
+        let outputs = proptest::collection::vec(output, 0..4);
+        (any::<i32>(), any::<u32>(), inputs, outputs).prop_map(|(version, lock, input, output)| Transaction {
+            version: Version(version),
+            lock_time: LockTime::from_consensus(lock),
+            input,
+            output,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn blocks_read_as_in_rust_bitcoin(txdata in proptest::collection::vec(any_tx(), 0..4), tail in 0usize..3) {
+            let header = deserialize(&[7; 80]).unwrap();
+            let block = Block { header, txdata };
+            let mut bytes = serialize(&block);
+            bytes.extend(vec![0xee; tail]);
+            let decoded = decode_block(Arc::new(bytes)).unwrap();
+            prop_assert_eq!(decoded.block(), &block);
+            prop_assert_eq!(decoded.hash(), block.block_hash());
+            prop_assert_eq!(decoded.raw(), serialize(&block));
+            prop_assert_eq!(decoded.size(), block.total_size());
+            prop_assert_eq!(decoded.weight() as u64, block.weight().to_wu());
+            for (i, tx) in block.txdata.iter().enumerate() {
+                prop_assert_eq!(decoded.txids()[i], tx.compute_txid());
+                prop_assert_eq!(decoded.wtxids()[i], tx.compute_wtxid());
+                prop_assert_eq!(decoded.raw_transaction(i), serialize(tx));
+                prop_assert_eq!(decoded.transaction_base_size(i), tx.base_size());
+                prop_assert_eq!(decoded.has_witness(i), tx.input.iter().any(|input| !input.witness.is_empty()));
+            }
+        }
+
+        /// What is read from damaged bytes is what those bytes say.
+        #[test]
+        fn damage_is_refused_or_read_as_it_is(tx in any_tx(), at in any::<proptest::sample::Index>(), byte in any::<u8>()) {
+            let mut bytes = serialize(&tx);
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            match (decode_transaction(&bytes), deserialize::<Transaction>(&bytes)) {
+                (Ok(ours), Ok(theirs)) => prop_assert_eq!(ours, theirs),
+                (Err(_), Err(_)) => {}
+                (Ok(ours), Err(_)) => prop_assert!(ours.input.is_empty() && ours.output.is_empty()),
+                (Err(error), Ok(theirs)) => {
+                    prop_assert_eq!(error, DecodeError::SuperfluousWitness);
+                    prop_assert!(theirs.input.is_empty());
+                }
+            }
+            prop_assert!(decode_transaction(&bytes[..at]).is_err());
+        }
     }
 }

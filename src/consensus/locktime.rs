@@ -79,3 +79,86 @@ impl SequenceLocks {
         self.min_height < i64::from(height) && self.min_time < i64::from(parent_mtp)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bitcoin::absolute::LockTime;
+    use bitcoin::transaction::Version;
+    use bitcoin::{Sequence, TxIn};
+    use core::convert::Infallible;
+
+    fn tx(version: i32, lock: u32, sequences: &[u32]) -> Transaction {
+        let input = |&sequence| TxIn { sequence: Sequence(sequence), ..TxIn::default() };
+        Transaction {
+            version: Version(version),
+            lock_time: LockTime::from_consensus(lock),
+            input: sequences.iter().map(input).collect(),
+            output: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_lock_time_is_the_last_height_or_time_that_is_too_early() {
+        let threshold = LOCKTIME_THRESHOLD;
+        for (lock, height, time, expected) in [
+            (0, 0, 0, true),
+            (100, 100, u32::MAX, false),
+            (100, 101, 0, true),
+            (threshold - 1, threshold - 1, u32::MAX, false),
+            (threshold - 1, threshold, 0, true),
+            (threshold, u32::MAX, threshold, false),
+            (threshold, 0, threshold + 1, true),
+            (u32::MAX, u32::MAX, u32::MAX, false),
+        ] {
+            assert_eq!(is_final(&tx(2, lock, &[0]), height, time), expected, "{lock} {height} {time}");
+            assert!(is_final(&tx(2, lock, &[u32::MAX, u32::MAX]), height, time));
+            assert_eq!(is_final(&tx(2, lock, &[u32::MAX, u32::MAX - 1]), height, time), expected);
+        }
+    }
+
+    fn locks(version: i32, inputs: &[(u32, u32)]) -> SequenceLocks {
+        let sequences: Vec<u32> = inputs.iter().map(|input| input.0).collect();
+        let heights = inputs.iter().map(|input| input.1);
+        // Blocks come every 600 s, the first at 1,000,000.
+        let mtp = |height: u32| Ok::<_, Infallible>(1_000_000 + height * 600);
+        SequenceLocks::new(&tx(version, 0, &sequences), heights, mtp).unwrap()
+    }
+
+    #[test]
+    fn relative_heights_count_from_the_coin() {
+        let found = locks(2, &[(10, 500), (0, 505)]);
+        assert_eq!(found, SequenceLocks { min_height: 509, min_time: -1 });
+        assert!(!found.satisfied(509, u32::MAX));
+        assert!(found.satisfied(510, 0));
+        assert_eq!(locks(2, &[(0xffff, 1)]).min_height, 0xffff);
+        // Bits that have no meaning.
+        assert_eq!(locks(2, &[(0x7fbf_0005, 100)]).min_height, 104);
+    }
+
+    #[test]
+    fn relative_times_count_from_the_median_before_the_coin() {
+        let found = locks(2, &[(TYPE_FLAG | 3, 500)]);
+        assert_eq!(found, SequenceLocks { min_height: -1, min_time: 1_000_000 + 499 * 600 + 3 * 512 - 1 });
+        assert!(!found.satisfied(u32::MAX, found.min_time as u32));
+        assert!(found.satisfied(0, found.min_time as u32 + 1));
+        // The genesis block has nothing before it.
+        assert_eq!(locks(2, &[(TYPE_FLAG, 0)]).min_time, 999_999);
+    }
+
+    #[test]
+    fn old_versions_and_disabled_inputs_have_no_locks() {
+        assert_eq!(locks(1, &[(10, 500)]), SequenceLocks::NONE);
+        assert_eq!(locks(0, &[(10, 500)]), SequenceLocks::NONE);
+        assert_eq!(locks(2, &[(DISABLE_FLAG | 10, 500)]), SequenceLocks::NONE);
+        // A version is unsigned, though rust-bitcoin's is not.
+        assert_eq!(locks(-1, &[(10, 500)]).min_height, 509);
+        assert!(SequenceLocks::NONE.satisfied(0, 0));
+    }
+
+    #[test]
+    fn a_failed_look_up_is_passed_on() {
+        let failed = SequenceLocks::new(&tx(2, 0, &[TYPE_FLAG]), [7], Err::<u32, u32>);
+        assert_eq!(failed, Err(6));
+    }
+}

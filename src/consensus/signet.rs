@@ -97,9 +97,9 @@ fn cut_solution(commitment: &Script) -> Option<(ScriptBuf, Vec<u8>)> {
 fn push(script: &mut Vec<u8>, data: &[u8]) {
     let length = (data.len() as u32).to_le_bytes();
     match data.len() {
-        ..0x4c => script.push(length[0]),
-        ..0x100 => script.extend([0x4c, length[0]]),
-        ..0x1_0000 => script.extend([0x4d, length[0], length[1]]),
+        0..=0x4b => script.push(length[0]),
+        0x4c..=0xff => script.extend([0x4c, length[0]]),
+        0x100..=0xffff => script.extend([0x4d, length[0], length[1]]),
         _ => {
             script.push(0x4e);
             script.extend(length);

@@ -138,3 +138,143 @@ pub fn check_tx_inputs(tx: &Transaction, coins: &[SpentCoin<'_>], height: u32) -
 pub fn is_unspendable(script_pubkey: &Script) -> bool {
     script_pubkey.is_op_return() || script_pubkey.len() > MAX_SCRIPT_SIZE
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bitcoin::absolute::LockTime;
+    use bitcoin::hashes::Hash;
+    use bitcoin::transaction::Version;
+    use bitcoin::{ScriptBuf, TxIn, Txid};
+
+    fn input(n: u32) -> TxIn {
+        let previous_output = OutPoint { txid: Txid::from_byte_array([1; 32]), vout: n };
+        TxIn { previous_output, ..TxIn::default() }
+    }
+
+    fn output(sat: u64) -> TxOut {
+        TxOut { value: Amount::from_sat(sat), script_pubkey: ScriptBuf::new() }
+    }
+
+    fn tx(inputs: u32, values: &[u64]) -> Transaction {
+        Transaction {
+            version: Version::TWO,
+            lock_time: LockTime::ZERO,
+            input: (0..inputs).map(input).collect(),
+            output: values.iter().copied().map(output).collect(),
+        }
+    }
+
+    fn reason(tx: &Transaction) -> &'static str {
+        check_transaction(tx).map_or_else(|reject| reject.reason, |()| "ok")
+    }
+
+    #[test]
+    fn inputs_and_outputs_must_be_there() {
+        assert_eq!(reason(&tx(0, &[])), "bad-txns-vin-empty");
+        assert_eq!(reason(&tx(1, &[])), "bad-txns-vout-empty");
+        assert_eq!(reason(&tx(1, &[0])), "ok");
+    }
+
+    #[test]
+    fn a_million_bytes_without_witness_and_one_more() {
+        let mut tx = tx(1, &[0]);
+        let room = MAX_BLOCK_WEIGHT / 4 - tx.base_size() - 4;
+        tx.output[0].script_pubkey = ScriptBuf::from_bytes(vec![0; room]);
+        assert_eq!(tx.base_size(), 1_000_000);
+        tx.input[0].witness = bitcoin::Witness::from_slice(&[[0; 100]]);
+        assert_eq!(reason(&tx), "ok");
+        tx.output[0].script_pubkey = ScriptBuf::from_bytes(vec![0; room + 1]);
+        assert_eq!(reason(&tx), "bad-txns-oversize");
+    }
+
+    #[test]
+    fn values_are_in_range_one_by_one_and_together() {
+        let negative = 1 << 63;
+        for (values, expected) in [
+            (&[MAX_MONEY][..], "ok"),
+            (&[MAX_MONEY + 1], "bad-txns-vout-toolarge"),
+            (&[negative - 1], "bad-txns-vout-toolarge"),
+            (&[negative], "bad-txns-vout-negative"),
+            (&[u64::MAX], "bad-txns-vout-negative"),
+            (&[MAX_MONEY - 1, 1], "ok"),
+            (&[MAX_MONEY, 1], "bad-txns-txouttotal-toolarge"),
+            (&[MAX_MONEY, 1, negative], "bad-txns-txouttotal-toolarge"),
+            (&[1, negative, MAX_MONEY], "bad-txns-vout-negative"),
+        ] {
+            assert_eq!(reason(&tx(1, values)), expected, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn no_output_is_spent_twice_with_few_inputs_and_with_many() {
+        for inputs in [2, COMPARE_ALL as u32, COMPARE_ALL as u32 + 1, 500] {
+            let mut tx = tx(inputs, &[0]);
+            assert_eq!(reason(&tx), "ok");
+            tx.input[inputs as usize - 1].previous_output.vout = 0;
+            assert_eq!(reason(&tx), "bad-txns-inputs-duplicate", "{inputs}");
+        }
+    }
+
+    #[test]
+    fn the_null_outpoint_is_for_coinbases_whose_script_has_2_to_100_bytes() {
+        let mut tx = tx(1, &[0]);
+        tx.input[0].previous_output = OutPoint::null();
+        for (len, expected) in [(1, "bad-cb-length"), (2, "ok"), (100, "ok"), (101, "bad-cb-length")] {
+            tx.input[0].script_sig = ScriptBuf::from_bytes(vec![0; len]);
+            assert_eq!(reason(&tx), expected, "{len}");
+        }
+        tx.input.push(input(0));
+        assert_eq!(reason(&tx), "bad-txns-prevout-null");
+    }
+
+    fn spend(tx: &Transaction, coins: &[(u64, u32, bool)], height: u32) -> Result<u64, &'static str> {
+        let outputs: Vec<TxOut> = coins.iter().map(|coin| output(coin.0)).collect();
+        let coins: Vec<SpentCoin<'_>> = outputs
+            .iter()
+            .zip(coins)
+            .map(|(output, &(_, height, coinbase))| SpentCoin { output, height, coinbase })
+            .collect();
+        check_tx_inputs(tx, &coins, height).map(Amount::to_sat).map_err(|reject| reject.reason)
+    }
+
+    #[test]
+    fn a_coinbase_is_spent_from_depth_100_on() {
+        let tx = tx(1, &[1]);
+        assert_eq!(spend(&tx, &[(5, 10, true)], 110), Ok(4));
+        assert_eq!(spend(&tx, &[(5, 10, true)], 109), Err("bad-txns-premature-spend-of-coinbase"));
+        assert_eq!(spend(&tx, &[(5, 10, false)], 11), Ok(4));
+        assert_eq!(spend(&tx, &[(5, 10, true)], 5), Err("bad-txns-premature-spend-of-coinbase"));
+    }
+
+    #[test]
+    fn values_of_coins_are_in_range_and_cover_the_outputs() {
+        let max = MAX_MONEY;
+        assert_eq!(spend(&tx(2, &[max]), &[(max - 1, 0, false), (1, 0, false)], 1), Ok(0));
+        let out_of_range = Err("bad-txns-inputvalues-outofrange");
+        assert_eq!(spend(&tx(2, &[0]), &[(max, 0, false), (1, 0, false)], 1), out_of_range);
+        assert_eq!(spend(&tx(1, &[0]), &[(max + 1, 0, false)], 1), out_of_range);
+        assert_eq!(spend(&tx(1, &[0]), &[(u64::MAX, 0, false)], 1), out_of_range);
+        assert_eq!(spend(&tx(1, &[3, 4]), &[(7, 0, false)], 1), Ok(0));
+        assert_eq!(spend(&tx(1, &[3, 5]), &[(7, 0, false)], 1), Err("bad-txns-in-belowout"));
+        assert_eq!(spend(&tx(2, &[0]), &[(7, 0, false)], 1), Err("bad-txns-inputs-missingorspent"));
+        // The first coin that is wrong decides, maturity before value.
+        assert_eq!(
+            spend(&tx(2, &[0]), &[(max + 1, 0, true), (7, 0, false)], 1),
+            Err("bad-txns-premature-spend-of-coinbase")
+        );
+    }
+
+    #[test]
+    fn outputs_that_never_become_coins() {
+        for (bytes, expected) in [
+            (vec![], false),
+            (vec![0x6a], true),
+            (vec![0x51, 0x6a], false),
+            (vec![0; 10_000], false),
+            (vec![0; 10_001], true),
+        ] {
+            assert_eq!(is_unspendable(&ScriptBuf::from_bytes(bytes)), expected);
+        }
+    }
+}

@@ -134,3 +134,118 @@ fn message(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crossbeam_channel::unbounded;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[test]
+    fn every_job_runs_before_the_pool_is_gone() {
+        for threads in [0, 1, 4] {
+            let pool = Pool::new("test", threads, 2).unwrap();
+            assert_eq!(pool.threads(), threads);
+            let count = Arc::new(AtomicUsize::new(0));
+            for _ in 0..100 {
+                let count = Arc::clone(&count);
+                pool.submit(Box::new(move || {
+                    count.fetch_add(1, Ordering::Relaxed);
+                }));
+            }
+            drop(pool);
+            assert_eq!(count.load(Ordering::Relaxed), 100);
+        }
+    }
+
+    #[test]
+    fn jobs_run_on_named_threads_or_on_the_caller() {
+        for (threads, expected) in [(1, Some("worker-0")), (0, std::thread::current().name())] {
+            let (sender, names) = unbounded();
+            Pool::new("worker", threads, 1).unwrap().run(
+                || std::thread::current().name().map(str::to_owned),
+                move |name| sender.send(name).unwrap(),
+            );
+            assert_eq!(names.recv().unwrap().unwrap().as_deref(), expected);
+        }
+    }
+
+    #[test]
+    fn panics_come_back_as_values_and_threads_live_on() {
+        for threads in [0, 1, 3] {
+            let pool = Pool::new("test", threads, 1).unwrap();
+            let (sender, results) = unbounded();
+            for i in 0..6 {
+                let sender = sender.clone();
+                let job = move || if i % 2 == 0 { panic!("job {i}") } else { i };
+                pool.run(job, move |result| sender.send(result).unwrap());
+            }
+            drop(sender);
+            let mut results: Vec<_> = results.iter().collect();
+            results.sort_by_key(|result| format!("{result:?}"));
+            let panic = |i| Err(WorkerPanic(format!("job {i}")));
+            assert_eq!(results, [panic(0), panic(2), panic(4), Ok(1), Ok(3), Ok(5)]);
+            assert_eq!(pool.take_panic(), None);
+
+            pool.submit(Box::new(|| panic!("unseen")));
+            let (sender, done) = unbounded();
+            // With several threads the job after may end first; wait for all of them.
+            for _ in 0..threads.max(1) {
+                let sender = sender.clone();
+                pool.submit(Box::new(move || sender.send(()).unwrap()));
+            }
+            for _ in 0..threads.max(1) {
+                done.recv().unwrap();
+            }
+            let mut panic = pool.take_panic();
+            while panic.is_none() {
+                std::thread::yield_now();
+                panic = pool.take_panic();
+            }
+            assert_eq!(panic, Some(WorkerPanic("unseen".into())));
+            assert_eq!(pool.take_panic(), None);
+        }
+    }
+
+    #[test]
+    fn a_full_queue_holds_the_submitter() {
+        let pool = Arc::new(Pool::new("test", 1, 1).unwrap());
+        let (open, gate) = unbounded::<()>();
+        let (started, running) = unbounded();
+        pool.submit(Box::new(move || {
+            started.send(()).unwrap();
+            gate.recv().unwrap();
+        }));
+        running.recv().unwrap();
+        pool.submit(Box::new(|| {}));
+        assert_eq!(pool.queued(), 1);
+        let (submitted, news) = unbounded();
+        let submitter = {
+            let pool = Arc::clone(&pool);
+            std::thread::spawn(move || {
+                pool.submit(Box::new(|| {}));
+                submitted.send(()).unwrap();
+            })
+        };
+        assert!(news.recv_timeout(std::time::Duration::from_millis(50)).is_err());
+        open.send(()).unwrap();
+        news.recv().unwrap();
+        submitter.join().unwrap();
+    }
+
+    #[test]
+    fn a_job_may_drop_the_last_reference_to_its_pool() {
+        let pool = Arc::new(Pool::new("test", 1, 2).unwrap());
+        let (sender, done) = unbounded();
+        let last = Arc::clone(&pool);
+        let (open, gate) = unbounded::<()>();
+        pool.submit(Box::new(move || {
+            gate.recv().unwrap();
+            drop(last);
+            sender.send(()).unwrap();
+        }));
+        drop(pool);
+        open.send(()).unwrap();
+        done.recv().unwrap();
+    }
+}

@@ -1,0 +1,503 @@
+//! Real blocks and Bitcoin Core's test vectors through the rules and the interpreter. Two small blocks are
+//! part of this file; the rest are shared vectors, and where that folder is not, their tests say so.
+#![cfg(feature = "consensus")]
+
+use bitcoin::hashes::Hash;
+use bitcoin::hex::FromHex;
+use bitcoin::opcodes::Opcode;
+use bitcoin::script::{Builder, PushBytesBuf};
+use bitcoin::taproot::{LeafVersion, TaprootBuilder};
+use bitcoin::{
+    Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, Witness, XOnlyPublicKey,
+};
+use headlong::chain::command::{BlockContext, ScriptPolicy};
+use headlong::chain::deployments::{Rules, ScriptFlags};
+use headlong::chain::params::{Network, Params};
+use headlong::consensus::block::{CheckedBlock, contextual_check_block, is_mutated};
+use headlong::consensus::connect::{CoinRules, Totals};
+use headlong::consensus::decode::{decode_block, decode_transaction};
+use headlong::consensus::transaction::{SpentCoin, check_transaction};
+use headlong::error::Reject;
+use headlong::verify::interpreter::Interpreter;
+use headlong::verify::pool::Pool;
+use headlong::verify::scripts::{ScriptPool, ScriptTask};
+use headlong::verify::{Proof, TxScripts, Verdict, Verifier, check_block};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// Block 170 of the main network, with the first payment.
+const MAIN_170: &str = "\
+    0100000055bd840a78798ad0da853f68974f3d183e2bd1db6a842c1feecf222a00000000ff104ccb05421ab93e63f8c3\
+    ce5c2c2e9dbb37de2764b3a3175c8166562cac7d51b96a49ffff001d283e9e7002010000000100000000000000000000\
+    00000000000000000000000000000000000000000000ffffffff0704ffff001d0102ffffffff0100f2052a0100000043\
+    4104d46c4968bde02899d2aa0963367c7a6ce34eec332b32e42e5f3407e052d64ac625da6f0718e7b302140434bd7257\
+    06957c092db53805b821a85b23a7ac61725bac000000000100000001c997a5e56e104102fa209c6a852dd90660a20b2d\
+    9c352423edce25857fcd3704000000004847304402204e45e16932b8af514961a1d3a1a25fdf3f4f7732e9d624c6c615\
+    48ab5fb8cd410220181522ec8eca07de4860a4acdd12909d831cc56cbbac4622082221a8768d1d0901ffffffff0200ca\
+    9a3b00000000434104ae1a62fe09c5f51b13905f07f06b99a2f7159b2225f374cd378d71302fa28414e7aab37397f554\
+    a7df5f142c21c1b7303b8a0626f1baded5c72a704f7e6cd84cac00286bee0000000043410411db93e1dcdb8a016b4984\
+    0f8c53bc1eb68a382e97b1482ecad7b148a6909a5cb2e0eaddfb84ccf9744464f82e160bfa9b8b64f9d4c03f999b8643\
+    f656b412a3ac00000000\
+";
+
+/// Block 1 of the default signet.
+const SIGNET_1: &str = "\
+    00000020f61eee3b63a380a477a063af32b2bbc97c9ff9f01f2c4225e973988108000000f575c83235984e7dc4afc1f3\
+    0944c170462e84437ab6f2d52e16878a79e4678bd1914d5fae77031eccf4070001010000000001010000000000000000\
+    000000000000000000000000000000000000000000000000ffffffff025151feffffff0200f2052a0100000016001492\
+    43f727dd5343293eb83174324019ec16c2630f0000000000000000776a24aa21a9ede2f61c3f71d1defd3fa999dfa369\
+    53755c690689799962b48bebd836974e8cf94c4fecc7daa2490047304402205e423a8754336ca99dbe16509b877ef1bf\
+    98d008836c725005b3c787c41ebe46022047246e4467ad7cc7f1ad98662afcaf14c115e0095a227c7b05c5182591c23e\
+    7e01000120000000000000000000000000000000000000000000000000000000000000000000000000\
+";
+
+/// A file of the folder of shared vectors; `None`, loudly, where that folder is not.
+fn vector(name: &str) -> Option<Vec<u8>> {
+    let shared = std::env::var_os("HEADLONG_SHARED")
+        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared")), PathBuf::from);
+    if !shared.is_dir() {
+        eprintln!("SKIPPED: no shared vectors in {}", shared.display());
+        return None;
+    }
+    let path = shared.join("vectors").join(name);
+    Some(std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())))
+}
+
+fn checked(bytes: Vec<u8>, network: Network) -> CheckedBlock {
+    let decoded = decode_block(Arc::new(bytes)).unwrap();
+    assert!(!is_mutated(&decoded, true));
+    check_block(decoded, &Params::new(network), &Interpreter).unwrap()
+}
+
+fn context(block: &CheckedBlock, height: u32, rules: Rules) -> BlockContext {
+    BlockContext {
+        height,
+        hash: block.hash(),
+        prev: block.header().prev_blockhash,
+        parent_mtp: block.header().time - 1,
+        rules,
+        scripts: ScriptPolicy::Verify,
+    }
+}
+
+const ALL: ScriptFlags = ScriptFlags::P2SH
+    .with(ScriptFlags::DERSIG)
+    .with(ScriptFlags::NULLDUMMY)
+    .with(ScriptFlags::CHECKLOCKTIMEVERIFY)
+    .with(ScriptFlags::CHECKSEQUENCEVERIFY)
+    .with(ScriptFlags::WITNESS)
+    .with(ScriptFlags::TAPROOT);
+
+/// Everything that connecting asks of a block whose spent outputs (in order of inputs) are known.
+fn connect(block: CheckedBlock, spent: Vec<TxOut>, context: BlockContext, network: Network) -> Totals {
+    contextual_check_block(&block, &context).unwrap();
+    let params = Params::new(network);
+    let mut rules = CoinRules::new(&block, &context, &params);
+    let mut left = spent.as_slice();
+    for (index, tx) in block.transactions().iter().enumerate() {
+        let (mine, rest) = left.split_at(if index == 0 { 0 } else { tx.input.len() });
+        left = rest;
+        let coins: Vec<_> =
+            mine.iter().map(|output| SpentCoin { output, height: 1, coinbase: false }).collect();
+        rules.transaction::<Reject>(&coins, |_| Ok(0)).unwrap();
+    }
+    assert!(left.is_empty());
+    let totals = rules.finish().unwrap();
+    let pool = ScriptPool::new(Arc::new(Pool::new("scripts", 2, 64).unwrap()), Arc::new(Interpreter));
+    let task = ScriptTask { block: Arc::new(block), spent: spent.into(), context };
+    let verified = pool.check::<()>(task, None).wait().unwrap();
+    assert_eq!(verified.proof(), Proof::Scripts);
+    totals
+}
+
+#[test]
+fn the_first_payment_connects() {
+    let block = checked(Vec::from_hex(MAIN_170).unwrap(), Network::Main);
+    assert_eq!(block.hash().to_string(), "00000000d1145790a8694403d4063f323d499e655c83426834d4ce2f8dd4a2ee");
+    // The change of this payment went back to the key that held the coin.
+    let script_pubkey = block.transactions()[1].output[1].script_pubkey.clone();
+    let spent = TxOut { value: Amount::from_sat(5_000_000_000), script_pubkey };
+    let context = context(&block, 170, Rules { script_flags: ALL, ..Rules::default() });
+    let totals = connect(block, vec![spent], context, Network::Main);
+    assert_eq!(totals, Totals { fees: Amount::ZERO, sigop_cost: 12 });
+}
+
+#[test]
+fn a_signet_block_needs_its_own_solution() {
+    let bytes = Vec::from_hex(SIGNET_1).unwrap();
+    let block = checked(bytes.clone(), Network::Signet);
+    let rules = Rules { bip30: true, bip34: true, csv: true, segwit: true, script_flags: ALL };
+    contextual_check_block(&block, &context(&block, 1, rules)).unwrap();
+    // With other challenges: anybody can solve the first (scripts run without a rule against what is left
+    // on the stack), nobody the second.
+    for (challenge, expected) in [(0x51, None), (0x00, Some("bad-signet-blksig"))] {
+        let params = Params::signet(ScriptBuf::from_bytes(vec![challenge]));
+        let decoded = decode_block(Arc::new(bytes.clone())).unwrap();
+        let refused = check_block(decoded, &params, &Interpreter).err().map(|error| error.to_string());
+        assert_eq!(refused.as_deref(), expected);
+    }
+}
+
+#[test]
+fn signet_blocks_from_the_first_on_have_solutions() {
+    let Some(bytes) = vector("utreexo/floresta_signet_blocks.json") else { return };
+    let list: Value = serde_json::from_slice(&bytes).unwrap();
+    let list = list.as_array().unwrap();
+    assert!(list.len() > 100);
+    let params = Params::new(Network::Signet);
+    for entry in list {
+        let bytes = Vec::from_hex(entry["block"].as_str().unwrap()).unwrap();
+        let decoded = decode_block(Arc::new(bytes)).unwrap();
+        let block = check_block(decoded, &params, &Interpreter).unwrap();
+        assert_eq!(block.hash() == params.genesis_hash(), entry["height"] == 0);
+    }
+}
+
+fn spent_outputs(name: &str) -> Option<Vec<(OutPoint, TxOut)>> {
+    let compressed = vector(name)?;
+    let mut json = Vec::new();
+    ruzstd::decoding::StreamingDecoder::new(compressed.as_slice()).unwrap().read_to_end(&mut json).unwrap();
+    let list: Value = serde_json::from_slice(&json).unwrap();
+    let output = |entry: &Value| {
+        let txid = Txid::from_str(entry["txid"].as_str().unwrap()).unwrap();
+        let script = Vec::from_hex(entry["script"].as_str().unwrap()).unwrap();
+        (
+            OutPoint { txid, vout: entry["vout"].as_u64().unwrap() as u32 },
+            TxOut {
+                value: Amount::from_sat(entry["value"].as_u64().unwrap()),
+                script_pubkey: ScriptBuf::from_bytes(script),
+            },
+        )
+    };
+    Some(list.as_array().unwrap().iter().map(output).collect())
+}
+
+#[test]
+fn real_blocks_connect_with_the_outputs_they_spend() {
+    for (name, network, height, inputs, segwit) in [
+        ("main-300025", Network::Main, 300_025, 1427, false),
+        ("test3-1087400", Network::Testnet3, 1_087_400, 205, true),
+    ] {
+        let Some(bytes) = vector(&format!("blocks/{name}.raw")) else { return };
+        let spent = spent_outputs(&format!("blocks/{name}.spent.json.zst")).unwrap();
+        let block = checked(bytes, network);
+        assert_eq!(block.inputs(), inputs);
+        let outpoints = block.transactions()[1..].iter().flat_map(|tx| &tx.input).map(|i| i.previous_output);
+        assert!(outpoints.eq(spent.iter().map(|(outpoint, _)| *outpoint)));
+        let flags = if segwit { ALL } else { ScriptFlags::P2SH };
+        let rules = Rules { bip30: true, bip34: true, csv: segwit, segwit, script_flags: flags };
+        let context = context(&block, height, rules);
+        let paid: u64 = block.transactions()[0].output.iter().map(|output| output.value.to_sat()).sum();
+        let subsidy = headlong::consensus::subsidy::block_subsidy(height, 210_000).to_sat();
+        let spent = spent.into_iter().map(|(_, output)| output).collect();
+        let totals = connect(block, spent, context, network);
+        // The miners of both took all that they could.
+        assert_eq!(totals.fees.to_sat() + subsidy, paid, "{name}");
+    }
+}
+
+#[test]
+fn real_blocks_pass_what_needs_no_coins() {
+    for (name, csv, segwit) in [
+        ("main-413567", false, false),
+        ("main-482683", true, true),
+        ("main-000000000000000000000c835b2adcae", true, true),
+    ] {
+        let Some(bytes) = vector(&format!("blocks/{name}.raw")) else { return };
+        let size = bytes.len();
+        let block = checked(bytes, Network::Main);
+        assert_eq!(block.size(), size);
+        let height = block.block().bip34_block_height().unwrap() as u32;
+        assert!(height > 413_000, "{height}");
+        let rules = Rules { bip30: false, bip34: true, csv, segwit, script_flags: ALL };
+        contextual_check_block(&block, &context(&block, height, rules)).unwrap();
+        let witnesses = (0..block.transactions().len()).any(|i| block.has_witness(i));
+        assert_eq!(witnesses, segwit, "{name}");
+    }
+}
+
+// ---- Bitcoin Core's JSON files ----
+
+fn core_json(name: &str) -> Option<Vec<Vec<Value>>> {
+    let list: Value = serde_json::from_slice(&vector(name)?).unwrap();
+    let entries = list.as_array().unwrap().iter().map(|entry| entry.as_array().unwrap().clone());
+    // Arrays of one string are comments.
+    Some(entries.filter(|entry| entry.len() > 1).collect())
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap()
+}
+
+/// Names of the opcodes from 0x61 on, in order.
+const NAMES: &str = "NOP VER IF NOTIF VERIF VERNOTIF ELSE ENDIF VERIFY RETURN TOALTSTACK FROMALTSTACK 2DROP \
+    2DUP 3DUP 2OVER 2ROT 2SWAP IFDUP DEPTH DROP DUP NIP OVER PICK ROLL ROT SWAP TUCK CAT SUBSTR LEFT RIGHT \
+    SIZE INVERT AND OR XOR EQUAL EQUALVERIFY RESERVED1 RESERVED2 1ADD 1SUB 2MUL 2DIV NEGATE ABS NOT \
+    0NOTEQUAL ADD SUB MUL DIV MOD LSHIFT RSHIFT BOOLAND BOOLOR NUMEQUAL NUMEQUALVERIFY NUMNOTEQUAL LESSTHAN \
+    GREATERTHAN LESSTHANOREQUAL GREATERTHANOREQUAL MIN MAX WITHIN RIPEMD160 SHA1 SHA256 HASH160 HASH256 \
+    CODESEPARATOR CHECKSIG CHECKSIGVERIFY CHECKMULTISIG CHECKMULTISIGVERIFY NOP1 CHECKLOCKTIMEVERIFY \
+    CHECKSEQUENCEVERIFY NOP4 NOP5 NOP6 NOP7 NOP8 NOP9 NOP10 CHECKSIGADD";
+
+/// A script in the notation of Core's tests: numbers, raw hex, quoted strings, names.
+fn script(notation: &str) -> ScriptBuf {
+    let mut bytes = Vec::new();
+    for word in notation.split_whitespace() {
+        if let Ok(number) = word.parse::<i64>() {
+            bytes.extend(Builder::new().push_int(number).into_bytes());
+        } else if let Some(hex) = word.strip_prefix("0x") {
+            bytes.extend(Vec::from_hex(hex).unwrap());
+        } else if let Some(quoted) = word.strip_prefix('\'') {
+            let data = quoted.strip_suffix('\'').unwrap().as_bytes().to_vec();
+            bytes.extend(Builder::new().push_slice(PushBytesBuf::try_from(data).unwrap()).into_bytes());
+        } else {
+            let name = word.strip_prefix("OP_").unwrap_or(word);
+            let at = NAMES.split_whitespace().position(|known| known == name);
+            let code =
+                if name == "RESERVED" { 0x50 } else { 0x61 + at.unwrap_or_else(|| panic!("{word}")) as u8 };
+            bytes.push(Opcode::from(code).to_u8());
+        }
+    }
+    ScriptBuf::from_bytes(bytes)
+}
+
+fn flag(name: &str) -> Option<ScriptFlags> {
+    Some(match name {
+        "P2SH" => ScriptFlags::P2SH,
+        "DERSIG" => ScriptFlags::DERSIG,
+        "NULLDUMMY" => ScriptFlags::NULLDUMMY,
+        "CHECKLOCKTIMEVERIFY" => ScriptFlags::CHECKLOCKTIMEVERIFY,
+        "CHECKSEQUENCEVERIFY" => ScriptFlags::CHECKSEQUENCEVERIFY,
+        "WITNESS" => ScriptFlags::WITNESS,
+        "TAPROOT" => ScriptFlags::TAPROOT,
+        // Rules of relay, which no block has to follow.
+        "STRICTENC"
+        | "LOW_S"
+        | "SIGPUSHONLY"
+        | "MINIMALDATA"
+        | "CLEANSTACK"
+        | "MINIMALIF"
+        | "NULLFAIL"
+        | "CONST_SCRIPTCODE"
+        | "WITNESS_PUBKEYTYPE"
+        | "DISCOURAGE_UPGRADABLE_NOPS"
+        | "DISCOURAGE_UPGRADABLE_WITNESS_PROGRAM" => return None,
+        unknown => panic!("flag {unknown}"),
+    })
+}
+
+/// The flags of consensus in a list, and whether it names others.
+fn flags(list: &str) -> (ScriptFlags, bool) {
+    let names = list.split(',').filter(|name| !name.is_empty() && *name != "NONE");
+    names.fold((ScriptFlags::NONE, false), |(flags, others), name| match flag(name) {
+        Some(flag) => (flags.with(flag), others),
+        None => (flags, true),
+    })
+}
+
+fn without(flags: ScriptFlags, flag: ScriptFlags) -> ScriptFlags {
+    let mut left = flags.0 & !flag.0;
+    if flag == ScriptFlags::P2SH {
+        left &= !(ScriptFlags::WITNESS.0 | ScriptFlags::TAPROOT.0);
+    }
+    if flag == ScriptFlags::WITNESS {
+        left &= !ScriptFlags::TAPROOT.0;
+    }
+    ScriptFlags(left)
+}
+
+fn single_flags(flags: ScriptFlags) -> impl Iterator<Item = ScriptFlags> {
+    (0..32).map(|bit| ScriptFlags(1 << bit)).filter(move |flag| flags.contains(*flag))
+}
+
+fn run(tx: &Transaction, spent: &[TxOut], flags: ScriptFlags) -> bool {
+    let raw = bitcoin::consensus::serialize(tx);
+    Interpreter.verify(&[TxScripts { tx, raw: &raw, spent, flags }]).unwrap() == Verdict::Valid
+}
+
+/// The pair of transactions that `script_tests.json` describes.
+fn credit_and_spend(script_sig: ScriptBuf, witness: Witness, spent: &TxOut) -> Transaction {
+    let tx = |input, output| Transaction {
+        version: bitcoin::transaction::Version::ONE,
+        lock_time: bitcoin::absolute::LockTime::ZERO,
+        input: vec![input],
+        output: vec![output],
+    };
+    let credit = tx(
+        TxIn { script_sig: ScriptBuf::from_bytes(vec![0, 0]), sequence: Sequence::MAX, ..TxIn::default() },
+        spent.clone(),
+    );
+    let previous_output = OutPoint { txid: credit.compute_txid(), vout: 0 };
+    tx(
+        TxIn { previous_output, script_sig, sequence: Sequence::MAX, witness },
+        TxOut { value: spent.value, script_pubkey: ScriptBuf::new() },
+    )
+}
+
+/// The witness of an entry, its amount, and the taproot output it belongs to, if it asks for one.
+fn witness(entry: &Value) -> (Witness, Amount, Option<ScriptBuf>) {
+    let Some(list) = entry.as_array() else { return (Witness::new(), Amount::ZERO, None) };
+    let (amount, items) = list.split_last().unwrap();
+    let amount = Amount::from_btc(amount.as_f64().unwrap()).unwrap();
+    let mut stack: Vec<Vec<u8>> = Vec::new();
+    let mut output = None;
+    for item in items {
+        let item = text(item);
+        if let Some(notation) = item.strip_prefix("#SCRIPT#") {
+            stack.push(script(notation).into_bytes());
+        } else if item == "#CONTROLBLOCK#" {
+            let secp = bitcoin::secp256k1::Secp256k1::verification_only();
+            // The x coordinate of the generator: the key whose secret is one.
+            let generator = "79be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798";
+            let leaf = ScriptBuf::from_bytes(stack.last().unwrap().clone());
+            let info = TaprootBuilder::new()
+                .add_leaf(0, leaf.clone())
+                .unwrap()
+                .finalize(&secp, XOnlyPublicKey::from_str(generator).unwrap())
+                .unwrap();
+            stack.push(info.control_block(&(leaf, LeafVersion::TapScript)).unwrap().serialize());
+            output = Some(ScriptBuf::new_p2tr_tweaked(info.output_key()));
+        } else {
+            stack.push(Vec::from_hex(item).unwrap());
+        }
+    }
+    (Witness::from_slice(&stack), amount, output)
+}
+
+/// Whether an entry fails by a rule of relay, so that without that rule it may succeed.
+fn fails_by_policy(flags: &str, error: &str) -> bool {
+    let has = |flag: &str| flags.split(',').any(|name| name == flag);
+    match error {
+        "SIG_HASHTYPE" | "PUBKEYTYPE" | "SIG_HIGH_S" | "MINIMALDATA" | "MINIMALIF" | "NULLFAIL"
+        | "WITNESS_PUBKEYTYPE" => true,
+        "SIG_DER" => !has("DERSIG"),
+        "SCRIPTNUM" => has("MINIMALDATA"),
+        "SIG_PUSHONLY" => has("SIGPUSHONLY"),
+        "CLEANSTACK" => has("CLEANSTACK"),
+        _ => error.starts_with("DISCOURAGE"),
+    }
+}
+
+#[test]
+fn cores_script_tests() {
+    let Some(entries) = core_json("core/script_tests.json") else { return };
+    let (mut valid, mut invalid, mut skipped) = (0, 0, 0);
+    for entry in &entries {
+        let at = usize::from(entry[0].is_array());
+        let (witness, value, taproot) = witness(&entry[0]);
+        let script_pubkey = match taproot {
+            Some(output) => output,
+            None => script(text(&entry[at + 1])),
+        };
+        let (names, error) = (text(&entry[at + 2]), text(&entry[at + 3]));
+        if fails_by_policy(names, error) {
+            skipped += 1;
+            continue;
+        }
+        let spent = TxOut { value, script_pubkey };
+        let tx = credit_and_spend(script(text(&entry[at])), witness, &spent);
+        let expected = error == "OK";
+        let (flags, _) = flags(names);
+        assert_eq!(run(&tx, core::slice::from_ref(&spent), flags), expected, "{entry:?}");
+        if expected {
+            valid += 1;
+            for flag in single_flags(flags) {
+                assert!(run(&tx, core::slice::from_ref(&spent), without(flags, flag)), "{entry:?}");
+            }
+        } else {
+            invalid += 1;
+            assert!(!run(&tx, core::slice::from_ref(&spent), flags.with(ALL)), "{entry:?}");
+        }
+    }
+    eprintln!("script_tests.json: {valid} valid, {invalid} invalid, {skipped} skipped (rules of relay)");
+    assert_eq!(valid + invalid + skipped, 1222);
+    assert_eq!((valid, skipped), (675, 129));
+}
+
+/// The outputs that an entry of `tx_valid.json` or `tx_invalid.json` spends.
+fn prevouts(entry: &Value) -> BTreeMap<OutPoint, TxOut> {
+    let list = entry.as_array().unwrap().iter().map(|input| {
+        let txid = Txid::from_str(text(&input[0])).unwrap();
+        let vout = input[1].as_i64().unwrap() as u32;
+        let value = Amount::from_sat(input.get(3).map_or(0, |value| value.as_u64().unwrap()));
+        (OutPoint { txid, vout }, TxOut { value, script_pubkey: script(text(&input[2])) })
+    });
+    list.collect()
+}
+
+fn spent_by(tx: &Transaction, entry: &Value) -> Vec<TxOut> {
+    let prevouts = prevouts(entry);
+    tx.input.iter().map(|input| prevouts[&input.previous_output].clone()).collect()
+}
+
+#[test]
+fn cores_valid_transactions() {
+    let Some(entries) = core_json("core/tx_valid.json") else { return };
+    assert_eq!(entries.len(), 121);
+    for entry in &entries {
+        let tx = decode_transaction(&Vec::from_hex(text(&entry[1])).unwrap()).unwrap();
+        check_transaction(&tx).unwrap();
+        let spent = spent_by(&tx, &entry[0]);
+        // Listed are the flags under which it would not be valid; those of relay are never set here.
+        let (excluded, _) = flags(text(&entry[2]));
+        let set = single_flags(excluded).fold(ALL, without);
+        assert!(run(&tx, &spent, set), "{entry:?}");
+        for flag in single_flags(set) {
+            assert!(run(&tx, &spent, without(set, flag)), "{entry:?}");
+        }
+        for flag in single_flags(excluded) {
+            assert!(!run(&tx, &spent, set.with(flag)), "{entry:?}");
+        }
+    }
+}
+
+#[test]
+fn cores_invalid_transactions() {
+    let Some(entries) = core_json("core/tx_invalid.json") else { return };
+    let (mut by_rule, mut by_script, mut skipped) = (0, 0, 0);
+    for entry in &entries {
+        let names = text(&entry[2]);
+        let tx = decode_transaction(&Vec::from_hex(text(&entry[1])).unwrap()).unwrap();
+        assert_eq!(check_transaction(&tx).is_err(), names == "BADTX", "{entry:?}");
+        if names == "BADTX" {
+            by_rule += 1;
+            continue;
+        }
+        let (set, policy) = flags(names);
+        if policy {
+            skipped += 1;
+            continue;
+        }
+        by_script += 1;
+        let spent = spent_by(&tx, &entry[0]);
+        assert!(!run(&tx, &spent, set), "{entry:?}");
+        assert!(!run(&tx, &spent, ALL), "{entry:?}");
+        for flag in single_flags(set) {
+            assert!(run(&tx, &spent, without(set, flag)), "{entry:?} without {flag:?}");
+        }
+    }
+    eprintln!(
+        "tx_invalid.json: {by_rule} by rule, {by_script} by script, {skipped} skipped (rules of relay)"
+    );
+    assert_eq!((by_rule, by_script, skipped), (9, 70, 14));
+}
+
+#[test]
+fn flags_without_meaning_give_no_verdict() {
+    let spent = TxOut { value: Amount::ZERO, script_pubkey: ScriptBuf::from_bytes(vec![0x51]) };
+    let tx = credit_and_spend(ScriptBuf::new(), Witness::new(), &spent);
+    let raw = bitcoin::consensus::serialize(&tx);
+    let verify =
+        |raw: &[u8], spent: &[TxOut], flags| Interpreter.verify(&[TxScripts { tx: &tx, raw, spent, flags }]);
+    let spent = [spent];
+    assert_eq!(verify(&raw, &spent, ALL).unwrap(), Verdict::Valid);
+    // The library would abort on the first and refuse the second.
+    assert!(verify(&raw, &spent, ScriptFlags::WITNESS).is_err());
+    assert!(verify(&raw, &spent, ScriptFlags(1 << 1)).is_err());
+    assert!(verify(&raw, &[], ALL).is_err());
+    assert!(verify(&raw[1..], &spent, ALL).is_err());
+    assert_eq!(Txid::all_zeros(), OutPoint::null().txid);
+}
