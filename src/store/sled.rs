@@ -1,1 +1,405 @@
-//! sled
+//! The default embedded store, on sled 0.34.
+//!
+//! What sled does by itself and what is done about it here:
+//!
+//! 1. Batches on single trees are not atomic with each other: a commit is one transaction over all trees.
+//! 2. A transaction holds a lock of the whole process that stops every reader of every database:
+//!    [`Store::batch_limit`] is small.
+//! 3. Readers of several keys take no lock together: a lock of ours makes commits atomic for them.
+//! 4. A thread would flush twice a second: it is turned off. Written buffers reach the file when they are
+//!    full, in order, and all at a durable commit and when the store is dropped.
+//! 5. On Linux `flush` ends in `sync_file_range`, which neither makes the file's length durable nor
+//!    empties the disk's cache; and pages too large for its log (128 KiB) become files in `blobs/`
+//!    that it never syncs. A durable commit syncs all of these itself. Keep values small.
+//! 6. Damaged files make sled panic in places: panics are caught and are errors of kind `Corrupt`, after
+//!    which the store has to be opened anew.
+//! 7. An error while writing stays: every later commit fails with it until the store is opened anew.
+//!
+//! Recovery belongs to sled: at open it reads its log up to the last whole transaction, which takes longer
+//! the more was written since its last snapshot, and cuts off what follows.
+
+use super::medium::{create_folder, sync_folder};
+use super::{Batch, Change, Durability, Entry, Store, StoreError, StoreErrorKind, Table};
+use ::sled::transaction::{ConflictableTransactionError, TransactionError, Transactional};
+use ::sled::{Config, Db, Tree};
+use core::ops::Bound;
+use parking_lot::{Mutex, RwLock};
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Changes of one commit: more would stop readers for long.
+const BATCH_LIMIT: usize = 1_000;
+/// A value dropped a moment ago may still be closing its file in one of sled's threads.
+const LOCK_ATTEMPTS: u32 = 40;
+const LOCK_PAUSE: Duration = Duration::from_millis(25);
+
+/// A store in a folder of its own. Dropping it writes everything out.
+pub struct SledStore {
+    folder: PathBuf,
+    db: Db,
+    /// In the order of [`Table::ALL`].
+    trees: Vec<Tree>,
+    /// sled's log, for [`File::sync_all`].
+    log: File,
+    gate: RwLock<()>,
+    /// Names in `blobs/` that are durable.
+    blobs: Mutex<BTreeSet<OsString>>,
+    broken: AtomicBool,
+}
+
+impl SledStore {
+    /// Opens the store in `folder`, which is created if absent, with a page cache of `cache_bytes`.
+    ///
+    /// # Errors
+    /// `Locked` if another process has it open; `Unsupported` for another version of sled's format;
+    /// `Corrupt`; `Full`; other failures of the operating system as `Transient`.
+    pub fn open(folder: impl AsRef<Path>, cache_bytes: u64) -> Result<Self, StoreError> {
+        let folder = folder.as_ref();
+        let doing = format!("open sled store {}", folder.display());
+        let failed = |e| StoreError::io(doing.clone(), e);
+        create_folder(folder).map_err(failed)?;
+        let config = Config::new().path(folder).cache_capacity(cache_bytes).flush_every_ms(None);
+        let db = open_unlocked(&config, &doing)?;
+        let trees = Table::ALL.iter().map(|table| db.open_tree(table.name()));
+        let trees = caught(&doing, || trees.collect())?;
+        let log = File::options().read(true).write(true).open(folder.join("db")).map_err(failed)?;
+        let store = Self {
+            folder: folder.to_owned(),
+            db,
+            trees,
+            log,
+            gate: RwLock::new(()),
+            blobs: Mutex::default(),
+            broken: AtomicBool::new(false),
+        };
+        store.flush()?;
+        Ok(store)
+    }
+
+    /// Makes all commits so far durable.
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    pub fn flush(&self) -> Result<(), StoreError> {
+        self.run("flush", || self.db.flush())?;
+        let synced = (|| -> io::Result<()> {
+            self.sync_blobs()?;
+            self.log.sync_all()?;
+            sync_folder(&self.folder)
+        })();
+        synced.map_err(|e| {
+            // What the platform dropped after a failed sync is not known: nothing more may build on it.
+            self.broken.store(true, Ordering::Relaxed);
+            StoreError::io(self.context("sync"), e)
+        })
+    }
+
+    /// Syncs the pages that are files of their own, once each: they never change.
+    fn sync_blobs(&self) -> io::Result<()> {
+        let mut synced = self.blobs.lock();
+        let folder = self.folder.join("blobs");
+        let mut present = BTreeSet::new();
+        for entry in std::fs::read_dir(&folder)? {
+            let name = entry?.file_name();
+            if !synced.contains(&name) {
+                match File::options().read(true).write(true).open(folder.join(&name)) {
+                    Ok(file) => file.sync_all()?,
+                    // sled removed it meanwhile.
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                    Err(e) => return Err(e),
+                }
+            }
+            present.insert(name);
+        }
+        if *synced != present {
+            sync_folder(&folder)?;
+        }
+        *synced = present;
+        Ok(())
+    }
+
+    fn context(&self, doing: &str) -> String {
+        format!("{doing} sled store {}", self.folder.display())
+    }
+
+    /// Runs an operation of sled; a panic or an earlier one is an error.
+    fn run<T>(&self, doing: &str, operation: impl FnOnce() -> ::sled::Result<T>) -> Result<T, StoreError> {
+        if self.broken.load(Ordering::Relaxed) {
+            let context = self.context("after an earlier failure, open anew:");
+            return Err(StoreError::new(StoreErrorKind::Corrupt, context));
+        }
+        caught(&self.context(doing), operation).inspect_err(|e| {
+            if e.kind == StoreErrorKind::Corrupt {
+                self.broken.store(true, Ordering::Relaxed);
+            }
+        })
+    }
+
+    fn tree(&self, table: Table) -> Result<&Tree, StoreError> {
+        let at = Table::ALL.iter().position(|t| *t == table);
+        at.and_then(|at| self.trees.get(at)).ok_or_else(|| {
+            StoreError::new(StoreErrorKind::Unsupported, format!("no tree for table {}", table.name()))
+        })
+    }
+}
+
+impl Store for SledStore {
+    fn get_many(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        let tree = self.tree(table)?;
+        let _no_commit = self.gate.read();
+        self.run("read", || keys.iter().map(|key| Ok(tree.get(key)?.map(|value| value.to_vec()))).collect())
+    }
+
+    fn range(
+        &self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
+        if super::is_empty_range(from, to) {
+            return Ok(Vec::new());
+        }
+        let tree = self.tree(table)?;
+        let _no_commit = self.gate.read();
+        self.run("read", || {
+            let entries = tree.range::<&[u8], _>((from, to)).take(limit);
+            entries.map(|entry| entry.map(|(key, value)| (key.to_vec(), value.to_vec()))).collect()
+        })
+    }
+
+    fn commit(&self, batch: Batch, durability: Durability) -> Result<(), StoreError> {
+        batch.check_sizes()?;
+        if !batch.is_empty() {
+            let mut parts: Vec<::sled::Batch> = Table::ALL.iter().map(|_| Default::default()).collect();
+            for change in batch.into_changes() {
+                let (table, key, value) = match change {
+                    Change::Put(table, key, value) => (table, key, Some(value)),
+                    Change::Delete(table, key) => (table, key, None),
+                };
+                let part = Table::ALL.iter().position(|t| *t == table).and_then(|at| parts.get_mut(at));
+                match (part, value) {
+                    (Some(part), Some(value)) => part.insert(key, value),
+                    (Some(part), None) => part.remove(key),
+                    (None, _) => self.tree(table).map(drop)?,
+                }
+            }
+            let _no_reader = self.gate.write();
+            self.run("commit to", || self.transaction(&parts))?;
+        }
+        match durability {
+            Durability::Buffered => Ok(()),
+            Durability::Durable => self.flush(),
+        }
+    }
+
+    fn batch_limit(&self) -> usize {
+        BATCH_LIMIT
+    }
+}
+
+impl SledStore {
+    fn transaction(&self, parts: &[::sled::Batch]) -> ::sled::Result<()> {
+        let done = self.trees[..].transaction(|trees| {
+            for (tree, part) in trees.iter().zip(parts) {
+                tree.apply_batch(part)?;
+            }
+            Ok::<(), ConflictableTransactionError<()>>(())
+        });
+        done.map_err(|e| match e {
+            TransactionError::Storage(e) => e,
+            // Nothing above aborts.
+            TransactionError::Abort(()) => ::sled::Error::ReportableBug("aborted".into()),
+        })
+    }
+}
+
+impl Drop for SledStore {
+    fn drop(&mut self) {
+        // Nobody is left to tell of an error; whoever needs to know commits durably before.
+        let _ = self.flush();
+    }
+}
+
+impl fmt::Debug for SledStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SledStore").field("folder", &self.folder).finish_non_exhaustive()
+    }
+}
+
+/// Opens the database, waiting a moment for a lock that is about to be released.
+fn open_unlocked(config: &Config, doing: &str) -> Result<Db, StoreError> {
+    let mut attempt = 1;
+    loop {
+        match caught(doing, || config.open()) {
+            Err(e) if e.kind == StoreErrorKind::Locked && attempt < LOCK_ATTEMPTS => {
+                attempt += 1;
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            other => return other,
+        }
+    }
+}
+
+fn caught<T>(doing: &str, operation: impl FnOnce() -> ::sled::Result<T>) -> Result<T, StoreError> {
+    // Whoever catches a panic here uses the store no more, so broken invariants are not seen.
+    match catch_unwind(AssertUnwindSafe(operation)) {
+        Ok(result) => result.map_err(|e| error(doing, e)),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+            Err(StoreError::new(StoreErrorKind::Corrupt, format!("{doing}: sled panicked: {text}")))
+        }
+    }
+}
+
+fn error(doing: &str, e: ::sled::Error) -> StoreError {
+    use ::sled::Error;
+    let kind = match e {
+        // sled 0.34 gives its lock no kind of its own.
+        Error::Io(ref e) if e.kind() == io::ErrorKind::Other && e.to_string().contains("acquire lock") => {
+            StoreErrorKind::Locked
+        }
+        Error::Io(e) => return StoreError::io(doing, e),
+        Error::Unsupported(_) => StoreErrorKind::Unsupported,
+        Error::Corruption { .. } | Error::CollectionNotFound(_) | Error::ReportableBug(_) => {
+            StoreErrorKind::Corrupt
+        }
+    };
+    StoreError { kind, context: doing.to_owned(), source: Some(Box::new(e)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::conformance;
+    use super::*;
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+    use std::sync::Arc;
+
+    const CACHE: u64 = 8 << 20;
+
+    #[test]
+    fn conforms() {
+        conformance::store_suite(&mut || {
+            let folder = Arc::new(tempfile::tempdir().unwrap());
+            Box::new(move || Box::new(SledStore::open(folder.path(), CACHE).unwrap()) as Box<dyn Store>)
+        });
+    }
+
+    #[test]
+    fn a_second_opener_is_locked_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SledStore::open(folder.path(), CACHE).unwrap();
+        assert_eq!(SledStore::open(folder.path(), CACHE).unwrap_err().kind, StoreErrorKind::Locked);
+        drop(store);
+        SledStore::open(folder.path(), CACHE).unwrap();
+    }
+
+    #[test]
+    fn errors_are_sorted_by_what_can_be_done() {
+        let io = |kind: io::ErrorKind| error("x", ::sled::Error::Io(kind.into())).kind;
+        assert_eq!(io(io::ErrorKind::StorageFull), StoreErrorKind::Full);
+        assert_eq!(io(io::ErrorKind::TimedOut), StoreErrorKind::Transient);
+        let corruption = ::sled::Error::Corruption { at: None, bt: () };
+        assert_eq!(error("x", corruption).kind, StoreErrorKind::Corrupt);
+        assert_eq!(error("x", ::sled::Error::Unsupported("v".into())).kind, StoreErrorKind::Unsupported);
+        let panicked = caught::<()>("x", || panic!("number {}", 5)).unwrap_err();
+        assert_eq!(panicked.kind, StoreErrorKind::Corrupt);
+        assert!(panicked.to_string().contains("number 5"));
+    }
+
+    #[test]
+    fn garbage_is_an_error_and_no_panic() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("conf"), b"not sled's configuration").unwrap();
+        assert_ne!(SledStore::open(folder.path(), CACHE).unwrap_err().kind, StoreErrorKind::Locked);
+    }
+
+    /// Keys that one commit touches in each table.
+    const WIDTH: u32 = 60;
+
+    fn keys(n: u32) -> impl Iterator<Item = Vec<u8>> {
+        (0..WIDTH).map(move |i| [n.wrapping_mul(0x9e37_79b9).to_be_bytes(), i.to_be_bytes()].concat())
+    }
+
+    /// The state after commit `n` has its keys in all tables, and no others but the number itself.
+    fn commit_state(store: &SledStore, n: u32, durability: Durability) {
+        let mut batch = Batch::new();
+        for table in [Table::Coins, Table::Blocks] {
+            for key in keys(n - 1) {
+                batch.delete(table, key);
+            }
+            for key in keys(n) {
+                batch.put(table, key, [n.to_be_bytes().repeat(75)].concat());
+            }
+        }
+        batch.put(Table::Meta, *b"n", n.to_be_bytes());
+        store.commit(batch, durability).unwrap();
+    }
+
+    /// Which state the store is in; panics if it is none that existed.
+    fn state(store: &SledStore) -> u32 {
+        let n =
+            store.get(Table::Meta, b"n").unwrap().map_or(0, |v| u32::from_be_bytes(v.try_into().unwrap()));
+        for table in [Table::Coins, Table::Blocks] {
+            let entries = store.range(table, Bound::Unbounded, Bound::Unbounded, usize::MAX).unwrap();
+            let mut expected: Vec<Vec<u8>> = if n == 0 { Vec::new() } else { keys(n).collect() };
+            expected.sort();
+            assert!(entries.iter().map(|(key, _)| key).eq(&expected), "{} is not at {n}", table.name());
+            assert!(entries.iter().all(|(_, value)| value == &n.to_be_bytes().repeat(75)));
+        }
+        n
+    }
+
+    /// Runs in the child process of the test below until it is killed.
+    #[test]
+    fn child_commits() {
+        let Some(folder) = std::env::var_os("HEADLONG_TEST_SLED_CHILD") else { return };
+        let store = SledStore::open(folder, CACHE).unwrap();
+        for n in state(&store) + 1.. {
+            let durable = n.is_multiple_of(7);
+            commit_state(&store, n, if durable { Durability::Durable } else { Durability::Buffered });
+            if durable {
+                println!("\ndurable {n}");
+            }
+        }
+    }
+
+    /// With one batch for each tree instead of a transaction over all, a killed process left tables of
+    /// different commits behind in most rounds.
+    #[test]
+    fn a_killed_process_leaves_a_state_that_existed() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut reached = 0;
+        for round in 0u64..8 {
+            let mut child = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "store::sled::tests::child_commits", "--nocapture"])
+                .env("HEADLONG_TEST_SLED_CHILD", folder.path())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+            let number = |line: &String| line.strip_prefix("durable ").and_then(|n| n.parse::<u32>().ok());
+            // Kill at some point after the first durable commit.
+            let first = lines.by_ref().find_map(|line| number(&line)).unwrap();
+            std::thread::sleep(Duration::from_millis(3 + round * 17 % 60));
+            child.kill().unwrap();
+            child.wait().unwrap();
+            let durable = lines.filter_map(|line| number(&line)).last().unwrap_or(first);
+            let store = SledStore::open(folder.path(), CACHE).unwrap();
+            let n = state(&store);
+            assert!(n >= durable, "round {round}: at {n}, but {durable} was durable");
+            assert!(n > reached);
+            reached = n;
+        }
+    }
+}
