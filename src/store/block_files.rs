@@ -700,3 +700,329 @@ fn segment_number(kind: RecordKind, name: &str) -> Option<u32> {
     let number = name.strip_prefix(kind.prefix())?.strip_suffix(".dat")?.parse().ok()?;
     (segment_name(kind, number) == name).then_some(number)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn hash(n: u32) -> BlockHash {
+        let mut bytes = [0xaa; 32];
+        bytes[..4].copy_from_slice(&n.to_le_bytes());
+        BlockHash::from_byte_array(bytes)
+    }
+
+    fn options(segment_bytes: u32) -> BlockFilesOptions {
+        BlockFilesOptions { segment_bytes, key: None }
+    }
+
+    fn open(medium: &MemoryMedium, segment_bytes: u32) -> BlockFiles {
+        BlockFiles::with_medium(Arc::new(medium.clone()), options(segment_bytes)).unwrap()
+    }
+
+    fn content(medium: &MemoryMedium, name: &str) -> Vec<u8> {
+        let mut bytes = vec![0; medium.len(name).unwrap() as usize];
+        medium.read_at(name, 0, &mut bytes).unwrap();
+        bytes
+    }
+
+    const FIRST: &str = "blk-000000.dat";
+
+    fn medium_with(bytes: &[u8]) -> MemoryMedium {
+        let medium = MemoryMedium::new();
+        medium.append(FIRST, &[bytes]).unwrap();
+        medium
+    }
+
+    fn payload(n: u32) -> Vec<u8> {
+        n.to_le_bytes().repeat(n as usize)
+    }
+
+    /// A small file of four records and their locations.
+    fn sample() -> (Vec<u8>, Vec<Location>) {
+        let medium = MemoryMedium::new();
+        let files = open(&medium, 1 << 20);
+        let locations = (0..4).map(|n| files.append_block(hash(n), &payload(n)).unwrap()).collect();
+        files.sync().unwrap();
+        (content(&medium, FIRST), locations)
+    }
+
+    fn end(location: &Location) -> usize {
+        location.offset as usize + RECORD_HEAD + location.length as usize
+    }
+
+    #[test]
+    fn what_is_appended_is_read_before_and_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = BlockFiles::open(folder.path(), BlockFilesOptions::default()).unwrap();
+        let block = files.append_block(hash(1), b"block").unwrap();
+        let undo = files.append_undo(hash(1), b"undo").unwrap();
+        let empty = files.append_undo(hash(2), b"").unwrap();
+        files.sync().unwrap();
+        for _ in 0..2 {
+            let files = BlockFiles::open(folder.path(), BlockFilesOptions::default()).unwrap();
+            assert_eq!(files.recovery(), &Recovery::default());
+            assert_eq!(files.read(block, hash(1)).unwrap(), b"block");
+            assert_eq!(files.read(undo, hash(1)).unwrap(), b"undo");
+            assert_eq!(files.read(empty, hash(2)).unwrap(), b"");
+            let found: Vec<_> = files.scan(RecordKind::Undo).unwrap().map(Result::unwrap).collect();
+            assert_eq!(found, [(hash(1), undo), (hash(2), empty)]);
+        }
+        assert_eq!(files.read(block, hash(1)).unwrap(), b"block");
+    }
+
+    #[test]
+    fn a_wrong_question_is_an_error_that_names_the_place() {
+        let files = BlockFiles::in_memory();
+        let at = files.append_block(hash(1), b"0123456789").unwrap();
+        let wrong = [
+            (at, hash(2)),
+            (Location { kind: RecordKind::Undo, ..at }, hash(1)),
+            (Location { segment: 5, ..at }, hash(1)),
+            (Location { offset: at.offset + 1, ..at }, hash(1)),
+            (Location { offset: u32::MAX, ..at }, hash(1)),
+            (Location { length: 9, ..at }, hash(1)),
+            (Location { length: u32::MAX, ..at }, hash(1)),
+        ];
+        for (location, hash) in wrong {
+            let error = files.read(location, hash).unwrap_err();
+            assert_eq!(error.kind, StoreErrorKind::Corrupt, "{location:?}");
+            let name = segment_name(location.kind, location.segment);
+            assert!(error.to_string().contains(&name), "{error}");
+        }
+        let error = files.read(at, hash(2)).unwrap_err();
+        assert!(error.to_string().contains("blk-000000.dat at 40"), "{error}");
+    }
+
+    /// Opens a damaged copy, in which the records before `intact_to` and from `intact_from` on are whole:
+    /// they, and no others, are found; then appends.
+    fn expect_records(bytes: &[u8], intact: &[usize], at: usize) {
+        let (_, locations) = sample();
+        let medium = medium_with(bytes);
+        let files = open(&medium, 1 << 20);
+        for (n, location) in locations.iter().enumerate() {
+            let read = files.read(*location, hash(n as u32));
+            match read {
+                Ok(found) => {
+                    assert!(intact.contains(&n), "record {n} damaged at {at}");
+                    assert_eq!(found, payload(n as u32));
+                }
+                Err(e) => {
+                    assert!(!intact.contains(&n), "record {n} refused, damage at {at}: {e}");
+                    assert_eq!(e.kind, StoreErrorKind::Corrupt);
+                }
+            }
+        }
+        let found: Vec<_> = files.scan(RecordKind::Block).unwrap().filter_map(Result::ok).collect();
+        let expected: Vec<_> = intact.iter().map(|&n| (hash(n as u32), locations[n])).collect();
+        assert_eq!(found, expected, "damage at {at}");
+        // Nothing is dropped in silence.
+        let lost = files.recovery().truncated.iter().chain(&files.recovery().damaged);
+        let lost: u64 = lost.map(|damage| damage.bytes).sum();
+        let kept: usize = intact.iter().map(|&n| RECORD_HEAD + locations[n].length as usize).sum();
+        let kept = if lost == bytes.len() as u64 { 0 } else { kept + SEGMENT_HEADER };
+        assert_eq!(lost + kept as u64, bytes.len() as u64, "damage at {at}");
+        // Whatever happened, the next record is stored and found.
+        let next = files.append_block(hash(77), b"next").unwrap();
+        files.sync().unwrap();
+        let again = open(&medium, 1 << 20);
+        assert_eq!(again.read(next, hash(77)).unwrap(), b"next", "damage at {at}");
+        assert_eq!(again.recovery().truncated, [], "damage at {at}");
+    }
+
+    #[test]
+    fn a_file_cut_anywhere_keeps_its_whole_records() {
+        let (bytes, locations) = sample();
+        for len in 0..=bytes.len() {
+            let intact: Vec<usize> = if len <= SEGMENT_HEADER {
+                Vec::new()
+            } else {
+                (0..4).filter(|&n| end(&locations[n]) <= len).collect()
+            };
+            expect_records(&bytes[..len], &intact, len);
+        }
+    }
+
+    #[test]
+    fn a_tail_of_zeroes_is_cut() {
+        let (bytes, locations) = sample();
+        for keep in [SEGMENT_HEADER, end(&locations[1]), end(&locations[2]) + 7, bytes.len()] {
+            let torn = [&bytes[..keep], &[0; 300]].concat();
+            let intact: Vec<usize> = (0..4).filter(|&n| end(&locations[n]) <= keep).collect();
+            expect_records(&torn, &intact, keep);
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_anywhere_is_found_and_costs_one_record() {
+        let (bytes, locations) = sample();
+        for at in 0..bytes.len() {
+            let mut bytes = bytes.clone();
+            bytes[at] ^= 1 << (at % 8);
+            let hit = |n: &usize| (locations[*n].offset as usize..end(&locations[*n])).contains(&at);
+            let intact: Vec<usize> =
+                if at < SEGMENT_HEADER { Vec::new() } else { (0..4).filter(|n| !hit(n)).collect() };
+            expect_records(&bytes, &intact, at);
+        }
+    }
+
+    #[test]
+    fn damage_of_older_segments_is_found_when_read() {
+        let medium = MemoryMedium::new();
+        let files = open(&medium, 200);
+        let locations: Vec<_> =
+            (0..6).map(|n| files.append_block(hash(n), &[n as u8; 100]).unwrap()).collect();
+        assert_eq!(files.segments(RecordKind::Block).unwrap().len(), 6);
+        drop(files);
+        let mut bytes = content(&medium, FIRST);
+        *bytes.last_mut().unwrap() ^= 1;
+        medium.truncate(FIRST, 0).unwrap();
+        medium.append(FIRST, &[&bytes]).unwrap();
+        let files = open(&medium, 200);
+        assert_eq!(files.recovery(), &Recovery::default());
+        assert_eq!(files.read(locations[0], hash(0)).unwrap_err().kind, StoreErrorKind::Corrupt);
+        let scan: Vec<_> = files.scan(RecordKind::Block).unwrap().collect();
+        assert_eq!(scan.len(), 6);
+        assert!(scan[0].is_err() && scan[1..].iter().all(Result::is_ok));
+    }
+
+    #[test]
+    fn segments_follow_each_other_and_whole_ones_can_go() {
+        let medium = MemoryMedium::new();
+        let files = open(&medium, 1000);
+        let mut locations = Vec::new();
+        for n in 0..30u32 {
+            // One record larger than a segment gets one of its own.
+            let bytes = vec![n as u8; if n == 7 { 2000 } else { 250 }];
+            locations.push((files.append_block(hash(n), &bytes).unwrap(), bytes));
+        }
+        let segments = files.segments(RecordKind::Block).unwrap();
+        let numbers: Vec<u32> = segments.iter().map(|s| s.number).collect();
+        assert!(numbers.iter().copied().eq(0..numbers.len() as u32) && numbers.len() > 9);
+        for segment in &segments {
+            let alone = segment.number == locations[7].0.segment;
+            assert_eq!(segment.bytes > 1000, alone);
+            assert_eq!(segment.bytes, medium.len(&segment_name(RecordKind::Block, segment.number)).unwrap());
+        }
+        let last = *numbers.last().unwrap();
+        assert_eq!(
+            files.remove_segment(RecordKind::Block, last).unwrap_err().kind,
+            StoreErrorKind::Unsupported
+        );
+        files.remove_segment(RecordKind::Block, 0).unwrap();
+        files.remove_segment(RecordKind::Block, 1).unwrap();
+        let files = open(&medium, 1000);
+        for (n, (location, bytes)) in locations.iter().enumerate() {
+            let read = files.read(*location, hash(n as u32));
+            assert_eq!(read.ok(), (location.segment > 1).then(|| bytes.clone()));
+        }
+        assert_eq!(files.append_block(hash(99), &[1; 2000]).unwrap().segment, last + 1);
+    }
+
+    #[test]
+    fn a_payload_that_looks_like_a_record_is_not_one() {
+        // The key of the segment is known here, as it is not to anyone who makes blocks; only the offset
+        // is wrong.
+        let key = *b"0123456789abcdef";
+        let fake = RecordHead {
+            kind: RecordKind::Block,
+            length: 3,
+            hash: hash(666),
+            check: check(key_from_bytes(&key), &[b"bad"]),
+        };
+        let fake = [&fake.encode(key_from_bytes(&key), 40)[..], b"bad"].concat();
+        let medium = MemoryMedium::new();
+        let options = BlockFilesOptions { key: Some(key), ..options(1 << 20) };
+        let files = BlockFiles::with_medium(Arc::new(medium.clone()), options).unwrap();
+        files.append_block(hash(1), &fake).unwrap();
+        let good = files.append_block(hash(2), b"good").unwrap();
+        // Damage the first head, so that a search for the next one crosses the payload.
+        let mut bytes = content(&medium, FIRST);
+        bytes[41] ^= 1;
+        let files = open(&medium_with(&bytes), 1 << 20);
+        let found: Vec<_> = files.scan(RecordKind::Block).unwrap().filter_map(Result::ok).collect();
+        assert_eq!(found, [(hash(2), good)]);
+    }
+
+    #[test]
+    fn a_search_crosses_the_borders_of_its_buffer() {
+        let medium = MemoryMedium::new();
+        let files = open(&medium, 64 << 20);
+        for shift in 0..4 {
+            files.append_block(hash(1), &vec![b'H'; CHUNK - 3 * RECORD_HEAD + 41 * shift]).unwrap();
+        }
+        let good = files.append_block(hash(2), b"good").unwrap();
+        let mut bytes = content(&medium, FIRST);
+        let mut at = SEGMENT_HEADER;
+        for shift in 0..4 {
+            bytes[at] ^= 1;
+            at += CHUNK - 2 * RECORD_HEAD + 41 * shift;
+        }
+        let files = open(&medium_with(&bytes), 64 << 20);
+        assert_eq!(files.read(good, hash(2)).unwrap(), b"good");
+        assert_eq!(files.scan(RecordKind::Block).unwrap().filter(Result::is_ok).count(), 1);
+    }
+
+    #[test]
+    fn reads_go_on_while_others_append() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = BlockFiles::open(folder.path(), options(20_000)).unwrap();
+        let (sender, receiver) = crossbeam_channel::unbounded();
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                let (files, receiver) = (&files, receiver.clone());
+                scope.spawn(move || {
+                    for (n, location) in receiver {
+                        assert_eq!(files.read(location, hash(n)).unwrap(), payload(n));
+                    }
+                });
+            }
+            for n in 0..400 {
+                sender.send((n, files.append_block(hash(n), &payload(n)).unwrap())).unwrap();
+                let undo = files.append_undo(hash(n), &payload(n)).unwrap();
+                sender.send((n, undo)).unwrap();
+            }
+            drop(sender);
+        });
+        assert_eq!(files.scan(RecordKind::Block).unwrap().map(Result::unwrap).count(), 400);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_open(bytes in proptest::collection::vec(any::<u8>(), 0..300), whole in any::<bool>()) {
+            let (sample, _) = sample();
+            let bytes = if whole { [&sample[..], &bytes].concat() } else { bytes };
+            let files = open(&medium_with(&bytes), 1000);
+            let found = files.scan(RecordKind::Block).unwrap().filter(Result::is_ok).count();
+            prop_assert_eq!(found, if whole { 4 } else { 0 });
+            files.append_block(hash(1), b"x").unwrap();
+        }
+
+        #[test]
+        fn random_records_and_restarts(
+            records in proptest::collection::vec((any::<bool>(), 0usize..400, 0u8..10), 1..60),
+            segment in 100u32..2000,
+        ) {
+            let medium = MemoryMedium::new();
+            let mut files = open(&medium, segment);
+            let mut all = Vec::new();
+            for (n, (undo, len, restart)) in records.into_iter().enumerate() {
+                let (hash, bytes) = (hash(n as u32), vec![n as u8; len]);
+                let at = if undo { files.append_undo(hash, &bytes) } else { files.append_block(hash, &bytes) };
+                all.push((hash, at.unwrap(), bytes));
+                if restart == 0 {
+                    files = open(&medium, segment);
+                    prop_assert_eq!(files.recovery(), &Recovery::default());
+                }
+            }
+            for (hash, at, bytes) in &all {
+                prop_assert_eq!(&files.read(*at, *hash).unwrap(), bytes);
+            }
+            for kind in [RecordKind::Block, RecordKind::Undo] {
+                let found: Vec<_> = files.scan(kind).unwrap().map(Result::unwrap).collect();
+                let expected = all.iter().filter(|r| r.1.kind == kind).map(|r| (r.0, r.1));
+                prop_assert_eq!(found, expected.collect::<Vec<_>>());
+            }
+        }
+    }
+}

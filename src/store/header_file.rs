@@ -263,3 +263,163 @@ impl Read for Reader<'_> {
         Ok(part)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::medium::MemoryMedium;
+    use super::*;
+    use bitcoin::block::Version;
+    use bitcoin::{CompactTarget, TxMerkleNode};
+    use proptest::prelude::*;
+
+    fn header(n: u32) -> Header {
+        Header {
+            version: Version::ONE,
+            prev_blockhash: BlockHash::from_byte_array([n as u8; 32]),
+            merkle_root: TxMerkleNode::from_byte_array([7; 32]),
+            time: n,
+            bits: CompactTarget::from_consensus(0x207f_ffff),
+            nonce: n,
+        }
+    }
+
+    fn open(medium: &MemoryMedium) -> (HeaderFile, Loaded) {
+        HeaderFile::with_medium(Arc::new(medium.clone()), "h").unwrap()
+    }
+
+    fn content(medium: &MemoryMedium) -> Vec<u8> {
+        let mut bytes = vec![0; medium.len("h").unwrap() as usize];
+        medium.read_at("h", 0, &mut bytes).unwrap();
+        bytes
+    }
+
+    fn medium_with(bytes: &[u8]) -> MemoryMedium {
+        let medium = MemoryMedium::new();
+        medium.append("h", &[bytes]).unwrap();
+        medium
+    }
+
+    /// A small file, its records, and where its groups end with the number of records up to there.
+    fn sample() -> (Vec<u8>, Vec<Record>, Vec<(usize, usize)>) {
+        let medium = MemoryMedium::new();
+        let (mut file, loaded) = open(&medium);
+        assert_eq!(loaded, Loaded::default());
+        let mut records = Vec::new();
+        let mut ends = vec![(MAGIC.len(), 0)];
+        for group in [&[1, 2][..], &[3], &[4, 5, 6]] {
+            let headers: Vec<Header> = group.iter().map(|n| header(*n)).collect();
+            file.append_headers(&headers).unwrap();
+            records.extend(headers.into_iter().map(Record::Header));
+            ends.push((file.bytes() as usize, records.len()));
+            let mark = if group[0] == 3 { HeaderMark::Reconsidered } else { HeaderMark::Invalid };
+            let hash = header(group[0]).block_hash();
+            file.append_mark(hash, mark).unwrap();
+            records.push(Record::Mark(hash, mark));
+            ends.push((file.bytes() as usize, records.len()));
+        }
+        file.sync().unwrap();
+        (content(&medium), records, ends)
+    }
+
+    /// What opening a cut or damaged copy must yield: the records of the groups before `bad`.
+    fn expect_prefix(bytes: &[u8], bad: usize) {
+        let (_, records, ends) = sample();
+        let (good, count) = ends.iter().rev().find(|(end, _)| *end <= bad).copied().unwrap_or((0, 0));
+        let medium = medium_with(bytes);
+        let (mut file, loaded) = open(&medium);
+        assert_eq!(loaded.records, records[..count], "at {bad}");
+        let lost = (bytes.len() - good) as u64;
+        let dropped = Dropped { file: "h".into(), offset: good as u64, bytes: lost };
+        assert_eq!(loaded.dropped, (lost > 0).then_some(dropped), "at {bad}");
+        // The rest is gone for good, and the file grows from there.
+        file.append_headers(&[header(99)]).unwrap();
+        let (_, again) = open(&medium);
+        let expected: Vec<Record> =
+            records[..count].iter().copied().chain([Record::Header(header(99))]).collect();
+        assert_eq!((again.records, again.dropped), (expected, None), "at {bad}");
+    }
+
+    #[test]
+    fn records_come_back_in_order() {
+        let (bytes, records, _) = sample();
+        let (_, loaded) = open(&medium_with(&bytes));
+        assert_eq!(loaded, Loaded { records, dropped: None });
+    }
+
+    #[test]
+    fn a_file_cut_anywhere_keeps_its_whole_groups() {
+        let (bytes, ..) = sample();
+        for len in 0..=bytes.len() {
+            expect_prefix(&bytes[..len], len);
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_anywhere_drops_the_rest_and_says_so() {
+        let (bytes, ..) = sample();
+        for at in 0..bytes.len() {
+            let mut bytes = bytes.clone();
+            bytes[at] ^= 1 << (at % 8);
+            expect_prefix(&bytes, at);
+        }
+    }
+
+    #[test]
+    fn groups_moved_within_the_file_are_not_taken() {
+        let (bytes, _, ends) = sample();
+        // The second group once more at the end.
+        let again = [&bytes[..], &bytes[ends[1].0..ends[2].0]].concat();
+        expect_prefix(&again, bytes.len());
+    }
+
+    #[test]
+    fn claimed_counts_do_not_decide_what_is_allocated() {
+        let mut head = [0; GROUP_HEAD];
+        head[..4].copy_from_slice(GROUP_MAGIC);
+        head[4] = KIND_HEADERS;
+        for (count, size) in [(0, None), (1, Some(80)), (MAX_HEADER_GROUP as u32 + 1, None), (u32::MAX, None)]
+        {
+            head[8..12].copy_from_slice(&count.to_le_bytes());
+            assert_eq!(payload_size(&head), size);
+        }
+    }
+
+    #[test]
+    fn many_headers_are_several_groups() {
+        let medium = MemoryMedium::new();
+        let (mut file, _) = open(&medium);
+        let headers: Vec<Header> = (0..MAX_HEADER_GROUP as u32 + 5).map(header).collect();
+        file.append_headers(&headers).unwrap();
+        let (_, loaded) = open(&medium);
+        assert!(loaded.records.into_iter().eq(headers.into_iter().map(Record::Header)));
+        assert_eq!(loaded.dropped, None);
+    }
+
+    #[test]
+    fn on_a_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut file, _) = HeaderFile::open(folder.path()).unwrap();
+        file.append_headers(&[header(1)]).unwrap();
+        file.sync().unwrap();
+        drop(file);
+        std::fs::OpenOptions::new()
+            .append(true)
+            .open(folder.path().join(HEADER_FILE))
+            .and_then(|mut f| std::io::Write::write_all(&mut f, b"HLHGtorn"))
+            .unwrap();
+        let (_, loaded) = HeaderFile::open(folder.path()).unwrap();
+        assert_eq!(loaded.records, [Record::Header(header(1))]);
+        let dropped = loaded.dropped.unwrap();
+        assert_eq!((dropped.offset, dropped.bytes), (108, 8));
+        assert!(dropped.file.ends_with(HEADER_FILE));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_open(bytes in proptest::collection::vec(any::<u8>(), 0..300), good in any::<bool>()) {
+            let bytes = if good { [&MAGIC[..], &GROUP_MAGIC[..], &bytes].concat() } else { bytes };
+            let (_, loaded) = open(&medium_with(&bytes));
+            prop_assert_eq!(loaded.records, []);
+        }
+    }
+}

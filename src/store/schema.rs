@@ -314,3 +314,172 @@ pub fn block_entry(store: &dyn Store, hash: BlockHash) -> Result<Option<BlockEnt
 pub fn put_block_entry(batch: &mut Batch, hash: BlockHash, entry: &BlockEntry) {
     batch.put(Table::Blocks, *hash.as_byte_array(), entry.encode());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::memory::MemoryStore;
+    use super::super::{Durability, Entry};
+    use super::*;
+    use bitcoin::{Amount, ScriptBuf, TxOut};
+    use proptest::prelude::*;
+
+    const MAGIC: [u8; 4] = [1, 2, 3, 4];
+
+    fn block(n: u32) -> BlockRef {
+        BlockRef { height: n, hash: BlockHash::from_byte_array([n as u8; 32]) }
+    }
+
+    fn commit(store: &MemoryStore, change: impl FnOnce(&mut Batch)) {
+        let mut batch = Batch::new();
+        change(&mut batch);
+        store.commit(batch, Durability::Buffered).unwrap();
+    }
+
+    #[test]
+    fn a_store_belongs_to_one_network_and_version() {
+        let store = MemoryStore::new();
+        claim(&store, MAGIC, block(1).hash).unwrap();
+        claim(&store, MAGIC, block(1).hash).unwrap();
+        for (magic, genesis) in [([9; 4], block(1).hash), (MAGIC, block(2).hash)] {
+            let error = claim(&store, magic, genesis).unwrap_err();
+            assert_eq!(error.kind, StoreErrorKind::Unsupported);
+            let text = error.to_string();
+            assert!(text.contains(&block(1).hash.to_string()) && text.contains(&genesis.to_string()));
+        }
+        let later = store.fork();
+        commit(&later, |b| b.put(Table::Meta, KEY_SCHEMA, 2u32.to_le_bytes()));
+        let error = claim(&later, MAGIC, block(1).hash).unwrap_err();
+        assert_eq!(error.kind, StoreErrorKind::Unsupported);
+        assert!(error.to_string().contains("version 2, this program 1"), "{error}");
+        for key in [KEY_SCHEMA, KEY_NETWORK] {
+            let damaged = store.fork();
+            commit(&damaged, |b| b.put(Table::Meta, key, [1, 0, 0]));
+            assert_eq!(claim(&damaged, MAGIC, block(1).hash).unwrap_err().kind, StoreErrorKind::Corrupt);
+            let missing = store.fork();
+            commit(&missing, |b| b.delete(Table::Meta, key));
+            assert_eq!(claim(&missing, MAGIC, block(1).hash).unwrap_err().kind, StoreErrorKind::Corrupt);
+        }
+        let foreign = MemoryStore::new();
+        commit(&foreign, |b| b.put(Table::Coins, [0xab], [1]));
+        let error = claim(&foreign, MAGIC, block(1).hash).unwrap_err();
+        assert!(error.to_string().contains("table coins, key ab"), "{error}");
+    }
+
+    #[test]
+    fn tip_and_marker() {
+        let store = MemoryStore::new();
+        assert_eq!((tip(&store).unwrap(), pending(&store).unwrap()), (None, None));
+        let flush = Pending { from: block(5), to: block(9) };
+        commit(&store, |b| {
+            put_tip(b, block(5));
+            put_pending(b, flush);
+        });
+        assert_eq!((tip(&store).unwrap(), pending(&store).unwrap()), (Some(block(5)), Some(flush)));
+        commit(&store, clear_pending);
+        assert_eq!(pending(&store).unwrap(), None);
+        for bad in [0, 35, 37, 71, 73] {
+            commit(&store, |b| {
+                b.put(Table::Meta, KEY_TIP, vec![1; bad]);
+                b.put(Table::Meta, KEY_PENDING, vec![1; bad]);
+            });
+            let error = tip(&store).unwrap_err();
+            assert_eq!(error.kind, StoreErrorKind::Corrupt);
+            assert!(error.to_string().contains("table meta, key tip"), "{error}");
+            assert!(pending(&store).unwrap_err().to_string().contains("key pending"));
+        }
+    }
+
+    #[test]
+    fn checkpoints_are_a_bounded_chain() {
+        let store = MemoryStore::new();
+        assert_eq!(checkpoints(&store).unwrap(), []);
+        let mut last = None;
+        // Past the sequences at which the first byte of a little-endian key would break the order.
+        for n in 0..300 {
+            let next = RollbackCheckpoint::next(last.as_ref(), 1000 + u64::from(n), block(n), block(n + 1));
+            commit(&store, |b| put_checkpoint(b, &next));
+            last = Some(next);
+        }
+        let kept = checkpoints(&store).unwrap();
+        assert_eq!((kept.len(), kept.last()), (MAX_CHECKPOINTS, last.as_ref()));
+        let victim = kept[MAX_CHECKPOINTS / 2].clone();
+        let damage: [Box<dyn Fn(&mut Batch)>; 4] = [
+            Box::new(|b| b.delete(Table::Meta, checkpoint_key(victim.sequence))),
+            Box::new(|b| b.put(Table::Meta, checkpoint_key(victim.sequence), [0; 119])),
+            Box::new(|b| b.put(Table::Meta, checkpoint_key(victim.sequence), [0; 120])),
+            Box::new(|b| put_checkpoint(b, &RollbackCheckpoint { time: 0, ..victim.clone() })),
+        ];
+        for change in damage {
+            let store = store.fork();
+            commit(&store, |b| change(b));
+            assert_eq!(checkpoints(&store).unwrap_err().kind, StoreErrorKind::Corrupt);
+        }
+    }
+
+    #[test]
+    fn coins_iterate_in_the_order_of_the_utxo_hash() {
+        let store = MemoryStore::new();
+        let txid = |n| Txid::from_byte_array([n; 32]);
+        let ordered = [(1, 0), (1, 1), (1, 255), (1, 256), (1, 65_536), (2, 0), (255, 3)];
+        for (n, vout) in ordered.iter().rev() {
+            let outpoint = OutPoint { txid: txid(*n), vout: *vout };
+            let output = TxOut { value: Amount::from_sat(u64::from(*vout)), script_pubkey: ScriptBuf::new() };
+            let coin = Coin { height: 3, coinbase: false, output };
+            commit(&store, |b| b.put(Table::Coins, coin_key(&outpoint), coin.encode()));
+        }
+        let entries: Vec<Entry> =
+            store.range(Table::Coins, Bound::Unbounded, Bound::Unbounded, usize::MAX).unwrap();
+        let found: Vec<(u8, u32)> = entries
+            .iter()
+            .map(|(key, value)| {
+                let outpoint = decode_coin_key(key).unwrap();
+                let coin = decode_coin(key, value).unwrap();
+                assert_eq!(coin.output.value.to_sat(), u64::from(outpoint.vout));
+                (outpoint.txid.to_byte_array()[0], outpoint.vout)
+            })
+            .collect();
+        assert_eq!(found, ordered);
+        let error = decode_coin(&[0xab; 36], &[]).unwrap_err();
+        assert!(error.kind == StoreErrorKind::Corrupt && error.to_string().contains("abab"));
+        for len in [0, 31, 32, 35, 37] {
+            assert_eq!(decode_coin_key(&vec![0; len]).unwrap_err().kind, StoreErrorKind::Corrupt);
+        }
+    }
+
+    fn locations(kind: RecordKind) -> impl Strategy<Value = Option<Location>> {
+        let fields = any::<(u32, u32, u32)>();
+        let location =
+            fields.prop_map(move |(segment, offset, length)| Location { kind, segment, offset, length });
+        proptest::option::of(location)
+    }
+
+    proptest! {
+        #[test]
+        fn block_entries(
+            height: u32,
+            transactions: u32,
+            block in locations(RecordKind::Block),
+            undo in locations(RecordKind::Undo),
+        ) {
+            let entry = BlockEntry { height, transactions, block, undo };
+            let hash = BlockHash::from_byte_array([9; 32]);
+            let store = MemoryStore::new();
+            prop_assert_eq!(block_entry(&store, hash).unwrap(), None);
+            commit(&store, |b| put_block_entry(b, hash, &entry));
+            prop_assert_eq!(block_entry(&store, hash).unwrap(), Some(entry));
+            let bytes = entry.encode();
+            for len in 0..bytes.len() {
+                prop_assert!(BlockEntry::decode(hash, &bytes[..len]).is_err());
+            }
+            prop_assert!(BlockEntry::decode(hash, &[&bytes[..], &[0]].concat()).is_err());
+        }
+
+        #[test]
+        fn any_bytes_are_an_entry_or_corrupt(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
+            match BlockEntry::decode(block(1).hash, &bytes) {
+                Ok(entry) => prop_assert_eq!(entry.encode(), bytes),
+                Err(e) => prop_assert_eq!(e.kind, StoreErrorKind::Corrupt),
+            }
+        }
+    }
+}
