@@ -220,6 +220,44 @@ fn real_blocks_pass_what_needs_no_coins() {
     }
 }
 
+#[test]
+fn the_first_255_blocks_connect_one_after_another() {
+    let Some(compressed) = vector("blocks/main-0001-0255.btcd.bz2") else { return };
+    let mut framed = Vec::new();
+    bzip2_rs::DecoderReader::new(compressed.as_slice()).read_to_end(&mut framed).unwrap();
+    let params = Params::new(Network::Main);
+    let mut coins: BTreeMap<OutPoint, TxOut> = BTreeMap::new();
+    let (mut rest, mut height, mut tip, mut inputs) = (framed.as_slice(), 0, params.genesis_hash(), 0);
+    while !rest.is_empty() {
+        let length = u32::from_le_bytes(rest[4..8].try_into().unwrap()) as usize;
+        let block = checked(rest[8..8 + length].to_vec(), Network::Main);
+        rest = &rest[8 + length..];
+        height += 1;
+        assert_eq!(block.header().prev_blockhash, tip);
+        tip = block.hash();
+        let mut spent = Vec::new();
+        for (tx, txid) in block.transactions().iter().zip(block.txids()) {
+            let inputs = tx.input.iter().filter(|_| !tx.is_coinbase());
+            spent.extend(inputs.map(|input| coins.remove(&input.previous_output).unwrap()));
+            for (vout, output) in tx.output.iter().enumerate() {
+                coins.insert(OutPoint { txid: *txid, vout: vout as u32 }, output.clone());
+            }
+        }
+        inputs += spent.len();
+        let rules = Rules { bip30: true, script_flags: FLAGS_2009, ..Rules::default() };
+        let context = context(&block, height, rules);
+        connect(block, spent, context, Network::Main);
+    }
+    assert_eq!(height, 255);
+    assert!(inputs > 0);
+    // Every satoshi that was created is still there.
+    let total: u64 = coins.values().map(|output| output.value.to_sat()).sum();
+    assert_eq!(total, 255 * 5_000_000_000);
+}
+
+/// What Core uses for blocks before any buried deployment.
+const FLAGS_2009: ScriptFlags = ScriptFlags::P2SH.with(ScriptFlags::WITNESS).with(ScriptFlags::TAPROOT);
+
 // ---- Bitcoin Core's JSON files ----
 
 fn core_json(name: &str) -> Option<Vec<Vec<Value>>> {

@@ -248,6 +248,30 @@ fn assuming_runs_nothing_and_says_so() {
 }
 
 #[test]
+fn a_cancelled_check_runs_no_further_batch_and_proves_nothing() {
+    let (_, task) = big_block(300);
+    let calls = Arc::new(AtomicUsize::new(0));
+    let pool = Arc::new(Pool::new("scripts", 1, 64).unwrap());
+    let scripts = ScriptPool::new(pool.clone(), Arc::new(Scripted(calls.clone())));
+    // The only thread is held until the check is cancelled.
+    let (open, gate) = unbounded::<()>();
+    pool.submit(Box::new(move || gate.recv().unwrap()));
+    let (sender, news) = unbounded();
+    let ticket = scripts.check(task.clone(), Some((sender, ())));
+    assert!(ticket.poll().is_none());
+    ticket.cancel();
+    open.send(()).unwrap();
+    news.recv().unwrap();
+    assert_eq!(ticket.poll().unwrap().unwrap_err(), ScriptError::Cancelled);
+    assert_eq!(calls.load(Ordering::Relaxed), 0);
+    // Afterwards it is too late.
+    let ticket = scripts.check::<()>(task, None);
+    assert!(ticket.wait().is_ok());
+    ticket.cancel();
+    assert!(ticket.wait().is_ok());
+}
+
+#[test]
 fn blame_follows_the_cause() {
     let (_, mut task) = big_block(100);
     task.spent = task.spent[1..].into();

@@ -45,6 +45,9 @@ pub enum ScriptError {
     /// A worker panicked.
     #[error(transparent)]
     Panic(#[from] WorkerPanic),
+    /// [`Ticket::cancel`] was called before the verdict.
+    #[error("the check was cancelled")]
+    Cancelled,
     /// There are not as many spent outputs as inputs: a defect of the caller.
     #[error("spent outputs do not fit the block's inputs")]
     Mismatch,
@@ -64,6 +67,7 @@ impl ScriptError {
             }
             Self::Verifier(reason) => Err(Error::Verifier(VerifierError { reason })),
             Self::Panic(panic) => Err(Error::WorkerPanic(panic.0)),
+            Self::Cancelled => Err(Error::Bug("the verdict of a cancelled check was asked for")),
             Self::Mismatch => Err(Error::Bug("spent outputs do not fit the block's inputs")),
         }
     }
@@ -262,6 +266,16 @@ impl Ticket {
     pub fn poll(&self) -> Option<Result<Verified<BlockRef>, ScriptError>> {
         let state = self.shared.state.lock();
         (state.left == 0).then(|| self.shared.result(&state))
+    }
+
+    /// Gives the check up: batches that no thread has begun are not run. The caller is still told when all
+    /// jobs have ended, and the verdict then is [`ScriptError::Cancelled`], unless it was there before.
+    pub fn cancel(&self) {
+        let mut state = self.shared.state.lock();
+        if state.left > 0 {
+            self.shared.lowest.store(0, Ordering::Relaxed);
+            state.found = Some((0, ScriptError::Cancelled));
+        }
     }
 
     /// Waits for the verdict. Must not be called on a thread of the pool.
