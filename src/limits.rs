@@ -99,6 +99,7 @@ pub const MAX_RECORD: usize = 1 << 30;
 pub const MAX_HEADER_GROUP: usize = 50_000;
 /// Rollback checkpoints that are kept in a store; a rollback needs one, people looking for causes a few.
 pub const MAX_CHECKPOINTS: usize = 64;
+
 // ---- peers: the handshake, heartbeats, addresses (net.h, net_processing.cpp) ----
 
 /// The protocol version we speak (BIPs 155 and 339 need it).
@@ -117,8 +118,6 @@ pub const PING_MISSED: Duration = Duration::from_secs(120);
 pub const PING_TIMEOUT: Duration = Duration::from_secs(20 * 60);
 /// Connections that we open of our own accord (`MAX_OUTBOUND_FULL_RELAY_CONNECTIONS`).
 pub const OUTBOUND_TARGET: usize = 8;
-/// Connections in all: each costs buffers at the edge. Those wanted by the host come on top of the target.
-pub const MAX_PEERS: usize = 125;
 /// Addresses in the list: some 200 kB; enough to replace every peer hundreds of times.
 pub const MAX_BOOK: usize = 2_000;
 /// Addresses that are saved for the next run.

@@ -1,0 +1,426 @@
+//! The engine in a world of its own: virtual time, peers in memory.
+
+mod world;
+
+use bitcoin::p2p::message_blockdata::Inventory;
+use headlong::chain::block_tree::BlockTree;
+use headlong::chain::command::{BlockRef, ChainReport, HeaderMark};
+use headlong::engine::output::Event;
+use headlong::engine::status::Stage;
+use headlong::engine::{Answer, Engine, EngineConfig, Input, Query};
+use headlong::peer::lifecycle::PeerState;
+use headlong::peer::{CloseReason, Fault};
+use headlong::sim::forge::Forge;
+use headlong::time::Now;
+use headlong::wire::Message;
+use world::{Manner, World, address, block_ref, chain, config, extend, padded, params, served};
+
+const MINUTE: u64 = 60_000;
+
+fn manner(latency: u64, block_time: u64) -> Manner {
+    Manner { latency, block_time, ..Manner::default() }
+}
+
+#[test]
+fn several_peers_bring_the_whole_chain() {
+    let mut forge = Forge::new(params(), 1);
+    let (branch, blocks) = chain(&mut forge, 300);
+    let chain = served(&blocks);
+    let mut world = World::new(config(&[1, 2, 3]), 1);
+    for n in 1..=3 {
+        world.serve(n, &chain, manner(20 * u64::from(n), 5));
+    }
+    assert!(world.run(5 * MINUTE, |w| w.books.durable == branch.tip), "{:?}", world.engine.status());
+    world.run(MINUTE, |_| false);
+    assert_eq!(world.books.headers.len(), 300, "every header is saved once");
+    assert!(world.closed.is_empty() && world.fatal.is_none());
+    assert_eq!(world.status.last().unwrap().stage, Stage::Synced);
+    let Answer::Peers(peers) = world.ask(Query::Peers) else { panic!() };
+    assert!(peers.iter().all(|peer| peer.state == PeerState::Stable && peer.bytes_in > 5_000), "{peers:?}");
+    let events = world.events_after(None);
+    assert_eq!(events.len(), 301);
+    for (height, event) in events.iter().enumerate() {
+        let Event::Apply(block, header) = event else { panic!("{event:?}") };
+        assert_eq!((block.height as usize, block.hash), (height, header.block_hash()));
+    }
+}
+
+#[test]
+fn a_peer_that_leaves_midway_is_replaced_and_dialled_again() {
+    let mut forge = Forge::new(params(), 2);
+    let (branch, blocks) = chain(&mut forge, 200);
+    let chain = served(&blocks);
+    let mut world = World::new(config(&[1, 2]), 1);
+    world.serve(1, &chain, Manner { leaves_after: Some(20), ..manner(10, 5) });
+    world.serve(2, &chain, manner(10, 5));
+    assert!(world.run(5 * MINUTE, |w| w.books.durable == branch.tip), "{:?}", world.engine.status());
+    world.run(2 * MINUTE, |_| false);
+    assert!(world.dials.iter().filter(|a| **a == address(1)).count() >= 2, "it is wanted by the host");
+}
+
+#[test]
+fn a_frozen_peer_of_the_host_is_worked_around_and_kept() {
+    let mut forge = Forge::new(params(), 3);
+    let (branch, blocks) = chain(&mut forge, 200);
+    let chain = served(&blocks);
+    let mut world = World::new(config(&[1, 2]), 1);
+    world.serve(1, &chain, Manner { silent_after: Some(5), ..manner(10, 5) });
+    world.serve(2, &chain, manner(10, 5));
+    assert!(world.run(5 * MINUTE, |w| w.books.durable == branch.tip), "{:?}", world.engine.status());
+    assert!(world.closed.is_empty(), "{:?}", world.closed);
+    assert!(world.run(30 * MINUTE, |w| !w.closed.is_empty()), "after twenty silent minutes it is gone");
+    assert_eq!(world.closed[0], (address(1), CloseReason::Timeout("ping")));
+}
+
+#[test]
+fn a_reorg_announced_by_headers_is_followed_and_undone_in_the_events() {
+    let mut forge = Forge::new(params(), 4);
+    let (mut branch, mut blocks) = chain(&mut forge, 15);
+    let mut other = branch.clone();
+    blocks.extend(extend(&mut forge, &mut branch, 5));
+    let chain = served(&blocks);
+    let mut world = World::new(config(&[1, 2]), 1);
+    world.serve(1, &chain, manner(10, 5));
+    world.serve(2, &chain, manner(15, 5));
+    assert!(world.run(MINUTE, |w| w.books.durable == branch.tip));
+    let cursor = Some(branch.tip);
+    let longer = extend(&mut forge, &mut other, 8);
+    chain.write().extend(&longer);
+    world.announce();
+    assert!(world.run(MINUTE, |w| w.books.durable == other.tip), "{:?}", world.engine.status());
+    let events = world.events_after(cursor);
+    let undone = events.iter().take(5).all(|event| matches!(event, Event::Undo(..)));
+    assert!(undone && events.len() == 5 + 8, "{events:?}");
+    let heights: Vec<u32> = events
+        .iter()
+        .map(|event| match event {
+            Event::Undo(block, _) | Event::Apply(block, _) => block.height,
+            _ => 0,
+        })
+        .collect();
+    assert_eq!(heights, [20, 19, 18, 17, 16, 16, 17, 18, 19, 20, 21, 22, 23]);
+    assert!(world.events_ready >= 2);
+    let commits: Vec<_> = world.books.log.iter().filter(|line| line.starts_with("commit")).collect();
+    assert!(
+        !commits.iter().any(|line| *line == "commit 15"),
+        "no commit in the middle of a reorg: {commits:?}"
+    );
+}
+
+#[test]
+fn new_blocks_come_by_headers_and_by_inv() {
+    for by_inv in [false, true] {
+        let mut forge = Forge::new(params(), 5);
+        let (mut branch, blocks) = chain(&mut forge, 20);
+        let chain = served(&blocks);
+        let mut world = World::new(config(&[1]), 1);
+        world.serve(1, &chain, Manner { by_inv, ..manner(10, 5) });
+        assert!(world.run(MINUTE, |w| w.books.durable == branch.tip));
+        for _ in 0..3 {
+            chain.write().extend(&extend(&mut forge, &mut branch, 1));
+            world.announce();
+            assert!(world.run(5_000, |w| w.books.durable == branch.tip), "by_inv: {by_inv}");
+        }
+    }
+}
+
+#[test]
+fn a_branch_found_invalid_halfway_is_left_for_the_best_valid_one() {
+    let mut forge = Forge::new(params(), 6);
+    let (mut branch, mut blocks) = chain(&mut forge, 10);
+    let mut bad = branch.clone();
+    blocks.extend(extend(&mut forge, &mut branch, 4));
+    let bad_blocks = extend(&mut forge, &mut bad, 9);
+    let (good_chain, bad_chain) = (served(&blocks), served(&blocks[..10]));
+    bad_chain.write().extend(&bad_blocks);
+    let mut world = World::new(config(&[1, 2]), 1);
+    world.books.invalid.insert(bad_blocks[5].block_hash());
+    world.serve(1, &good_chain, manner(10, 5));
+    world.serve(2, &bad_chain, manner(10, 5));
+    let marked = |w: &World| w.books.marks == [(bad_blocks[5].block_hash(), HeaderMark::Invalid)];
+    assert!(world.run(MINUTE, |w| marked(w) && w.books.durable == branch.tip), "{:?}", world.books.log);
+    let (who, why) = &world.closed[0];
+    assert!(*who == address(2) && matches!(why, CloseReason::Fault(Fault::Block { .. })), "{why}");
+    assert_eq!(world.books.tip, branch.tip);
+    assert!(world.fatal.is_none());
+}
+
+#[test]
+fn a_changed_body_is_its_senders_fault_and_fetched_from_another() {
+    let mut forge = Forge::new(params(), 7);
+    let (branch, blocks) = chain(&mut forge, 40);
+    let chain = served(&blocks);
+    let mut world = World::new(config(&[1, 2]), 1);
+    world.serve(1, &chain, Manner { mutates: Some(blocks[0].block_hash()), ..manner(1, 1) });
+    world.serve(2, &chain, manner(300, 20));
+    assert!(world.run(5 * MINUTE, |w| w.books.durable == branch.tip), "{:?}", world.engine.status());
+    assert!(world.books.marks.is_empty(), "the hash is not condemned");
+    assert!(
+        matches!(&world.closed[..], [(who, CloseReason::Fault(Fault::Block { .. })), ..] if *who == address(1)),
+        "{:?}",
+        world.closed
+    );
+}
+
+#[test]
+fn the_handshake_is_bounded_in_time_and_its_order_is_kept() {
+    let mut forge = Forge::new(params(), 8);
+    let (branch, blocks) = chain(&mut forge, 20);
+    let chain = served(&blocks);
+    let mut world = World::new(config(&[1, 2, 3, 4]), 1);
+    world.serve(1, &chain, Manner { mute: true, ..Manner::default() });
+    world.serve(2, &chain, Manner { mirror: true, ..Manner::default() });
+    world.serve(3, &chain, Manner { after_verack: vec![Message::WtxidRelay], ..Manner::default() });
+    let early = vec![Message::Verack, Message::Ping(1), Message::Headers(vec![]), Message::SendHeaders];
+    world.serve(4, &chain, Manner { before_version: early, ..manner(10, 1) });
+    assert!(world.run(50_000, |w| w.books.durable == branch.tip), "early messages are dropped, not punished");
+    assert!(!world.closed.iter().any(|(who, _)| *who == address(1)));
+    world.run(20_000, |_| false);
+    let why = |n: u8| world.closed.iter().find(|(who, _)| *who == address(n)).map(|(_, why)| why.clone());
+    assert_eq!(why(1), Some(CloseReason::Timeout("handshake")));
+    assert_eq!(why(2), Some(CloseReason::Ourselves));
+    assert!(matches!(why(3), Some(CloseReason::Unsuitable(_))), "{:?}", why(3));
+    assert_eq!(why(4), None);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_outputs() {
+    let mut forge = Forge::new(params(), 9);
+    let (branch, blocks) = chain(&mut forge, 120);
+    let chain = served(&blocks);
+    let run = |seed| {
+        let mut world = World::new(config(&[1, 2, 3]), seed);
+        world.serve(1, &chain, manner(10, 3));
+        world.serve(2, &chain, Manner { leaves_after: Some(7), ..manner(30, 3) });
+        world.serve(3, &chain, Manner { silent_after: Some(9), ..manner(20, 3) });
+        assert!(world.run(10 * MINUTE, |w| w.books.durable == branch.tip));
+        world.run(10 * MINUTE, |_| false);
+        world.outputs
+    };
+    let (first, second) = (run(1), run(1));
+    assert_eq!(first.len(), second.len());
+    for (a, b) in first.iter().zip(&second) {
+        assert_eq!(a, b);
+    }
+    assert_ne!(first, run(2), "another seed chooses other nonces");
+}
+
+#[test]
+fn nothing_wakes_when_nothing_is_due() {
+    let mut lonely = World::new(config(&[]), 1);
+    assert!(!lonely.run(60 * MINUTE, |_| false));
+    assert_eq!(lonely.wakes, 1, "one call to begin, and then none");
+
+    let mut forge = Forge::new(params(), 10);
+    let (branch, blocks) = chain(&mut forge, 20);
+    let chain = served(&blocks);
+    let mut world = World::new(config(&[1]), 1);
+    world.serve(1, &chain, manner(10, 1));
+    assert!(world.run(MINUTE, |w| w.books.durable == branch.tip));
+    world.run(MINUTE, |_| false);
+    let before = (world.wakes, world.outputs.iter().filter(|line| line.contains("Ping")).count());
+    world.run(60 * MINUTE, |_| false);
+    let pings = world.outputs.iter().filter(|line| line.contains("Ping")).count() - before.1;
+    assert!((28..=31).contains(&pings), "a ping every two minutes: {pings}");
+    // A ping, the status that its bytes change, and now and then the headers' own checks.
+    assert!(world.wakes - before.0 <= 3 * pings as u64 + 10, "{} wakes", world.wakes - before.0);
+}
+
+#[test]
+fn a_peer_that_answers_no_ping_degrades_and_goes() {
+    let mut forge = Forge::new(params(), 11);
+    let (branch, blocks) = chain(&mut forge, 5);
+    let chain = served(&blocks);
+    let mut world = World::new(config(&[1]), 1);
+    world.serve(1, &chain, Manner { deaf: true, ..manner(10, 1) });
+    assert!(world.run(MINUTE, |w| w.books.durable == branch.tip));
+    world.run(3 * MINUTE, |_| false);
+    let Answer::Peers(peers) = world.ask(Query::Peers) else { panic!() };
+    assert_eq!(peers[0].state, PeerState::Degraded);
+    assert!(world.run(20 * MINUTE, |w| w.closed == [(address(1), CloseReason::Timeout("ping"))]));
+}
+
+#[test]
+fn the_height_to_stop_at_is_never_passed_and_told_when_durable() {
+    let mut forge = Forge::new(params(), 12);
+    let (_, blocks) = chain(&mut forge, 60);
+    let chain = served(&blocks);
+    let mut world = World::new(EngineConfig { stop_at_height: Some(37), ..config(&[1]) }, 1);
+    world.serve(1, &chain, manner(10, 1));
+    let stop = block_ref(37, &blocks[36]);
+    assert!(world.run(MINUTE, |w| w.reached == Some(stop)));
+    assert_eq!((world.books.durable, world.books.tip), (stop, stop));
+    world.run(MINUTE, |_| false);
+    assert_eq!(world.books.tip, stop);
+    assert!(!world.books.log.iter().any(|line| line == "connect 38"));
+}
+
+#[test]
+fn a_shutdown_midway_keeps_what_is_proved() {
+    let mut forge = Forge::new(params(), 13);
+    let (_, blocks) = chain(&mut forge, 300);
+    let chain = served(&blocks);
+    let mut world = World::new(config(&[1, 2]), 1);
+    world.books.delay = 40;
+    world.serve(1, &chain, manner(10, 3));
+    world.serve(2, &chain, manner(10, 3));
+    assert!(world.run(MINUTE, |w| w.books.tip.height >= 100));
+    world.input(Input::Shutdown);
+    assert_eq!(world.closed.len(), 2);
+    assert!(world.run(MINUTE, |w| w.stopped.is_some()));
+    assert_eq!(world.stopped, Some(world.books.tip));
+    assert_eq!(world.stopped, Some(world.books.durable));
+    assert!(!world.run(60 * MINUTE, |w| !w.links_are_closed()), "nothing happens after the end");
+}
+
+#[test]
+fn a_restart_goes_on_from_the_durable_tip() {
+    let mut forge = Forge::new(params(), 14);
+    let (branch, blocks) = chain(&mut forge, 80);
+    let chain = served(&blocks);
+    let mut world = World::new(EngineConfig { stop_at_height: Some(30), ..config(&[1]) }, 1);
+    world.serve(1, &chain, manner(10, 1));
+    assert!(world.run(MINUTE, |w| w.reached.is_some()));
+    let books = world.books;
+    let mut tree = BlockTree::new(params(), [1, 2]);
+    for header in &books.headers {
+        let id = headlong::consensus::header::accept(&mut tree, header, world::BEGIN).unwrap();
+        if books.stored.contains(&header.block_hash()) {
+            tree.body_stored(id);
+        }
+    }
+    let engine = Engine::new(config(&[1]), tree, books.durable, books.last.clone(), [2; 32]).unwrap();
+    let mut world = World::with(engine, books);
+    world.serve(1, &chain, manner(10, 1));
+    assert!(world.run(MINUTE, |w| w.books.durable == branch.tip), "{:?}", world.engine.status());
+    assert_eq!(world.books.headers.len(), 80, "known headers are not saved again");
+    assert!(world.books.last.as_ref().is_some_and(|last| last.sequence >= 2));
+}
+
+#[test]
+fn a_tip_without_a_header_is_no_start() {
+    let tree = BlockTree::new(params(), [1, 2]);
+    let nowhere = BlockRef { height: 3, hash: params().genesis_hash() };
+    assert!(Engine::new(config(&[]), tree, nowhere, None, [0; 32]).is_err());
+}
+
+#[test]
+fn the_host_may_invalidate_and_reconsider() {
+    let mut forge = Forge::new(params(), 15);
+    let (branch, blocks) = chain(&mut forge, 20);
+    let chain = served(&blocks);
+    let mut world = World::new(config(&[1]), 1);
+    world.serve(1, &chain, manner(10, 1));
+    assert!(world.run(MINUTE, |w| w.books.durable == branch.tip));
+    let hash = blocks[15].block_hash();
+    world.input(Input::Invalidate(hash));
+    assert!(world.run(MINUTE, |w| w.books.durable == block_ref(15, &blocks[14])));
+    world.input(Input::Reconsider(hash));
+    assert!(world.run(MINUTE, |w| w.books.durable == branch.tip));
+    assert_eq!(world.books.marks, [(hash, HeaderMark::Invalid), (hash, HeaderMark::Reconsidered)]);
+}
+
+#[test]
+fn a_full_queue_stops_the_reading_and_the_clocks() {
+    let mut forge = Forge::new(params(), 16);
+    let (_, blocks) = chain(&mut forge, 30);
+    let headers_only = served(&blocks);
+    let mut world = World::new(config(&[1]), 1);
+    world.books.hold_stores = true;
+    world.serve(1, &headers_only, Manner { silent_after: Some(0), ..manner(10, 1) });
+    assert!(world.run(MINUTE, |w| w.outputs.iter().any(|line| line.contains("GetData"))));
+    world.run(1_000, |_| false);
+    let peer = world.link(1).unwrap();
+    let mut sent = 0;
+    while world.engine.may_read(peer) && sent < blocks.len() {
+        let body = padded(&blocks[sent], 1_000_000);
+        world.input(Input::Received(peer, Message::Block(body), 1_000_024));
+        sent += 1;
+    }
+    assert_eq!(sent, 8, "eight million bytes wait");
+    world.run(60 * MINUTE, |_| false);
+    assert!(world.closed.is_empty(), "a peer that we do not read from can't be late: {:?}", world.closed);
+    let stored = world.books.held.remove(0);
+    world.input(Input::Chain(ChainReport::Stored { block: stored, transactions: 1 }));
+    assert!(world.engine.may_read(peer));
+}
+
+#[test]
+fn seeds_and_saved_addresses_give_peers_and_a_fault_discourages() {
+    let mut forge = Forge::new(params(), 17);
+    let (branch, blocks) = chain(&mut forge, 30);
+    let chain = served(&blocks);
+    let automatic = EngineConfig { automatic: true, outbound_target: 2, ..config(&[]) };
+    let mut world = World::new(automatic, 1);
+    for n in 1..=3 {
+        world.serve(n, &chain, manner(10, 1));
+    }
+    world.serve(4, &chain, Manner { absent: true, ..Manner::default() });
+    world.input(Input::SavedAddresses((1..=4).map(address).collect()));
+    assert!(world.run(MINUTE, |w| w.books.durable == branch.tip), "{:?}", world.engine.status());
+    world.run(MINUTE, |_| false);
+    assert_eq!(world.engine.status().peers, 2);
+    let chosen = (1..=3).find(|n| world.link(*n).is_some()).unwrap();
+    let id = world.link(chosen).unwrap();
+    let broken: Vec<_> = [&blocks[3], &blocks[9]].iter().map(|block| block.header).collect();
+    world.input(Input::Received(id, Message::Headers(broken), 200));
+    assert!(world.closed.contains(&(address(chosen), CloseReason::Fault(Fault::NonContinuousHeaders))));
+    world.dials.clear();
+    world.run(60 * MINUTE, |_| false);
+    assert!(!world.dials.contains(&address(chosen)), "it is not dialled again");
+    assert_eq!(world.engine.status().peers, 2, "another one takes its place");
+    assert!(!world.saved.contains(&address(chosen)));
+}
+
+#[test]
+fn queries_carry_the_tip_they_are_true_for() {
+    let mut forge = Forge::new(params(), 18);
+    let (branch, blocks) = chain(&mut forge, 12);
+    let chain = served(&blocks);
+    let mut world = World::new(config(&[1]), 1);
+    world.serve(1, &chain, manner(10, 1));
+    assert!(world.run(MINUTE, |w| w.books.durable == branch.tip));
+    world.run(1_000, |_| false);
+    let wanted = block_ref(5, &blocks[4]);
+    for query in [Query::HeaderByHeight(5), Query::HeaderByHash(wanted.hash)] {
+        let Answer::Header { header: Some((block, header, active)), tip } = world.ask(query) else {
+            panic!()
+        };
+        assert_eq!((block, header, active, tip), (wanted, blocks[4].header, true, branch.tip));
+    }
+    assert!(matches!(world.ask(Query::HeaderByHeight(13)), Answer::Header { header: None, .. }));
+    let nowhere = BlockRef { height: 4, hash: wanted.hash };
+    assert!(matches!(world.ask(Query::Events(Some(nowhere), 5)), Answer::UnknownCursor));
+}
+
+#[test]
+fn unknown_blocks_and_noise_do_no_harm() {
+    let mut forge = Forge::new(params(), 19);
+    let (mut branch, blocks) = chain(&mut forge, 10);
+    let chain = served(&blocks);
+    let mut world = World::new(config(&[1]), 1);
+    world.serve(1, &chain, manner(10, 1));
+    assert!(world.run(MINUTE, |w| w.books.durable == branch.tip));
+    let tip = branch.tip;
+    let unknown = extend(&mut forge, &mut branch, 2);
+    let peer = world.link(1).unwrap();
+    let noise = [
+        Message::Block(padded(&unknown[1], 500)),
+        Message::NotFound(vec![Inventory::Block(unknown[0].block_hash()); 3]),
+        Message::GetAddr,
+        Message::MemPool,
+        Message::Pong(3),
+        Message::Inv(vec![]),
+        Message::Headers(vec![]),
+    ];
+    for message in noise {
+        world.input(Input::Received(peer, message, 100));
+    }
+    world.input(Input::Received(headlong::peer::PeerId(77), Message::Verack, 24));
+    world.input(Input::Closed(headlong::peer::PeerId(77)));
+    world.run(10_000, |_| false);
+    assert_eq!(world.books.tip, tip);
+    assert!(world.closed.is_empty() && world.fatal.is_none());
+    // A clock that goes back is held.
+    world.engine.handle(Now::new(0, 0), Input::Timer);
+}
