@@ -71,7 +71,7 @@ impl Default for EngineConfig {
             outbound_target: OUTBOUND_TARGET,
             stop_at_height: None,
             commit_interval: COMMIT_INTERVAL,
-            scheduler: SchedulerConfig { window: 1_024, reserved_bytes: MAX_UNSTORED as u64 },
+            scheduler: SchedulerConfig::default(),
         }
     }
 }
@@ -240,7 +240,7 @@ impl Engine {
             Input::DialFailed(peer, _) | Input::Closed(peer) => self.drop_peer(peer, &CloseReason::Remote),
             Input::Received(peer, message, bytes) => self.on_received(peer, message, bytes),
             Input::Progress(peer, bytes) => self.on_progress(peer, bytes),
-            Input::Faulted(peer, fault) => self.on_faulted(peer, fault),
+            Input::Faulted(peer, fault) => self.close_peer(peer, CloseReason::Fault(fault)),
             Input::Flushed(peer, bytes) => {
                 if let Some(peer) = self.peers.get_mut(&peer) {
                     peer.bytes_out = peer.bytes_out.saturating_add(bytes as u64);

@@ -1,28 +1,19 @@
 //! The connections: from the dial over the handshake to the end, and what each message is for.
 
 use super::{Engine, Output, cx};
-use crate::chain::params::Network;
-use crate::limits::{
-    ADDR_BUCKET, ADDR_RATE_PER_SECOND, DIAL_TIMEOUT, HANDSHAKE_TIMEOUT, MAX_ADDR, MAX_HEADERS, MAX_INV,
-};
+use crate::limits::{ADDR_BUCKET, ADDR_RATE_PER_SECOND, DIAL_TIMEOUT, HANDSHAKE_TIMEOUT, MAX_ADDR, MAX_INV};
 use crate::peer::dial::Ending;
 use crate::peer::handshake::{Handshake, Introduction, Step};
 use crate::peer::lifecycle::{Life, PeerEvent};
 use crate::peer::ping::PongOutcome;
-use crate::peer::{CloseReason, Cx, Fact, Fault, PeerAddress, PeerId, PeerView};
+use crate::peer::{CloseReason, Cx, Fact, PeerAddress, PeerId, PeerView};
 use crate::time::Timestamp;
 use crate::wire::Message;
-use crate::wire::frame::FrameError;
 use bitcoin::BlockHash;
 use bitcoin::block::Header;
 use bitcoin::p2p::ServiceFlags;
 use bitcoin::p2p::message_blockdata::Inventory;
 use std::net::SocketAddr;
-
-/// The height at which a fork of the main network with other headers begins (Knots 29.4.1 and later).
-const FOREIGN_FORK_HEIGHT: u32 = 961_640;
-/// The bit of the version that marks its headers.
-const FOREIGN_VERSION_BIT: u32 = 1 << 31;
 
 /// A connection.
 #[derive(Debug)]
@@ -120,23 +111,6 @@ impl Engine {
         peer.bytes_in = peer.bytes_in.max(bytes);
         if peer.view.ready {
             self.blocks.on_progress(cx!(self), id, bytes);
-        }
-    }
-
-    pub(super) fn on_faulted(&mut self, id: PeerId, fault: Fault) {
-        // Headers of the foreign fork are longer than ours: they look malformed.
-        let headers = match &fault {
-            Fault::Wire(FrameError::Payload(command) | FrameError::Length { command, .. }) => {
-                command == "headers"
-            }
-            _ => false,
-        };
-        let best = self.tree.height(self.tree.best_header());
-        let near = best.saturating_add(MAX_HEADERS as u32) >= FOREIGN_FORK_HEIGHT;
-        if headers && near && self.tree.params().network == Network::Main {
-            self.close_peer(id, CloseReason::Unsuitable("serves another chain"));
-        } else {
-            self.close_peer(id, CloseReason::Fault(fault));
         }
     }
 
@@ -242,25 +216,8 @@ impl Engine {
     }
 
     fn on_headers(&mut self, id: PeerId, headers: Vec<Header>) {
-        if self.is_foreign(&headers) {
-            self.close_peer(id, CloseReason::Unsuitable("serves another chain"));
-            return;
-        }
         let Some(peer) = self.peers.get(&id) else { return };
         self.headers.on_headers(cx!(self), &mut self.tree, &peer.view, headers);
-    }
-
-    /// Whether these headers are of the fork that left the main network.
-    fn is_foreign(&self, headers: &[Header]) -> bool {
-        if self.tree.params().network != Network::Main {
-            return false;
-        }
-        let parent = headers.first().and_then(|first| self.tree.find(&first.prev_blockhash));
-        let Some(parent) = parent else { return false };
-        let first = self.tree.height(parent).saturating_add(1);
-        let skip = FOREIGN_FORK_HEIGHT.saturating_sub(first) as usize;
-        let marked = |header: &Header| header.version.to_consensus() as u32 & FOREIGN_VERSION_BIT != 0;
-        headers.iter().skip(skip).any(marked)
     }
 
     /// Only the last block counts, as in Core: it is the highest, and headers lead to the others.

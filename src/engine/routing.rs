@@ -56,7 +56,8 @@ impl Engine {
                 self.apply(demand);
             }
             self.route_facts();
-            if let Err(error) = self.activation.advance(cx!(self), &self.tree, self.synced) {
+            let in_step = self.synced && self.best_is(self.activation.proved());
+            if let Err(error) = self.activation.advance(cx!(self), &self.tree, in_step) {
                 self.fail_with(&error);
                 return;
             }

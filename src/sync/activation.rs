@@ -308,7 +308,7 @@ impl Activation {
         Ok(())
     }
 
-    /// Sends what is to be sent now. `synced`: the best header is that of the network.
+    /// Sends what is to be sent now. `synced`: the proved tip is the network's best block.
     ///
     /// # Errors
     /// [`ActivationError`] only by a defect.

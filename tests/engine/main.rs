@@ -33,6 +33,8 @@ fn several_peers_bring_the_whole_chain() {
     assert!(world.run(5 * MINUTE, |w| w.books.durable == branch.tip), "{:?}", world.engine.status());
     world.run(MINUTE, |_| false);
     assert_eq!(world.books.headers.len(), 300, "every header is saved once");
+    let commits = world.books.log.iter().filter(|line| line.starts_with("commit")).count();
+    assert!(commits <= 2, "no commit a block while far behind: {commits}");
     assert!(world.closed.is_empty() && world.fatal.is_none());
     assert_eq!(world.status.last().unwrap().stage, Stage::Synced);
     let Answer::Peers(peers) = world.ask(Query::Peers) else { panic!() };
@@ -88,6 +90,7 @@ fn a_reorg_announced_by_headers_is_followed_and_undone_in_the_events() {
     chain.write().extend(&longer);
     world.announce();
     assert!(world.run(MINUTE, |w| w.books.durable == other.tip), "{:?}", world.engine.status());
+    world.run(1_000, |_| false);
     let events = world.events_after(cursor);
     let undone = events.iter().take(5).all(|event| matches!(event, Event::Undo(..)));
     assert!(undone && events.len() == 5 + 8, "{events:?}");
@@ -134,10 +137,10 @@ fn a_branch_found_invalid_halfway_is_left_for_the_best_valid_one() {
     let (good_chain, bad_chain) = (served(&blocks), served(&blocks[..10]));
     bad_chain.write().extend(&bad_blocks);
     let mut world = World::new(config(&[1, 2]), 1);
-    world.books.invalid.insert(bad_blocks[5].block_hash());
+    world.books.invalid.insert(bad_blocks[2].block_hash());
     world.serve(1, &good_chain, manner(10, 5));
     world.serve(2, &bad_chain, manner(10, 5));
-    let marked = |w: &World| w.books.marks == [(bad_blocks[5].block_hash(), HeaderMark::Invalid)];
+    let marked = |w: &World| w.books.marks == [(bad_blocks[2].block_hash(), HeaderMark::Invalid)];
     assert!(world.run(MINUTE, |w| marked(w) && w.books.durable == branch.tip), "{:?}", world.books.log);
     let (who, why) = &world.closed[0];
     assert!(*who == address(2) && matches!(why, CloseReason::Fault(Fault::Block { .. })), "{why}");
@@ -175,7 +178,7 @@ fn the_handshake_is_bounded_in_time_and_its_order_is_kept() {
     world.serve(4, &chain, Manner { before_version: early, ..manner(10, 1) });
     assert!(world.run(50_000, |w| w.books.durable == branch.tip), "early messages are dropped, not punished");
     assert!(!world.closed.iter().any(|(who, _)| *who == address(1)));
-    world.run(20_000, |_| false);
+    world.run(MINUTE, |_| false);
     let why = |n: u8| world.closed.iter().find(|(who, _)| *who == address(n)).map(|(_, why)| why.clone());
     assert_eq!(why(1), Some(CloseReason::Timeout("handshake")));
     assert_eq!(why(2), Some(CloseReason::Ourselves));

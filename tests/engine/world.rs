@@ -125,12 +125,12 @@ impl Books {
     fn carry_out(&mut self, command: ChainCommand) -> Vec<ChainReport> {
         match command {
             ChainCommand::SaveHeaders(headers) => {
-                for header in &headers {
-                    let known = header.prev_blockhash == params().genesis_hash()
-                        || self.headers.iter().any(|other| other.block_hash() == header.prev_blockhash);
-                    assert!(known, "headers are saved parents first");
+                for header in headers {
+                    let parent = header.prev_blockhash;
+                    let known = self.headers.iter().rev().any(|other| other.block_hash() == parent);
+                    assert!(known || parent == params().genesis_hash(), "headers are saved parents first");
+                    self.headers.push(header);
                 }
-                self.headers.extend(headers);
                 vec![]
             }
             ChainCommand::SaveMark(hash, mark) => {
