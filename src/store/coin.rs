@@ -2,7 +2,7 @@
 //!
 //! | bytes | content |
 //! | --- | --- |
-//! | varint | `height << 1 \\| coinbase` |
+//! | varint | `height << 1 \| coinbase` |
 //! | varint | amount in satoshi |
 //! | 1 | form of the script, below |
 //! | rest | the script's variable part |

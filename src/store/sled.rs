@@ -16,7 +16,9 @@
 //! 7. An error while writing stays: every later commit fails with it until the store is opened anew.
 //!
 //! Recovery belongs to sled: at open it reads its log up to the last whole transaction, which takes longer
-//! the more was written since its last snapshot, and cuts off what follows.
+//! the more was written since its last snapshot, and cuts off what follows. A damaged byte of the log looks
+//! to it like the end: the store is then at an earlier commit, still a whole one, and says nothing. Who
+//! keeps blocks apart can connect them again from there.
 
 use super::medium::{create_folder, sync_folder};
 use super::{Batch, Change, Durability, Entry, Store, StoreError, StoreErrorKind, Table};
@@ -97,7 +99,11 @@ impl SledStore {
         synced.map_err(|e| {
             // What the platform dropped after a failed sync is not known: nothing more may build on it.
             self.broken.store(true, Ordering::Relaxed);
-            StoreError::io(self.context("sync"), e)
+            let mut error = StoreError::io(self.context("sync"), e);
+            if error.kind != StoreErrorKind::Full {
+                error.kind = StoreErrorKind::Corrupt;
+            }
+            error
         })
     }
 
