@@ -403,7 +403,8 @@ mod tests {
         let kept = checkpoints(&store).unwrap();
         assert_eq!((kept.len(), kept.last()), (MAX_CHECKPOINTS, last.as_ref()));
         let victim = kept[MAX_CHECKPOINTS / 2].clone();
-        let damage: [Box<dyn Fn(&mut Batch)>; 4] = [
+        type Damage<'a> = Box<dyn Fn(&mut Batch) + 'a>;
+        let damage: [Damage<'_>; 4] = [
             Box::new(|b| b.delete(Table::Meta, checkpoint_key(victim.sequence))),
             Box::new(|b| b.put(Table::Meta, checkpoint_key(victim.sequence), [0; 119])),
             Box::new(|b| b.put(Table::Meta, checkpoint_key(victim.sequence), [0; 120])),
