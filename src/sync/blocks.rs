@@ -588,3 +588,6 @@ impl BlockScheduler {
 fn reach(tree: &BlockTree, best: Option<HeaderId>, target: HeaderId) -> u32 {
     best.map_or(0, |best| tree.height(tree.fork_point(best, target)))
 }
+
+#[cfg(test)]
+mod tests;

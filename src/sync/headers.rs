@@ -331,11 +331,12 @@ impl HeaderSync {
             Some(sync) if sync.last_hash() == first.prev_blockhash => Some(sync.height()),
             _ => tree.find(&first.prev_blockhash).map(|parent| tree.height(parent)),
         });
-        let Some(parent) = parent else { return Ok(()) };
-        let foreign = headers.iter().zip(1..).any(|(header, above): (_, u32)| {
-            header.version.to_consensus() < 0 && parent.saturating_add(above) >= FOREIGN_CHAIN_HEIGHT
-        });
-        if foreign { Err(CloseReason::Unsuitable("follows another chain")) } else { Ok(()) }
+        match parent {
+            Some(parent) if is_foreign(parent, headers) => {
+                Err(CloseReason::Unsuitable("follows another chain"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Checks what can be checked without context: each header's proof of the work it claims, and that each
@@ -626,6 +627,13 @@ impl HeaderSync {
     }
 }
 
+/// Whether mainnet headers that follow one at height `parent` belong to the chain that split off.
+fn is_foreign(parent: u32, headers: &[Header]) -> bool {
+    headers.iter().zip(1..).any(|(header, above): (_, u32)| {
+        header.version.to_consensus() < 0 && parent.saturating_add(above) >= FOREIGN_CHAIN_HEIGHT
+    })
+}
+
 /// Whether a `getheaders` may be sent: none is unanswered, or the last is two minutes old.
 fn may_ask(peer: &Peer, now: Timestamp) -> bool {
     peer.asked_at.is_none_or(|at| at + GETHEADERS_INTERVAL <= now)
@@ -636,3 +644,6 @@ fn best_locator(tree: &BlockTree) -> Vec<BlockHash> {
     let best = tree.best_header();
     tree.locator(tree.parent(best).unwrap_or(best))
 }
+
+#[cfg(test)]
+mod tests;

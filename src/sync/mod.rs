@@ -2,6 +2,8 @@
 
 pub mod activation;
 pub mod blocks;
+#[cfg(test)]
+mod forged;
 pub mod fsm;
 pub mod headers;
 pub mod presync;

@@ -372,3 +372,221 @@ impl Presync {
         self.buffer = VecDeque::new();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::forged;
+    use super::*;
+    use crate::limits::MAX_HEADERS;
+    use crate::rng::Rng;
+    use proptest::prelude::*;
+
+    const BLOCKS: usize = 15_000;
+    const NOW: u64 = 1_700_000_000;
+
+    fn hashes(headers: &[Header]) -> Vec<BlockHash> {
+        headers.iter().map(Header::block_hash).collect()
+    }
+
+    fn proof(params: &Params, blocks: u32) -> ChainWork {
+        ChainWork::of_bits(params.genesis_header().bits.to_consensus()).saturating_mul(blocks)
+    }
+
+    /// A presync from the genesis block that wants the work of [`BLOCKS`] more blocks.
+    fn start(params: &Arc<Params>, seed: u64) -> Presync {
+        let tree = forged::tree(params);
+        let required = proof(params, BLOCKS as u32 + 1);
+        Presync::new(&tree, tree.genesis(), required, NOW, &mut Rng::from_number(seed))
+    }
+
+    fn feed(sync: &mut Presync, headers: &[Header], full: bool) -> PresyncOutcome {
+        sync.process(headers, &hashes(headers), full)
+    }
+
+    /// Feeds a chain in full messages and a last one that is short; returns what was released and the last
+    /// outcome.
+    fn feed_all(sync: &mut Presync, chain: &[Header]) -> (Vec<Header>, PresyncOutcome) {
+        let mut all = Vec::new();
+        for message in chain.chunks(MAX_HEADERS) {
+            match feed(sync, message, message.len() == MAX_HEADERS) {
+                PresyncOutcome::Taken { released, request_more } => {
+                    all.extend(released.iter().copied());
+                    if !request_more || sync.state() == PresyncState::Final {
+                        return (all, PresyncOutcome::Taken { released, request_more });
+                    }
+                }
+                failed => return (all, failed),
+            }
+        }
+        (all, PresyncOutcome::Taken { released: Vec::new(), request_more: true })
+    }
+
+    #[test]
+    fn a_chain_with_enough_work_is_released_after_the_second_pass() {
+        let params = forged::params(0);
+        let chain = forged::chain(&params, params.genesis_header(), BLOCKS, 0);
+        let mut sync = start(&params, 1);
+        let (released, _) = feed_all(&mut sync, &chain);
+        assert!(released.is_empty());
+        assert_eq!(sync.state(), PresyncState::Redownload);
+        assert_eq!(sync.locator(), [params.genesis_hash()]);
+        let (released, last) = feed_all(&mut sync, &chain);
+        assert_eq!(released, chain);
+        assert!(matches!(last, PresyncOutcome::Taken { request_more: false, .. }));
+        assert_eq!(sync.state(), PresyncState::Final);
+        assert!(sync.memory() < 10_000);
+    }
+
+    #[test]
+    fn another_chain_in_the_second_pass_is_found_out_before_anything_is_released() {
+        let params = forged::params(0);
+        let shown = forged::chain(&params, params.genesis_header(), BLOCKS, 0);
+        // Without the salt and the offset the second chain cannot be made to match: with 25 commitments in
+        // the buffer one try in 2^25 succeeds.
+        let given = forged::chain(&params, params.genesis_header(), BLOCKS, 1);
+        for seed in 0..5 {
+            let mut sync = start(&params, seed);
+            feed_all(&mut sync, &shown);
+            let (released, last) = feed_all(&mut sync, &given);
+            assert!(released.is_empty());
+            assert_eq!(last, PresyncOutcome::Failed(PresyncFailure::CommitmentMismatch));
+            assert_eq!(sync.state(), PresyncState::Final);
+        }
+    }
+
+    #[test]
+    fn a_chain_with_too_little_work_ends_with_its_short_message() {
+        let params = forged::params(0);
+        let chain = forged::chain(&params, params.genesis_header(), BLOCKS - 1, 0);
+        let mut sync = start(&params, 1);
+        let (released, last) = feed_all(&mut sync, &chain);
+        assert!(released.is_empty());
+        assert_eq!(last, PresyncOutcome::Taken { released: Vec::new(), request_more: false });
+        assert_eq!(sync.state(), PresyncState::Final);
+        assert_eq!(feed(&mut sync, &chain[..1], false), PresyncOutcome::Failed(PresyncFailure::Finished));
+    }
+
+    #[test]
+    fn a_second_pass_that_ends_early_releases_only_what_is_covered() {
+        let params = forged::params(0);
+        let chain = forged::chain(&params, params.genesis_header(), BLOCKS, 0);
+        let mut sync = start(&params, 1);
+        feed_all(&mut sync, &chain);
+        let (released, last) = feed_all(&mut sync, &chain[..9_999]);
+        let buffer = params.headers_sync.redownload_buffer_size;
+        assert_eq!(released, chain[..9_999 - buffer]);
+        assert!(matches!(last, PresyncOutcome::Taken { request_more: false, .. }));
+    }
+
+    #[test]
+    fn headers_beyond_the_goal_need_no_commitments() {
+        let params = forged::params(0);
+        let chain = forged::chain(&params, params.genesis_header(), BLOCKS + 500, 0);
+        let mut sync = start(&params, 1);
+        feed_all(&mut sync, &chain[..BLOCKS]);
+        let (released, _) = feed_all(&mut sync, &chain);
+        assert_eq!(released, chain);
+    }
+
+    #[test]
+    fn gaps_end_either_pass() {
+        let params = forged::params(0);
+        let chain = forged::chain(&params, params.genesis_header(), BLOCKS, 0);
+        let mut sync = start(&params, 1);
+        assert_eq!(
+            feed(&mut sync, &chain[1..2_001], true),
+            PresyncOutcome::Failed(PresyncFailure::NotContinuous)
+        );
+        let mut sync = start(&params, 1);
+        feed_all(&mut sync, &chain);
+        assert_eq!(
+            feed(&mut sync, &chain[1..2_001], true),
+            PresyncOutcome::Failed(PresyncFailure::NotContinuous)
+        );
+    }
+
+    /// An attacker who has endless headers: the commitments are capped by what a valid chain can have, and
+    /// no header is kept.
+    #[test]
+    fn an_endless_chain_costs_bounded_memory() {
+        let params = forged::params(0);
+        let tree = forged::tree(&params);
+        // At the genesis block's own time the cap is 6 blocks a second for two hours.
+        let now = u64::from(params.genesis_header().time);
+        let cap = 6 * MAX_FUTURE_BLOCK_TIME;
+        let required = proof(&params, u32::MAX);
+        let mut sync = Presync::new(&tree, tree.genesis(), required, now, &mut Rng::from_number(1));
+        let chain = forged::chain(&params, params.genesis_header(), cap as usize + 4_000, 0);
+        let mut fed = 0;
+        let mut failure = None;
+        for message in chain.chunks(MAX_HEADERS) {
+            match feed(&mut sync, message, true) {
+                PresyncOutcome::Taken { released, request_more } => {
+                    assert!(released.is_empty() && request_more);
+                    fed += message.len() as u64;
+                    assert!(sync.memory() < 4_000, "{}", sync.memory());
+                }
+                PresyncOutcome::Failed(why) => {
+                    failure = Some(why);
+                    break;
+                }
+            }
+        }
+        assert_eq!(failure, Some(PresyncFailure::TooLong));
+        assert!(fed >= cap - 4_000 && fed <= cap + 4_000, "{fed}");
+    }
+
+    #[test]
+    fn the_redownload_buffer_is_bounded() {
+        let params = forged::params(0);
+        let chain = forged::chain(&params, params.genesis_header(), BLOCKS, 0);
+        let mut sync = start(&params, 3);
+        feed_all(&mut sync, &chain);
+        let limit = params.headers_sync.redownload_buffer_size;
+        for message in chain[..14_000].chunks(MAX_HEADERS) {
+            feed(&mut sync, message, true);
+            assert!(sync.buffer.len() <= limit);
+        }
+        assert_eq!(size_of::<Bare>(), 48);
+        assert!(sync.memory() < (limit + MAX_HEADERS) * 48 + 10_000);
+    }
+
+    /// Mainnet's rule within a period: no change of difficulty, in either pass. The headers' own proof of
+    /// work is the caller's matter.
+    #[test]
+    fn difficulty_that_moves_too_fast_ends_the_presync() {
+        let params = Arc::new(Params::new(crate::chain::params::Network::Main));
+        let tree = forged::tree(&params);
+        let genesis = *params.genesis_header();
+        let mut header = Header { prev_blockhash: genesis.block_hash(), ..genesis };
+        header.bits = CompactTarget::from_consensus(0x1b00_ffff);
+        let required = proof(&params, u32::MAX);
+        let mut sync = Presync::new(&tree, tree.genesis(), required, NOW, &mut Rng::from_number(1));
+        assert_eq!(
+            feed(&mut sync, &[header], true),
+            PresyncOutcome::Failed(PresyncFailure::DifficultyTransition)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn bits_are_a_queue(pushes in proptest::collection::vec(any::<Option<bool>>(), 0..400)) {
+            let (mut bits, mut model) = (Bits::default(), VecDeque::new());
+            for push in pushes {
+                match push {
+                    Some(bit) => {
+                        bits.push(bit);
+                        model.push_back(bit);
+                    }
+                    None => prop_assert_eq!(bits.pop(), model.pop_front()),
+                }
+                prop_assert_eq!(bits.len as usize, model.len());
+                prop_assert!(bits.words.len() <= model.len() / 64 + 2);
+            }
+            while let Some(bit) = model.pop_front() {
+                prop_assert_eq!(bits.pop(), Some(bit));
+            }
+            prop_assert_eq!(bits.pop(), None);
+        }
+    }
+}

@@ -62,6 +62,12 @@ impl Window {
         *self = Self::default();
     }
 
+    /// Height of the block below the window.
+    #[cfg(test)]
+    pub fn base(&self) -> u32 {
+        self.base
+    }
+
     /// Height of the last block in the window; the base if it is empty.
     pub fn end(&self) -> u32 {
         self.base.saturating_add(self.ids.len() as u32)
