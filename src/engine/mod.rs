@@ -115,6 +115,8 @@ pub struct Engine {
     /// Delivered blocks that are not stored yet: from whom, and how many bytes.
     unstored: BTreeMap<BlockHash, (Option<PeerId>, usize)>,
     unstored_bytes: usize,
+    /// The same bytes by peer; no zeroes.
+    held: BTreeMap<PeerId, usize>,
     /// Whose message is being handled.
     delivering: Option<PeerId>,
     paused: BTreeSet<PeerId>,
@@ -190,6 +192,7 @@ impl Engine {
             deadline: Some(Timestamp::ZERO),
             unstored: BTreeMap::new(),
             unstored_bytes: 0,
+            held: BTreeMap::new(),
             delivering: None,
             paused: BTreeSet::new(),
             known_headers: tree.len(),
@@ -282,10 +285,8 @@ impl Engine {
     }
 
     fn on_report(&mut self, report: ChainReport) {
-        if let ChainReport::Stored { block, .. } | ChainReport::Refused { block, .. } = &report
-            && let Some((_, bytes)) = self.unstored.remove(&block.hash)
-        {
-            self.unstored_bytes = self.unstored_bytes.saturating_sub(bytes);
+        if let ChainReport::Stored { block, .. } | ChainReport::Refused { block, .. } = &report {
+            self.release(&block.hash);
         }
         let durable = self.activation.durable();
         if let Err(error) = self.activation.on_report(cx!(self), &mut self.tree, &report)
@@ -368,23 +369,39 @@ impl Engine {
         self.stopping && self.activation.is_quiet()
     }
 
-    /// Stops and resumes reading; a peer that is not read from has no clocks running.
-    fn apply_backpressure(&mut self) {
-        let mut held: BTreeMap<PeerId, usize> = BTreeMap::new();
-        let full = self.unstored_bytes >= MAX_UNSTORED;
-        for (peer, bytes) in self.unstored.values() {
-            if let Some(peer) = peer {
-                *held.entry(*peer).or_default() += bytes;
+    /// Counts a delivered block until it is stored or refused.
+    fn hold(&mut self, hash: BlockHash, bytes: usize) {
+        self.release(&hash);
+        self.unstored.insert(hash, (self.delivering, bytes));
+        self.unstored_bytes += bytes;
+        if let Some(peer) = self.delivering {
+            *self.held.entry(peer).or_default() += bytes;
+        }
+    }
+
+    fn release(&mut self, hash: &BlockHash) {
+        let Some((peer, bytes)) = self.unstored.remove(hash) else { return };
+        self.unstored_bytes = self.unstored_bytes.saturating_sub(bytes);
+        if let Some(peer) = peer
+            && let Some(held) = self.held.get_mut(&peer)
+        {
+            *held = held.saturating_sub(bytes);
+            if *held == 0 {
+                self.held.remove(&peer);
             }
         }
-        let over = |peer: &PeerId| {
-            held.get(peer).is_some_and(|bytes| *bytes >= MAX_UNSTORED_PER_PEER || (full && *bytes > 0))
-        };
-        let changed: Vec<(PeerId, bool)> = self
-            .peers
-            .keys()
-            .map(|peer| (*peer, over(peer)))
-            .filter(|(peer, over)| self.paused.contains(peer) != *over)
+    }
+
+    /// Stops and resumes reading; a peer that is not read from has no clocks running.
+    fn apply_backpressure(&mut self) {
+        let full = self.unstored_bytes >= MAX_UNSTORED;
+        let over = |bytes: usize| bytes >= MAX_UNSTORED_PER_PEER || (full && bytes > 0);
+        let holding = self.held.iter().map(|(peer, bytes)| (*peer, over(*bytes)));
+        let resumed =
+            self.paused.iter().filter(|peer| !self.held.contains_key(peer)).map(|peer| (*peer, false));
+        let changed: Vec<(PeerId, bool)> = holding
+            .chain(resumed)
+            .filter(|(peer, pause)| self.paused.contains(peer) != *pause && self.peers.contains_key(peer))
             .collect();
         for (peer, pause) in changed {
             if pause {

@@ -26,7 +26,7 @@ impl Engine {
     /// Moves what a machine left in its context on: effects to the outputs, facts and demands to their
     /// queues.
     pub(super) fn settle(&mut self) {
-        for effect in self.wishes.effects.drain(..) {
+        for effect in core::mem::take(&mut self.wishes.effects) {
             match effect {
                 Effect::Send(peer, message) => {
                     // A machine may not have heard yet that a peer is gone.
@@ -36,10 +36,7 @@ impl Engine {
                 }
                 Effect::Command(command) => {
                     if let ChainCommand::StoreBlock(_, raw) = &command {
-                        let bytes = raw.bytes().len();
-                        let old = self.unstored.insert(raw.hash(), (self.delivering, bytes));
-                        let old = old.map_or(0, |(_, bytes)| bytes);
-                        self.unstored_bytes = (self.unstored_bytes + bytes).saturating_sub(old);
+                        self.hold(raw.hash(), raw.bytes().len());
                     }
                     self.outputs.push_back(Output::Command(command));
                 }
