@@ -36,6 +36,9 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// Bytes of sled's own cache: the coins cache stands before it.
+const SLED_CACHE: u64 = 64 << 20;
+
 type Failure = Box<dyn StdError>;
 
 fn main() -> ExitCode {
@@ -169,12 +172,8 @@ impl Ground {
 
 #[cfg(feature = "sled")]
 fn open_sled(dir: &Datadir) -> Result<Arc<dyn Store>, Failure> {
-    todo_sled(dir)
-}
-
-#[cfg(feature = "sled")]
-fn todo_sled(_: &Datadir) -> Result<Arc<dyn Store>, Failure> {
-    Err("not yet".into())
+    let store = headlong::store::sled::SledStore::open(dir.coins_path("sled"), SLED_CACHE)?;
+    Ok(Arc::new(store))
 }
 
 #[cfg(not(feature = "sled"))]
