@@ -56,6 +56,8 @@ pub const PAYLOAD_FIRST_ALLOCATION: usize = 64 * 1_024;
 /// Blocks a second of the fastest chain that the rule of rising median times allows: bounds how many
 /// commitments of a presync a peer can make us hold.
 pub const PRESYNC_BLOCKS_PER_SECOND: u64 = 6;
+/// Headers that announce new blocks (`MAX_BLOCKS_TO_ANNOUNCE`).
+pub const MAX_ANNOUNCED_HEADERS: usize = 8;
 /// Presyncs at one time, the one of the headers' source not counted. Each holds at most about 1.4 MB.
 pub const MAX_PRESYNCS: usize = 16;
 /// Blocks of work by which a chain may lie below the best header and still be kept without a presync

@@ -30,7 +30,8 @@ use crate::consensus::header::accept;
 use crate::error::{Reject, RejectKind};
 use crate::limits::{
     ANTI_DOS_WORK_BLOCKS, GETHEADERS_INTERVAL, HEADERS_DOWNLOAD_PER_HEADER, HEADERS_DOWNLOAD_TIMEOUT,
-    HEADERS_PATIENCE, HEADERS_RECENT_SECONDS, HEADERS_RETRY, MAX_HEADERS, MAX_PRESYNCS,
+    HEADERS_PATIENCE, HEADERS_RECENT_SECONDS, HEADERS_RETRY, MAX_ANNOUNCED_HEADERS, MAX_HEADERS,
+    MAX_PRESYNCS,
 };
 use crate::peer::{CloseReason, Cx, Fact, Fault, PeerId, PeerView};
 use crate::time::Timestamp;
@@ -286,7 +287,7 @@ impl HeaderSync {
             self.fetch(cx, tree, id);
             return Ok(());
         };
-        if let Some(peer) = self.peers.get_mut(&id) {
+        if let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.presync.is_none()) {
             // A message that connects answers what we asked.
             peer.asked_at = None;
         }
@@ -360,6 +361,12 @@ impl HeaderSync {
     fn presync_continue(&mut self, cx: &mut Cx<'_>, id: PeerId, batch: Batch<'_>) -> Option<PresyncOutcome> {
         let peer = self.peers.get_mut(&id)?;
         let mut sync = peer.presync.take()?;
+        // A new block is announced meanwhile: not an answer, and no reason to begin again.
+        let continues = batch.headers.first().is_some_and(|header| header.prev_blockhash == sync.last_hash());
+        if batch.headers.len() <= MAX_ANNOUNCED_HEADERS && !continues {
+            peer.presync = Some(sync);
+            return None;
+        }
         let outcome = sync.process(batch.headers, batch.hashes, batch.full);
         if let PresyncOutcome::Taken { request_more, .. } = &outcome {
             peer.asked_at = None;
@@ -397,6 +404,10 @@ impl HeaderSync {
         start: HeaderId,
         batch: Batch<'_>,
     ) {
+        if self.peers.get(&id).is_some_and(|peer| peer.presync.is_some()) {
+            // An announcement while the presync goes on.
+            return;
+        }
         let running = self.peers.values().filter(|peer| peer.presync.is_some()).count();
         let has_role = self.role.is_some_and(|role| role.peer == id);
         if !batch.full || (running >= MAX_PRESYNCS && !has_role) {

@@ -440,6 +440,26 @@ fn a_chain_with_the_minimum_work_comes_through_presync() {
     assert!(world.closed().is_empty());
 }
 
+/// A source that announces a new block in the middle of a presync (Core begins again then).
+#[test]
+fn an_announcement_does_not_end_a_presync() {
+    let mut world = World::new(15_000);
+    let peer = forged::view(1, 16_100);
+    let chain = world.chain(16_100, 0);
+    world.ready(&peer);
+    for message in chain.chunks(MAX_HEADERS).take(4) {
+        world.headers(&peer, message);
+    }
+    assert_eq!(world.asked().len(), 5);
+    world.headers(&peer, &chain[16_092..]);
+    assert!(world.asked().is_empty());
+    let reached = (PresyncState::Presync, 8_000, chain[7_999].time);
+    assert_eq!(world.sync.presync_progress(), Some(reached));
+    world.headers(&peer, &chain[8_000..10_000]);
+    assert_eq!(world.serve(&peer, &chain), 3 + 9);
+    assert_eq!(world.best_height(), 16_100);
+}
+
 #[test]
 fn presync_progress_is_told() {
     let mut world = World::new(15_000);
