@@ -4,187 +4,22 @@
 //!
 //! A failing case prints its seed: set it in `HEADLONG_SEED` to repeat it alone.
 
-use bitcoin::block::{Header, Version};
-use bitcoin::hashes::Hash;
-use bitcoin::{
-    Amount, Block, BlockHash, CompactTarget, OutPoint, ScriptBuf, Sequence, Target, Transaction, TxIn,
-    TxMerkleNode, TxOut, Witness, absolute, transaction,
-};
-use headlong::chain::params::{Network, Params};
-use headlong::chainstate::{self, BlockVerdict, ChainstateOptions, Front, Sources};
+mod ground;
+
+use bitcoin::block::Header;
+use bitcoin::{Amount, Block, BlockHash, OutPoint, Transaction, TxOut};
+use ground::{ANYONE, Ground, NOBODY, SUBSIDY, Utxos, bytes, mine, output, spend};
+use headlong::chainstate::{BlockVerdict, Front};
 use headlong::error::Error;
 use headlong::rng::Rng;
-use headlong::store::block_files::{BlockFiles, BlockFilesOptions};
 use headlong::store::coin::Coin;
-use headlong::store::header_file::{HEADER_FILE, HeaderFile};
-use headlong::store::medium::MemoryMedium;
-use headlong::store::memory::MemoryStore;
-use headlong::store::{Batch, Durability, Entry, Store, StoreError, StoreErrorKind, Table, schema};
-use headlong::verify::interpreter::Interpreter;
-use headlong::verify::pool::Pool;
+use headlong::store::schema;
 use std::collections::BTreeMap;
-use std::ops::Bound;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Blocks of the trunk below the random tree, so that there are mature coinbases.
 const TRUNK: usize = 104;
-const CLOCK: u64 = 1_700_000_000;
-const SUBSIDY: u64 = 5_000_000_000;
-
-// ---- the ground that survives a restart ----
-
-/// A store that fails on demand, and asks for small batches.
-#[derive(Debug)]
-struct Faulty {
-    inner: MemoryStore,
-    batch_limit: usize,
-    /// Commits until the failure; it comes before the commit is applied, or after it.
-    left: AtomicUsize,
-    applied: bool,
-}
-
-impl Store for Faulty {
-    fn get_many(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
-        self.inner.get_many(table, keys)
-    }
-
-    fn range(
-        &self,
-        table: Table,
-        from: Bound<&[u8]>,
-        to: Bound<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<Entry>, StoreError> {
-        self.inner.range(table, from, to, limit)
-    }
-
-    fn commit(&self, batch: Batch, durability: Durability) -> Result<(), StoreError> {
-        assert!(batch.len() <= self.batch_limit.max(3), "a batch is larger than the store asked for");
-        let dies = self.left.fetch_sub(1, Ordering::Relaxed) == 1;
-        if !dies || self.applied {
-            self.inner.commit(batch, durability)?;
-        }
-        if dies {
-            return Err(StoreError::new(StoreErrorKind::Transient, "the test pulls the plug"));
-        }
-        Ok(())
-    }
-
-    fn batch_limit(&self) -> usize {
-        self.batch_limit
-    }
-}
-
-#[derive(Clone)]
-struct Ground {
-    params: Arc<Params>,
-    store: MemoryStore,
-    medium: MemoryMedium,
-    pool: Arc<Pool>,
-    batch_limit: usize,
-    coins_bytes: usize,
-}
-
-impl Ground {
-    fn new(threads: usize, batch_limit: usize, coins_bytes: usize) -> Self {
-        Self {
-            params: Arc::new(Params::new(Network::Regtest)),
-            store: MemoryStore::new(),
-            medium: MemoryMedium::new(),
-            pool: Arc::new(Pool::new("test", threads, 64).unwrap()),
-            batch_limit,
-            coins_bytes,
-        }
-    }
-
-    fn open(&self) -> Front {
-        self.open_failing(usize::MAX, false).unwrap()
-    }
-
-    fn open_failing(&self, at: usize, applied: bool) -> Result<Front, Error> {
-        let medium = Arc::new(self.medium.clone());
-        let (headers, loaded) = HeaderFile::with_medium(medium.clone(), HEADER_FILE)?;
-        let options = BlockFilesOptions { segment_bytes: 20_000, key: Some([7; 16]) };
-        let sources = Sources {
-            params: self.params.clone(),
-            store: Arc::new(Faulty {
-                inner: self.store.clone(),
-                batch_limit: self.batch_limit,
-                left: AtomicUsize::new(at),
-                applied,
-            }),
-            blocks: BlockFiles::with_medium(medium, options)?,
-            headers,
-            loaded,
-            pool: self.pool.clone(),
-            verifier: Arc::new(Interpreter),
-        };
-        let options = ChainstateOptions::default().coins_bytes(self.coins_bytes).bodies_bytes(20_000);
-        Front::new(chainstate::open(sources, options, [1, 2])?, CLOCK)
-    }
-
-    fn stored_coins(&self) -> Utxos {
-        let entries = self.store.range(Table::Coins, Bound::Unbounded, Bound::Unbounded, usize::MAX).unwrap();
-        entries
-            .iter()
-            .map(|(key, value)| {
-                (schema::decode_coin_key(key).unwrap(), schema::decode_coin(key, value).unwrap())
-            })
-            .collect()
-    }
-}
 
 // ---- blocks ----
-
-type Utxos = BTreeMap<OutPoint, Coin>;
-
-fn output(value: u64, script: u8) -> TxOut {
-    TxOut { value: Amount::from_sat(value), script_pubkey: ScriptBuf::from_bytes(vec![script]) }
-}
-
-/// `OP_TRUE`: anyone can spend it; and `OP_0`: nobody can.
-const ANYONE: u8 = 0x51;
-const NOBODY: u8 = 0x00;
-
-fn spend(outpoints: &[OutPoint], outputs: Vec<TxOut>) -> Transaction {
-    let input = |previous_output: &OutPoint| TxIn {
-        previous_output: *previous_output,
-        script_sig: ScriptBuf::new(),
-        sequence: Sequence::MAX,
-        witness: Witness::new(),
-    };
-    Transaction {
-        version: transaction::Version::TWO,
-        lock_time: absolute::LockTime::ZERO,
-        input: outpoints.iter().map(input).collect(),
-        output: outputs,
-    }
-}
-
-fn mine(parent: &Header, height: u32, unique: u64, reward: u64, txs: Vec<Transaction>) -> Block {
-    let mut coinbase = spend(&[OutPoint::null()], vec![output(reward, ANYONE)]);
-    coinbase.input[0].script_sig = bitcoin::script::Builder::new()
-        .push_int(i64::from(height))
-        .push_slice(unique.to_le_bytes())
-        .into_script();
-    let mut txdata = vec![coinbase];
-    txdata.extend(txs);
-    let header = Header {
-        version: Version::from_consensus(0x2000_0000),
-        prev_blockhash: parent.block_hash(),
-        merkle_root: TxMerkleNode::all_zeros(),
-        time: parent.time + 1,
-        bits: CompactTarget::from_consensus(0x207f_ffff),
-        nonce: 0,
-    };
-    let mut block = Block { header, txdata };
-    block.header.merkle_root = block.compute_merkle_root().unwrap();
-    while !Target::from_compact(block.header.bits).is_met_by(block.block_hash()) {
-        block.header.nonce += 1;
-    }
-    block
-}
 
 /// All blocks of a case; a parent comes before its children.
 struct Tree {
@@ -497,10 +332,6 @@ fn connect_all(tree: &Tree, tip: usize) -> Result<Utxos, (usize, &'static str)> 
 }
 
 // ---- both side by side ----
-
-fn bytes(block: &Block) -> Vec<u8> {
-    bitcoin::consensus::serialize(block)
-}
 
 fn told(verdict: BlockVerdict) -> (&'static str, Option<&'static str>) {
     match verdict {

@@ -158,8 +158,8 @@ pub struct Chainstate {
     unproved: VecDeque<Unproved>,
     unproved_bytes: usize,
     number: u64,
-    /// The last connected block.
-    tip: BlockRef,
+    /// The last connected block, its scripts proved or not.
+    top: BlockRef,
     /// The last block that is proved together with all its ancestors.
     pub(super) proved: BlockRef,
     /// The weakest proof since the genesis block, as far as this process connected it.
@@ -209,7 +209,7 @@ impl Chainstate {
             unproved: VecDeque::new(),
             unproved_bytes: 0,
             number: 0,
-            tip: parts.tip,
+            top: parts.tip,
             proved: parts.tip,
             trust: Proof::Scripts,
             durable: parts.tip,
@@ -519,7 +519,7 @@ impl Chainstate {
         if self.unproved.back().is_some_and(|last| matches!(last.state, ProofState::Failed(_))) {
             return Ok(Step::Wait);
         }
-        if context.prev != self.tip.hash || Some(context.height) != self.tip.height.checked_add(1) {
+        if context.prev != self.top.hash || Some(context.height) != self.top.height.checked_add(1) {
             self.reports.push_back(ChainReport::Dropped { block, lost: false });
             return Ok(Step::Done);
         }
@@ -549,17 +549,19 @@ impl Chainstate {
         Ok(Step::Done)
     }
 
-    /// Whether the coins cache has room for another block. If not, a commit is asked for, once; blocks in
-    /// front of a commit that is queued already still connect.
+    /// Whether there is room for another block's coins. If not, what is unproved is waited for; then a
+    /// commit is asked for, once. Blocks in front of a commit that is queued already still connect.
     fn has_room(&mut self) -> bool {
-        if self.coins.bytes() <= self.options.coins_bytes {
+        if self.coins.bytes().saturating_add(self.coins.overlay_bytes()) <= self.options.coins_bytes
+            || self.queue.iter().any(|command| matches!(command, ChainCommand::Commit { .. }))
+        {
             return true;
         }
-        if self.coins.dirty() == 0 && self.coins.overlays() == 0 {
+        if self.coins.overlays() > 0 {
+            return false;
+        }
+        if self.coins.dirty() == 0 {
             self.coins.written(true);
-            return true;
-        }
-        if self.queue.iter().any(|command| matches!(command, ChainCommand::Commit { .. })) {
             return true;
         }
         if !self.commit_wanted {
@@ -580,7 +582,7 @@ impl Chainstate {
                 let bytes = connection.overlay.bytes() + connection.undo.len() * 2 + body.size() * 2;
                 self.coins.push(connection.overlay);
                 self.set_mtp(context)?;
-                self.tip = context.block();
+                self.top = context.block();
                 let task = ScriptTask { block: body, spent: connection.spent.into(), context: *context };
                 let done = (self.sender.clone(), Completion(Done::Scripts(number)));
                 let ticket = self.scripts.check(task, Some(done));
@@ -643,7 +645,7 @@ impl Chainstate {
                 ProofState::Failed(reject) => {
                     let (block, reject) = (oldest.context.block(), reject.clone());
                     self.coins.drop_from(0);
-                    self.tip = self.proved;
+                    self.top = self.proved;
                     self.unproved_bytes = 0;
                     self.reports.push_back(ChainReport::Invalid { block, reject });
                     for dropped in self.unproved.drain(..).skip(1) {
@@ -671,10 +673,10 @@ impl Chainstate {
     }
 
     fn step_disconnect(&mut self, block: BlockRef) -> Result<Step, Error> {
-        if block != self.tip {
+        if block != self.top {
             // It was refused or dropped after the command was given: it is not connected, as was wanted.
-            if block.height > self.tip.height {
-                self.reports.push_back(ChainReport::Disconnected { block, tip: self.tip });
+            if block.height > self.top.height {
+                self.reports.push_back(ChainReport::Disconnected { block, tip: self.top });
                 return Ok(Step::Done);
             }
             return Err(Error::Bug("a block is disconnected that is not the tip"));
@@ -689,9 +691,9 @@ impl Chainstate {
         })?;
         disconnect(&mut self.coins, &body, block, &undo)?;
         let height = block.height.checked_sub(1).ok_or(Error::Bug("the genesis block is disconnected"))?;
-        self.tip = BlockRef { height, hash: body.header().prev_blockhash };
-        self.proved = self.tip;
-        self.reports.push_back(ChainReport::Disconnected { block, tip: self.tip });
+        self.top = BlockRef { height, hash: body.header().prev_blockhash };
+        self.proved = self.top;
+        self.reports.push_back(ChainReport::Disconnected { block, tip: self.top });
         Ok(Step::Done)
     }
 }

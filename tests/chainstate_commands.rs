@@ -1,0 +1,402 @@
+//! The contract between the engine and the chainstate (`chain::command`): what is reported, in which order,
+//! and what is not reported before it is proved.
+
+mod ground;
+
+use bitcoin::hashes::Hash;
+use bitcoin::{Block, BlockHash, OutPoint};
+use crossbeam_channel::{Receiver, unbounded};
+use ground::{ANYONE, Ground, NOBODY, SUBSIDY, bytes, mine, output, spend};
+use headlong::chain::block_tree::BlockTree;
+use headlong::chain::command::{BlockContext, BlockRef, ChainCommand, ChainReport, HeaderMark, RawBlock};
+use headlong::chainstate::{Chainstate, Opened};
+use headlong::consensus::header;
+use headlong::error::{Error, RejectKind};
+use headlong::store::medium::Medium;
+use headlong::verify::interpreter::Interpreter;
+use headlong::verify::{TxScripts, Verdict, Verifier, VerifierError};
+use std::sync::Arc;
+
+/// A chainstate, and the tree that the engine would have.
+struct Side {
+    chainstate: Chainstate,
+    tree: BlockTree,
+}
+
+impl Side {
+    fn new(opened: Opened) -> Self {
+        Self { chainstate: opened.chainstate, tree: opened.tree }
+    }
+
+    fn context(&mut self, block: &Block) -> BlockContext {
+        let id = header::accept(&mut self.tree, &block.header, ground::CLOCK).unwrap();
+        self.tree.context(id)
+    }
+
+    fn store(&mut self, block: &Block) {
+        let context = self.context(block);
+        self.chainstate.submit(ChainCommand::SaveHeaders(vec![block.header]));
+        self.chainstate.submit(ChainCommand::StoreBlock(context, RawBlock::new(bytes(block)).unwrap()));
+    }
+
+    fn connect(&mut self, block: &Block) {
+        let context = self.context(block);
+        self.chainstate.submit(ChainCommand::Connect(context));
+    }
+
+    fn commit(&mut self) {
+        self.chainstate.submit(ChainCommand::Commit { time: 5 });
+    }
+
+    /// All reports once nothing is under way, in short words.
+    fn reports(&mut self) -> Vec<String> {
+        self.chainstate.settle();
+        self.waiting()
+    }
+
+    /// The reports that are there.
+    fn waiting(&mut self) -> Vec<String> {
+        std::iter::from_fn(|| self.chainstate.poll()).map(|report| word(&report)).collect()
+    }
+}
+
+fn word(report: &ChainReport) -> String {
+    match report {
+        ChainReport::Stored { block, transactions } => format!("stored {} {transactions}", block.height),
+        ChainReport::Refused { block, reject } => format!("refused {} {}", block.height, reject.reason),
+        ChainReport::Connected { block, inputs, transactions } => {
+            format!("connected {} {inputs} {transactions}", block.height)
+        }
+        ChainReport::Invalid { block, reject } => format!("invalid {} {}", block.height, reject.reason),
+        ChainReport::Dropped { block, lost } => format!("dropped {} {lost}", block.height),
+        ChainReport::Disconnected { block, tip } => format!("disconnected {} {}", block.height, tip.height),
+        ChainReport::CheckpointDurable(checkpoint) => {
+            format!("checkpoint {} {}-{}", checkpoint.sequence, checkpoint.from.height, checkpoint.to.height)
+        }
+        ChainReport::Committed(checkpoint) => format!("committed {}", checkpoint.to.height),
+        ChainReport::CommitWanted => "commit wanted".into(),
+        ChainReport::Read(_, raw) => format!("read {}", raw.is_some()),
+        ChainReport::Failed(error) => format!("failed: {error}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn stored(side: &mut Side, blocks: &[Block]) {
+    blocks.iter().for_each(|block| side.store(block));
+    let reports = side.reports();
+    assert_eq!(reports.iter().filter(|report| report.starts_with("stored")).count(), blocks.len());
+}
+
+/// 101 blocks without spends, connected.
+fn trunk(ground: &Ground, side: &mut Side) -> Vec<Block> {
+    let mut blocks: Vec<Block> = Vec::new();
+    let mut parent = *ground.params.genesis_header();
+    for height in 1..=101 {
+        let block = mine(&parent, height, 0, SUBSIDY, Vec::new());
+        parent = block.header;
+        blocks.push(block);
+    }
+    stored(side, &blocks);
+    blocks.iter().for_each(|block| side.connect(block));
+    assert_eq!(side.reports().len(), 101);
+    blocks
+}
+
+fn coinbase_of(block: &Block) -> OutPoint {
+    OutPoint::new(block.txdata[0].compute_txid(), 0)
+}
+
+/// Three blocks on the trunk, each with one transaction, each spending what the one before made; the
+/// second's output is locked by `script`.
+fn three(trunk: &[Block], script: u8) -> Vec<Block> {
+    let mut outpoint = coinbase_of(&trunk[0]);
+    let mut parent = trunk[100].header;
+    (102..105)
+        .map(|height| {
+            let script = if height == 103 { script } else { ANYONE };
+            let tx = spend(&[outpoint], vec![output(SUBSIDY, script)]);
+            outpoint = OutPoint::new(tx.compute_txid(), 0);
+            let block = mine(&parent, height, 0, SUBSIDY, vec![tx]);
+            parent = block.header;
+            block
+        })
+        .collect()
+}
+
+#[test]
+fn blocks_connect_commit_and_disconnect_in_order() {
+    for threads in [0, 2] {
+        let ground = Ground::new(threads, 1_000, 1 << 20);
+        let mut side = Side::new(ground.open_bare(Arc::new(Interpreter)));
+        let trunk = trunk(&ground, &mut side);
+        let more = three(&trunk, ANYONE);
+        stored(&mut side, &more);
+        more.iter().for_each(|block| side.connect(block));
+        side.commit();
+        side.commit();
+        assert_eq!(
+            side.reports(),
+            [
+                "connected 102 1 2",
+                "connected 103 1 2",
+                "connected 104 1 2",
+                "checkpoint 2 0-104",
+                "committed 104",
+                "committed 104"
+            ]
+        );
+        let spent = OutPoint::new(more[1].txdata[1].compute_txid(), 0);
+        assert_eq!(side.chainstate.coin(&spent).unwrap().0, None);
+        let tip = BlockRef { height: 104, hash: more[2].block_hash() };
+        side.chainstate.submit(ChainCommand::Disconnect(tip));
+        assert_eq!(side.reports(), ["disconnected 104 103"]);
+        let (coin, at) = side.chainstate.coin(&spent).unwrap();
+        assert_eq!(coin.unwrap().height, 103);
+        assert_eq!(at.hash, more[1].block_hash());
+        side.connect(&more[2]);
+        side.commit();
+        assert_eq!(side.reports(), ["connected 104 1 2", "checkpoint 3 104-104", "committed 104"]);
+    }
+}
+
+#[test]
+fn a_stored_block_is_told_again_and_not_written_twice() {
+    let ground = Ground::new(2, 1_000, 1 << 20);
+    let mut side = Side::new(ground.open_bare(Arc::new(Interpreter)));
+    let block = mine(ground.params.genesis_header(), 1, 0, SUBSIDY, Vec::new());
+    side.store(&block);
+    side.store(&block);
+    side.chainstate.submit(ChainCommand::ReadBlock(block.block_hash()));
+    assert_eq!(side.reports(), ["stored 1 1", "stored 1 1", "read true"]);
+    let size = ground.medium.len("blk-000000.dat").unwrap();
+    side.store(&block);
+    assert_eq!(side.reports(), ["stored 1 1"]);
+    assert_eq!(ground.medium.len("blk-000000.dat").unwrap(), size);
+    assert_eq!(side.chainstate.read_block(&block.block_hash()).unwrap().unwrap().bytes()[..], bytes(&block));
+    side.chainstate.submit(ChainCommand::ReadBlock(BlockHash::from_byte_array([1; 32])));
+    assert_eq!(side.reports(), ["read false"]);
+}
+
+#[test]
+fn a_refusal_says_whether_the_hash_is_bad_or_the_body() {
+    let ground = Ground::new(1, 1_000, 1 << 20);
+    let mut side = Side::new(ground.open_bare(Arc::new(Interpreter)));
+    let wrong_height = mine(ground.params.genesis_header(), 7, 0, SUBSIDY, Vec::new());
+    let good = mine(ground.params.genesis_header(), 1, 0, SUBSIDY, Vec::new());
+    let mut mutated = good.clone();
+    mutated.txdata.push(good.txdata[0].clone());
+    let mut kinds = Vec::new();
+    for body in [bytes(&wrong_height), bytes(&mutated), bytes(&good)[..100].to_vec()] {
+        let raw = RawBlock::new(body).unwrap();
+        let id = header::accept(&mut side.tree, raw.header(), ground::CLOCK).unwrap();
+        let context = side.tree.context(id);
+        side.chainstate.submit(ChainCommand::StoreBlock(context, raw));
+        side.chainstate.settle();
+        let Some(ChainReport::Refused { reject, .. }) = side.chainstate.poll() else { panic!() };
+        kinds.push((reject.kind, reject.reason));
+    }
+    assert_eq!(
+        kinds,
+        [
+            (RejectKind::Consensus, "bad-cb-height"),
+            (RejectKind::Mutated, "bad-txnmrklroot"),
+            (RejectKind::Mutated, "decode-failed")
+        ]
+    );
+    side.store(&good);
+    assert_eq!(side.reports(), ["stored 1 1"]);
+}
+
+#[test]
+fn what_stands_on_an_invalid_block_is_dropped() {
+    for threads in [0, 2] {
+        let ground = Ground::new(threads, 1_000, 1 << 20);
+        let mut side = Side::new(ground.open_bare(Arc::new(Interpreter)));
+        let trunk = trunk(&ground, &mut side);
+        // The third block spends what nobody can.
+        let bad = three(&trunk, NOBODY);
+        let above = mine(&bad[2].header, 105, 0, SUBSIDY, Vec::new());
+        let all: Vec<Block> = bad.iter().cloned().chain([above]).collect();
+        stored(&mut side, &all);
+        all.iter().for_each(|block| side.connect(block));
+        let mut reports = side.reports();
+        // With threads the last one may be on top already, or still in the queue.
+        assert_eq!(
+            std::mem::take(&mut reports),
+            [
+                "connected 102 1 2",
+                "connected 103 1 2",
+                "invalid 104 block-script-verify-flag-failed",
+                "dropped 105 false"
+            ]
+        );
+        assert_eq!(side.chainstate.tip().hash, bad[1].block_hash());
+        // A disconnect that was on its way meanwhile finds nothing to do.
+        let gone = BlockRef { height: 104, hash: bad[2].block_hash() };
+        side.chainstate.submit(ChainCommand::Disconnect(gone));
+        assert_eq!(side.reports(), ["disconnected 104 103"]);
+        let good = mine(&bad[1].header, 104, 1, SUBSIDY, Vec::new());
+        stored(&mut side, std::slice::from_ref(&good));
+        side.connect(&good);
+        side.commit();
+        assert_eq!(side.reports(), ["connected 104 0 1", "checkpoint 2 0-104", "committed 104"]);
+    }
+}
+
+/// Executes no script before it is let, for transactions of this id.
+#[derive(Debug)]
+struct Gate {
+    held: bitcoin::Txid,
+    open: Receiver<()>,
+}
+
+impl Verifier for Gate {
+    fn verify(&self, batch: &[TxScripts<'_>]) -> Result<Verdict, VerifierError> {
+        if batch.iter().any(|scripts| scripts.tx.compute_txid() == self.held) {
+            let _ = self.open.recv();
+        }
+        Interpreter.verify(batch)
+    }
+}
+
+#[test]
+fn nothing_is_reported_before_all_ancestors_are_proved() {
+    let ground = Ground::new(2, 1_000, 1 << 20);
+    // The blocks have to be known to hold one of them, so they are made on another ground.
+    let other = Ground::new(0, 1_000, 1 << 20);
+    let made = trunk(&other, &mut Side::new(other.open_bare(Arc::new(Interpreter))));
+    let more = three(&made, ANYONE);
+    let (let_go, open) = unbounded();
+    let held = more[0].txdata[1].compute_txid();
+    let mut side = Side::new(ground.open_bare(Arc::new(Gate { held, open })));
+    trunk(&ground, &mut side);
+    stored(&mut side, &more);
+    more.iter().for_each(|block| side.connect(block));
+    side.commit();
+    // The scripts of the upper two end, those of the lowest do not.
+    let completions = side.chainstate.completions().clone();
+    for _ in 0..2 {
+        side.chainstate.complete(completions.recv().unwrap());
+    }
+    assert_eq!(side.waiting(), Vec::<String>::new());
+    assert_eq!(side.chainstate.tip().height, 101);
+    let made = OutPoint::new(more[2].txdata[1].compute_txid(), 0);
+    assert_eq!(side.chainstate.coin(&made).unwrap().0, None);
+    assert!(side.chainstate.memory().unproved > 0);
+    let_go.send(()).unwrap();
+    assert_eq!(
+        side.reports(),
+        [
+            "connected 102 1 2",
+            "connected 103 1 2",
+            "connected 104 1 2",
+            "checkpoint 2 0-104",
+            "committed 104"
+        ]
+    );
+    assert_eq!(side.chainstate.coin(&made).unwrap().0.unwrap().height, 104);
+    assert_eq!(side.chainstate.memory().unproved, 0);
+}
+
+/// Breaks down in one way or another.
+#[derive(Debug)]
+struct Broken {
+    panics: bool,
+}
+
+impl Verifier for Broken {
+    fn verify(&self, _: &[TxScripts<'_>]) -> Result<Verdict, VerifierError> {
+        assert!(!self.panics, "a deliberate panic");
+        Err(VerifierError { reason: "out of order".into() })
+    }
+}
+
+#[test]
+fn a_broken_verifier_condemns_no_block() {
+    for threads in [0, 1] {
+        for (panics, error) in [
+            (true, "failed: a worker panicked: a deliberate panic"),
+            (false, "failed: the verifier failed: out of order"),
+        ] {
+            let ground = Ground::new(threads, 1_000, 1 << 20);
+            let mut side = Side::new(ground.open_bare(Arc::new(Broken { panics })));
+            let trunk = trunk(&ground, &mut side);
+            let more = three(&trunk, ANYONE);
+            stored(&mut side, &more);
+            side.connect(&more[0]);
+            assert_eq!(side.reports(), [error]);
+            // It takes no more commands.
+            side.commit();
+            assert_eq!(side.reports(), Vec::<String>::new());
+        }
+    }
+}
+
+#[test]
+fn a_full_cache_asks_for_a_commit_and_waits() {
+    let ground = Ground::new(0, 1_000, 1);
+    let mut side = Side::new(ground.open_bare(Arc::new(Interpreter)));
+    let first = mine(ground.params.genesis_header(), 1, 0, SUBSIDY, Vec::new());
+    let second = mine(&first.header, 2, 0, SUBSIDY, Vec::new());
+    let third = mine(&second.header, 3, 0, SUBSIDY, Vec::new());
+    stored(&mut side, &[first.clone(), second.clone(), third.clone()]);
+    side.connect(&first);
+    side.connect(&second);
+    assert_eq!(side.reports(), ["connected 1 0 1", "commit wanted"]);
+    side.commit();
+    side.connect(&third);
+    let reports = side.reports();
+    // What stood before the commit goes before it.
+    assert_eq!(reports, ["connected 2 0 1", "checkpoint 2 0-2", "committed 2", "connected 3 0 1"]);
+    assert_eq!(side.chainstate.durable_tip().height, 2);
+}
+
+#[test]
+fn a_damaged_body_is_told_lost_and_can_be_stored_anew() {
+    let ground = Ground::new(0, 1_000, 1 << 20);
+    let mut side = Side::new(ground.open_bare(Arc::new(Interpreter)));
+    let block = mine(ground.params.genesis_header(), 1, 0, SUBSIDY, Vec::new());
+    side.store(&block);
+    assert_eq!(side.reports(), ["stored 1 1"]);
+    side.commit();
+    assert_eq!(side.reports(), ["committed 0"]);
+    drop(side);
+    // The record is cut off behind the segment's header of 40 bytes: the index still names it.
+    ground.medium.truncate("blk-000000.dat", 60).unwrap();
+    let mut side = Side::new(ground.open_bare(Arc::new(Interpreter)));
+    side.connect(&block);
+    assert_eq!(side.reports(), ["dropped 1 true"]);
+    side.store(&block);
+    side.connect(&block);
+    assert_eq!(side.reports(), ["stored 1 1", "connected 1 0 1"]);
+}
+
+#[test]
+fn marks_and_headers_survive_a_restart() {
+    let ground = Ground::new(0, 1_000, 1 << 20);
+    let mut side = Side::new(ground.open_bare(Arc::new(Interpreter)));
+    let blocks = trunk(&ground, &mut side);
+    let (low, high) = (blocks[49].block_hash(), blocks[99].block_hash());
+    side.chainstate.submit(ChainCommand::SaveMark(high, HeaderMark::Invalid));
+    side.chainstate.submit(ChainCommand::SaveMark(low, HeaderMark::Invalid));
+    side.chainstate.submit(ChainCommand::SaveMark(low, HeaderMark::Reconsidered));
+    side.chainstate.submit(ChainCommand::SaveMark(high, HeaderMark::Invalid));
+    side.commit();
+    side.reports();
+    drop(side);
+    let opened = ground.open_bare(Arc::new(Interpreter));
+    assert_eq!(opened.tree.len(), 102);
+    assert_eq!(opened.tip.height, 101);
+    let failed = |block: &Block| opened.tree.is_failed(opened.tree.find(&block.block_hash()).unwrap());
+    assert!(!failed(&blocks[98]) && failed(&blocks[99]) && failed(&blocks[100]));
+}
+
+#[test]
+fn a_store_of_another_network_is_refused() {
+    let ground = Ground::new(0, 1_000, 1 << 20);
+    drop(ground.open());
+    let params = headlong::chain::params::Params::new(headlong::chain::params::Network::Signet);
+    let other = Ground { params: Arc::new(params), ..ground };
+    let Err(Error::Store(error)) = other.open_failing(usize::MAX, false) else { panic!("opened") };
+    assert_eq!(error.kind, headlong::store::StoreErrorKind::Unsupported);
+}

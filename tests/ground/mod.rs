@@ -1,0 +1,196 @@
+//! What a chainstate stands on in tests: a store and files in memory that survive a restart, and blocks of
+//! bare scripts.
+#![allow(dead_code, reason = "each test uses a part")]
+
+use bitcoin::block::{Header, Version};
+use bitcoin::hashes::Hash;
+use bitcoin::{
+    Amount, Block, CompactTarget, OutPoint, ScriptBuf, Sequence, Target, Transaction, TxIn, TxMerkleNode,
+    TxOut, Witness, absolute, transaction,
+};
+use headlong::chain::params::{Network, Params};
+use headlong::chainstate::{self, ChainstateOptions, Front, Opened, Sources};
+use headlong::error::Error;
+use headlong::store::block_files::{BlockFiles, BlockFilesOptions};
+use headlong::store::coin::Coin;
+use headlong::store::header_file::{HEADER_FILE, HeaderFile};
+use headlong::store::medium::MemoryMedium;
+use headlong::store::memory::MemoryStore;
+use headlong::store::{Batch, Durability, Entry, Store, StoreError, StoreErrorKind, Table, schema};
+use headlong::verify::Verifier;
+use headlong::verify::interpreter::Interpreter;
+use headlong::verify::pool::Pool;
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// The clock of a front, in Unix seconds.
+pub const CLOCK: u64 = 1_700_000_000;
+/// The first subsidy, in satoshis.
+pub const SUBSIDY: u64 = 5_000_000_000;
+
+/// A store that fails on demand, and asks for small batches.
+#[derive(Debug)]
+pub struct Faulty {
+    inner: MemoryStore,
+    pub batch_limit: usize,
+    /// Commits until the failure; it comes before the commit is applied, or after it.
+    left: AtomicUsize,
+    applied: bool,
+}
+
+impl Store for Faulty {
+    fn get_many(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        self.inner.get_many(table, keys)
+    }
+
+    fn range(
+        &self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
+        self.inner.range(table, from, to, limit)
+    }
+
+    fn commit(&self, batch: Batch, durability: Durability) -> Result<(), StoreError> {
+        assert!(batch.len() <= self.batch_limit.max(3), "a batch is larger than the store asked for");
+        let dies = self.left.fetch_sub(1, Ordering::Relaxed) == 1;
+        if !dies || self.applied {
+            self.inner.commit(batch, durability)?;
+        }
+        if dies {
+            return Err(StoreError::new(StoreErrorKind::Transient, "the test pulls the plug"));
+        }
+        Ok(())
+    }
+
+    fn batch_limit(&self) -> usize {
+        self.batch_limit
+    }
+}
+
+#[derive(Clone)]
+pub struct Ground {
+    pub params: Arc<Params>,
+    pub store: MemoryStore,
+    pub medium: MemoryMedium,
+    pub pool: Arc<Pool>,
+    pub batch_limit: usize,
+    pub coins_bytes: usize,
+}
+
+impl Ground {
+    pub fn new(threads: usize, batch_limit: usize, coins_bytes: usize) -> Self {
+        Self {
+            params: Arc::new(Params::new(Network::Regtest)),
+            store: MemoryStore::new(),
+            medium: MemoryMedium::new(),
+            pool: Arc::new(Pool::new("test", threads, 64).unwrap()),
+            batch_limit,
+            coins_bytes,
+        }
+    }
+
+    pub fn open(&self) -> Front {
+        self.open_failing(usize::MAX, false).unwrap()
+    }
+
+    /// A front whose store fails at its `at`-th commit, before it is applied or after.
+    pub fn open_failing(&self, at: usize, applied: bool) -> Result<Front, Error> {
+        Front::new(self.open_with(at, applied, Arc::new(Interpreter))?, CLOCK)
+    }
+
+    /// Tree and chainstate, scripts executed by `verifier`.
+    pub fn open_bare(&self, verifier: Arc<dyn Verifier>) -> Opened {
+        self.open_with(usize::MAX, false, verifier).unwrap()
+    }
+
+    fn open_with(&self, at: usize, applied: bool, verifier: Arc<dyn Verifier>) -> Result<Opened, Error> {
+        let medium = Arc::new(self.medium.clone());
+        let (headers, loaded) = HeaderFile::with_medium(medium.clone(), HEADER_FILE)?;
+        let options = BlockFilesOptions { segment_bytes: 20_000, key: Some([7; 16]) };
+        let sources = Sources {
+            params: self.params.clone(),
+            store: Arc::new(Faulty {
+                inner: self.store.clone(),
+                batch_limit: self.batch_limit,
+                left: AtomicUsize::new(at),
+                applied,
+            }),
+            blocks: BlockFiles::with_medium(medium, options)?,
+            headers,
+            loaded,
+            pool: self.pool.clone(),
+            verifier,
+        };
+        let options = ChainstateOptions::default().coins_bytes(self.coins_bytes).bodies_bytes(20_000);
+        chainstate::open(sources, options, [1, 2])
+    }
+
+    pub fn stored_coins(&self) -> Utxos {
+        let entries = self.store.range(Table::Coins, Bound::Unbounded, Bound::Unbounded, usize::MAX).unwrap();
+        entries
+            .iter()
+            .map(|(key, value)| {
+                (schema::decode_coin_key(key).unwrap(), schema::decode_coin(key, value).unwrap())
+            })
+            .collect()
+    }
+}
+
+pub type Utxos = BTreeMap<OutPoint, Coin>;
+
+pub fn output(value: u64, script: u8) -> TxOut {
+    TxOut { value: Amount::from_sat(value), script_pubkey: ScriptBuf::from_bytes(vec![script]) }
+}
+
+/// `OP_TRUE`: anyone can spend it; and `OP_0`: nobody can.
+pub const ANYONE: u8 = 0x51;
+pub const NOBODY: u8 = 0x00;
+
+pub fn spend(outpoints: &[OutPoint], outputs: Vec<TxOut>) -> Transaction {
+    let input = |previous_output: &OutPoint| TxIn {
+        previous_output: *previous_output,
+        script_sig: ScriptBuf::new(),
+        sequence: Sequence::MAX,
+        witness: Witness::new(),
+    };
+    Transaction {
+        version: transaction::Version::TWO,
+        lock_time: absolute::LockTime::ZERO,
+        input: outpoints.iter().map(input).collect(),
+        output: outputs,
+    }
+}
+
+pub fn mine(parent: &Header, height: u32, unique: u64, reward: u64, txs: Vec<Transaction>) -> Block {
+    let mut coinbase = spend(&[OutPoint::null()], vec![output(reward, ANYONE)]);
+    coinbase.input[0].script_sig = bitcoin::script::Builder::new()
+        .push_int(i64::from(height))
+        .push_slice(unique.to_le_bytes())
+        .into_script();
+    let mut txdata = vec![coinbase];
+    txdata.extend(txs);
+    let header = Header {
+        version: Version::from_consensus(0x2000_0000),
+        prev_blockhash: parent.block_hash(),
+        merkle_root: TxMerkleNode::all_zeros(),
+        time: parent.time + 1,
+        bits: CompactTarget::from_consensus(0x207f_ffff),
+        nonce: 0,
+    };
+    let mut block = Block { header, txdata };
+    block.header.merkle_root = block.compute_merkle_root().unwrap();
+    while !Target::from_compact(block.header.bits).is_met_by(block.block_hash()) {
+        block.header.nonce += 1;
+    }
+    block
+}
+
+/// The serialised block.
+pub fn bytes(block: &Block) -> Vec<u8> {
+    bitcoin::consensus::serialize(block)
+}
