@@ -1,4 +1,54 @@
-//! headlong
+//! headlong syncs a Bitcoin node inside your program: it finds peers, fetches headers and blocks from many
+//! of them at once, validates everything, and keeps the set of unspent outputs crash-safe in a store of your
+//! choice. It runs on any async executor, or on none.
+//!
+//! # The smallest program
+//! ```no_run
+//! # #[cfg(all(feature = "native", feature = "consensus", feature = "sled"))]
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let (node, handle) = headlong::Builder::new(headlong::Network::Signet).datadir("signet").build()?;
+//!     let running = std::thread::spawn(|| node.run_blocking());
+//!     let tip = handle.wait_synced_blocking()?;
+//!     println!("synced to {} at height {}", tip.hash, tip.height);
+//!     handle.shutdown_blocking()?;
+//!     running.join().unwrap()?;
+//!     Ok(())
+//! }
+//! # #[cfg(not(all(feature = "native", feature = "consensus", feature = "sled")))]
+//! # fn main() {}
+//! ```
+//!
+//! In an async program spawn [`Node::run`] on your executor instead, and give the builder an [`Executor`]
+//! and a [`Transport`] of your runtime (`examples/tokio_host.rs`, `examples/smol_host.rs`) or leave the
+//! default ones, which work beside any runtime.
+//!
+//! # What you hold
+//! - [`Builder`]: the network, where things are kept, which peers, and the edges you want to provide.
+//! - [`Node`]: the machine before it runs. [`Node::run`] ends with the durable tip or with an error; a panic
+//!   of any of its threads is such an error. Dropping the future at any await is safe.
+//! - [`Handle`]: cloneable; headers, blocks, coins, peers, status, waits, shutdown. Each method has a blocking
+//!   form, and each request ends: with a result, a typed error or at a deadline. Answers say at which block
+//!   they are true ([`At`]).
+//! - [`Events`]: `Apply` and `Undo` of the *durable* chain, from the cursor you saved.
+//!
+//! # Features
+//! | feature | default | what it adds |
+//! | --- | --- | --- |
+//! | `consensus` | yes | scripts through Bitcoin Core's own code (needs a C++ compiler); without it the host brings a [`Verifier`] |
+//! | `sled` | yes | [`SledStore`], an embedded store |
+//! | `native` | yes | a transport, timers and an executor that need no runtime, and [`Node::run_blocking`] |
+//! | `tracing` | yes | spans and events for the `tracing` facade, target `headlong` |
+//! | `sim` | no | the chain forge and serving peers for tests |
+//!
+//! # The layers
+//! Everything that decides is a pure state machine: [`wire`], [`chain`], [`consensus`], [`peer`], [`sync`]
+//! and [`engine`] know no sockets, files, threads, clocks or locks. [`chainstate`] validates and keeps the
+//! coins; it can be used without a network. [`net`], [`store`] and [`verify`] hold the traits that a host
+//! may implement. [`node`] puts them together.
+//!
+//! # Not there yet
+//! Serving blocks to others (the node advertises no `NODE_NETWORK`), relaying and broadcasting transactions
+//! (`relay=0`), and pruning.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
@@ -17,5 +67,23 @@ pub mod sim;
 pub mod store;
 pub mod sync;
 pub mod time;
+mod trace;
 pub mod verify;
 pub mod wire;
+
+pub use chain::command::{BlockRef, RawBlock};
+pub use chain::params::{Network, Params};
+pub use engine::output::PeerStatus;
+pub use engine::status::Stage;
+pub use error::Error;
+pub use net::{Clock, Executor, Transport};
+pub use node::{
+    At, BlockInfo, BuildError, Builder, Event, Events, Handle, HeaderInfo, Node, RequestError, RunError,
+    Status, Stopped,
+};
+pub use peer::{PeerAddress, PeerId};
+pub use store::memory::MemoryStore;
+#[cfg(feature = "sled")]
+pub use store::sled::SledStore;
+pub use store::{Store, StoreError};
+pub use verify::Verifier;

@@ -244,3 +244,30 @@ pub const MAX_UNPROVED_BYTES: usize = 64 << 20;
 pub const LOOK_AHEAD: usize = 4;
 /// Bytes that an allocation of a script costs besides its own.
 pub const COIN_OVERHEAD: usize = 16;
+// ---- node: queues and times of the driver ----
+
+/// Requests of hosts that may wait, for the engine and for the chainstate each. More answer `Busy`: the
+/// host asks faster than the node can answer, or nobody runs it.
+pub const MAX_REQUESTS: usize = 1_024;
+/// Bytes of messages of one peer that were read and not yet handled; above, its socket is not read. Two
+/// messages of the largest size, so that one is decoded while the other waits.
+pub const MAX_UNHANDLED_BYTES: usize = 2 * MAX_PAYLOAD;
+/// Bytes that may wait to be written to one peer. A peer that lets more pile up does not read: it is
+/// dropped. More than all requests for a full window of blocks and the largest message.
+pub const MAX_UNSENT_BYTES: usize = MAX_PAYLOAD + 1_000_000;
+/// Bytes asked of a socket at once. Large enough that a block takes few system calls.
+pub const READ_CHUNK: usize = 128 * 1024;
+/// Milliseconds for a connection to be established (Core's `nConnectTimeout` is 5 s; Tor takes longer).
+pub const DIAL_MILLIS: u64 = 15_000;
+/// Milliseconds for the last messages to a peer to leave after the connection was given up.
+pub const CLOSE_MILLIS: u64 = 2_000;
+/// Milliseconds for a name look-up; the resolver of the system has its own, longer ones.
+pub const RESOLVE_MILLIS: u64 = 30_000;
+/// Inputs that the driver handles before it lets other tasks of its thread run.
+pub const INPUTS_PER_TURN: usize = 64;
+/// Milliseconds between two samples for the rates of the status.
+pub const RATE_SAMPLE_MILLIS: u64 = 500;
+/// Samples for the rates: a window of half a minute.
+pub const RATE_SAMPLES: usize = 60;
+/// Events that one question of an event stream fetches.
+pub const EVENTS_PER_QUERY: usize = 256;

@@ -1,1 +1,28 @@
-//! The node: builder, driver, handle.
+//! The node: the driver that stands between the engine and the edge, and the host's handle on it.
+//!
+//! | part | what it is |
+//! | --- | --- |
+//! | [`builder`] | options, opening of stores and files |
+//! | [`driver`] | [`Node::run`]: feeds the engine and does what it wants |
+//! | [`handle`] | requests, waits and shutdown, async and blocking |
+//! | [`events`] | Apply and Undo of the durable chain, from a cursor |
+//! | [`status`] | the latest state with rates |
+
+mod addresses;
+pub mod builder;
+mod chain_thread;
+mod connection;
+pub mod driver;
+pub mod events;
+pub mod handle;
+mod inbox;
+pub mod requests;
+pub mod status;
+mod wait;
+
+pub use builder::{BuildError, Builder, Node};
+pub use driver::{RunError, Stopped};
+pub use events::{Event, Events};
+pub use handle::Handle;
+pub use requests::{At, BlockInfo, HeaderInfo, RequestError};
+pub use status::Status;

@@ -48,6 +48,36 @@ impl fmt::Display for PeerAddress {
     }
 }
 
+/// The text is not `IP:PORT`, `[IPV6]:PORT` or `NAME:PORT`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not an address of the form HOST:PORT")]
+pub struct AddressParseError;
+
+impl core::str::FromStr for PeerAddress {
+    type Err = AddressParseError;
+
+    fn from_str(text: &str) -> Result<Self, AddressParseError> {
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            return Ok(Self::Ip(address));
+        }
+        let (name, port) = text.rsplit_once(':').ok_or(AddressParseError)?;
+        // A name of DNS has at most 253 characters (RFC 1035).
+        let is_name = !name.is_empty()
+            && name.len() <= 253
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
+        match port.parse() {
+            Ok(port) if is_name => Ok(Self::Name(name.to_owned(), port)),
+            _ => Err(AddressParseError),
+        }
+    }
+}
+
+impl From<SocketAddr> for PeerAddress {
+    fn from(address: SocketAddr) -> Self {
+        Self::Ip(address)
+    }
+}
+
 /// A rule that a peer provably broke. The connection ends and its address is discouraged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

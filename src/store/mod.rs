@@ -179,6 +179,12 @@ pub trait Store: Send + Sync + fmt::Debug {
         100_000
     }
 
+    /// Whether what is committed outlives the process. A node keeps its block and header files beside such a
+    /// store.
+    fn is_durable(&self) -> bool {
+        true
+    }
+
     /// The value of one key.
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self.get_many(table, &[key])?.pop().flatten())

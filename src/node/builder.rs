@@ -1,0 +1,439 @@
+//! Options of a node, and the opening of what it stands on.
+//!
+//! 1. Options are checked, and what is missing gets its default.
+//! 2. The data directory is created and locked; its version and network are checked.
+//! 3. Store, block files and header file are opened, and recovery yields the state that the last run left.
+//! 4. The engine starts from that state. Nothing is dialled before the node runs.
+
+use super::addresses;
+use super::chain_thread::{ChainParts, EndSignal};
+use super::connection::Surroundings;
+use super::driver::{self, CloseWatches, Parts, RunError, Stopped};
+use super::handle::Handle;
+use super::inbox::Inbox;
+use super::requests::{NodeClock, Shared};
+use super::status::Meter;
+use super::wait::{Watch, block_on};
+use crate::chain::params::{Network, Params};
+use crate::chain::work::ChainWork;
+use crate::chainstate::recovery::{self, Sources};
+use crate::chainstate::{Chainstate, ChainstateOptions};
+use crate::engine::{Engine, EngineConfig, StartError};
+use crate::error::Error;
+use crate::limits::{MAX_REQUESTS, POOL_QUEUE};
+use crate::net::{Clock, Executor, SystemClock, Transport};
+use crate::peer::PeerAddress;
+use crate::rng::Rng;
+use crate::store::block_files::{BlockFiles, BlockFilesOptions};
+use crate::store::datadir::Datadir;
+use crate::store::header_file::{HEADER_FILE, HeaderFile};
+use crate::store::medium::MemoryMedium;
+use crate::store::memory::MemoryStore;
+use crate::store::{Store, StoreError};
+use crate::verify::Verifier;
+use crate::verify::pool::Pool;
+use bitcoin::BlockHash;
+use core::fmt;
+use futures::channel::mpsc;
+use parking_lot::Mutex;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Memory for coins unless the host says otherwise: Core's default.
+const DEFAULT_CACHE: usize = 450 << 20;
+/// The part of that memory which the embedded store gets for its pages: an eighth. Coins in our own cache are
+/// worth more, since they need no write when they are spent soon.
+const STORE_SHARE: usize = 8;
+/// The least that the embedded store works well with.
+const LEAST_STORE_CACHE: usize = 8 << 20;
+
+/// Why no node was built.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The store or a file cannot be used: another process holds it, it belongs to another network or
+    /// version, or it failed. The kind tells which.
+    #[error("storage: {0}")]
+    Store(#[from] StoreError),
+    /// What is stored could not be brought into a consistent state.
+    #[error("recovery: {0}")]
+    Recovery(Error),
+    /// What is stored contradicts itself.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// Without the feature `native` the host brings the transport.
+    #[error("no transport: enable the feature `native` or set one")]
+    MissingTransport,
+    /// Without the feature `native` the host brings the executor.
+    #[error("no executor: enable the feature `native` or set one")]
+    MissingExecutor,
+    /// Without the feature `consensus` the host brings the verifier.
+    #[error("no verifier: enable the feature `consensus` or set one")]
+    MissingVerifier,
+    /// A data directory without the feature `sled` needs a store of the host.
+    #[error("no store for the data directory: enable the feature `sled` or set one")]
+    MissingStore,
+    /// A store that outlives the process needs a data directory for block and header files beside it.
+    #[error("a durable store needs a data directory")]
+    MissingDatadir,
+    /// An option has a value that makes no sense.
+    #[error("{0}")]
+    Option(&'static str),
+    /// The operating system gave no thread.
+    #[error("no thread: {0}")]
+    Thread(#[source] io::Error),
+    /// The operating system gave no randomness.
+    #[error("no randomness: {0}")]
+    Entropy(String),
+}
+
+/// Collects the options of a node; see [`Builder::build`].
+#[derive(Debug)]
+#[must_use]
+pub struct Builder {
+    params: Params,
+    datadir: Option<PathBuf>,
+    store: Option<Arc<dyn Store>>,
+    connect: Vec<PeerAddress>,
+    added: Vec<PeerAddress>,
+    dns: Option<bool>,
+    cache: usize,
+    threads: Option<usize>,
+    stop_at_height: Option<u32>,
+    clock: Arc<dyn Clock>,
+    transport: Option<Arc<dyn Transport>>,
+    executor: Option<Arc<dyn Executor>>,
+    verifier: Option<Arc<dyn Verifier>>,
+    seed: Option<[u8; 32]>,
+}
+
+impl Builder {
+    /// A node of this network, with Bitcoin Core's parameters.
+    pub fn new(network: Network) -> Self {
+        Self::with_params(Params::new(network))
+    }
+
+    /// A node with these parameters: a signet with its own challenge, a regtest with its own activations.
+    pub fn with_params(params: Params) -> Self {
+        Self {
+            params,
+            datadir: None,
+            store: None,
+            connect: Vec::new(),
+            added: Vec::new(),
+            dns: None,
+            cache: DEFAULT_CACHE,
+            threads: None,
+            stop_at_height: None,
+            clock: Arc::new(SystemClock::new()),
+            transport: None,
+            executor: None,
+            verifier: None,
+            seed: None,
+        }
+    }
+
+    /// Keeps everything in this directory: coins (with sled, unless [`Self::store`] says otherwise), blocks,
+    /// headers, addresses. It is created if it does not exist, and locked while the node lives. Without it,
+    /// everything is in memory.
+    pub fn datadir(mut self, path: impl Into<PathBuf>) -> Self {
+        self.datadir = Some(path.into());
+        self
+    }
+
+    /// Keeps coins in this store. Blocks and headers go to [`Self::datadir`].
+    pub fn store(self, store: impl Store + 'static) -> Self {
+        self.shared_store(Arc::new(store))
+    }
+
+    /// The same for a store that the host goes on to use; it must not write to it.
+    pub fn shared_store(mut self, store: Arc<dyn Store>) -> Self {
+        self.store = Some(store);
+        self
+    }
+
+    /// Connects to this peer and, with others given so, to no one else: DNS seeds and saved addresses are
+    /// not used. The connection is tried again for ever.
+    pub fn connect(mut self, peer: impl Into<PeerAddress>) -> Self {
+        self.connect.push(peer.into());
+        self
+    }
+
+    /// Connects to this peer besides those that are found. The connection is tried again for ever.
+    pub fn add_node(mut self, peer: impl Into<PeerAddress>) -> Self {
+        self.added.push(peer.into());
+        self
+    }
+
+    /// Whether DNS seeds are asked for peers; by default unless [`Self::connect`] is used.
+    pub fn dns(mut self, on: bool) -> Self {
+        self.dns = Some(on);
+        self
+    }
+
+    /// Memory for coins, in bytes; 450 MiB by default. More means fewer writes. The store that the node
+    /// opens by itself gets an eighth of it.
+    pub fn dbcache(mut self, bytes: usize) -> Self {
+        self.cache = bytes;
+        self
+    }
+
+    /// Threads that check blocks and scripts; by default one for each core.
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = Some(threads);
+        self
+    }
+
+    /// The block up to which scripts may be skipped (`None`: all scripts are run), instead of the
+    /// network's. Core's conditions decide for each block.
+    pub fn assume_valid(mut self, block: Option<BlockHash>) -> Self {
+        self.params = self.params.with_assume_valid(block);
+        self
+    }
+
+    /// Work below which a chain is not believed to be the network's, instead of the network's figure.
+    pub fn minimum_chain_work(mut self, work: ChainWork) -> Self {
+        self.params = self.params.with_minimum_chain_work(work);
+        self
+    }
+
+    /// Never connects a block above this height.
+    pub fn stop_at_height(mut self, height: u32) -> Self {
+        self.stop_at_height = Some(height);
+        self
+    }
+
+    /// Another clock than the system's. Its Unix time reaches consensus, its monotonic time drives timers.
+    pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// The host's sockets.
+    pub fn transport(mut self, transport: impl Transport + 'static) -> Self {
+        self.transport = Some(Arc::new(transport));
+        self
+    }
+
+    /// The host's executor, for tasks, timers and blocking work.
+    pub fn executor(mut self, executor: impl Executor + 'static) -> Self {
+        self.executor = Some(Arc::new(executor));
+        self
+    }
+
+    /// Another script verifier than Bitcoin Core's code.
+    pub fn verifier(mut self, verifier: impl Verifier + 'static) -> Self {
+        self.verifier = Some(Arc::new(verifier));
+        self
+    }
+
+    /// The seed of all random choices, for tests; by default the operating system gives it.
+    pub fn seed(mut self, seed: [u8; 32]) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Opens what the node stands on and builds it. Reads the header file and repairs what a kill left
+    /// behind, so it may take seconds: an async host calls it where blocking is allowed.
+    ///
+    /// # Errors
+    /// [`BuildError`]. Nothing is left running or locked then.
+    pub fn build(self) -> Result<(Node, Handle), BuildError> {
+        let threads = match self.threads {
+            Some(0) => return Err(BuildError::Option("at least one thread is needed")),
+            Some(threads) => threads,
+            None => std::thread::available_parallelism().map_or(1, usize::from),
+        };
+        let transport = self.transport.map_or_else(default_transport, Ok)?;
+        let executor = self.executor.map_or_else(default_executor, Ok)?;
+        let verifier = self.verifier.map_or_else(default_verifier, Ok)?;
+        let mut rng = Rng::from_seed(self.seed.map_or_else(system_seed, Ok)?);
+        let params = Arc::new(self.params);
+        let (genesis, magic) = (params.genesis_hash(), params.magic);
+        let datadir = self.datadir.as_deref().map(|path| Datadir::open(path, magic, genesis)).transpose()?;
+        let mut coins_bytes = self.cache;
+        let store = match (self.store, &datadir) {
+            (Some(store), None) if store.is_durable() => return Err(BuildError::MissingDatadir),
+            (Some(store), _) => store,
+            (None, Some(datadir)) => {
+                let pages = (self.cache / STORE_SHARE).max(LEAST_STORE_CACHE);
+                coins_bytes = coins_bytes.saturating_sub(pages);
+                default_store(datadir, pages)?
+            }
+            (None, None) => Arc::new(MemoryStore::new()),
+        };
+        let (blocks, (headers, loaded)) = match &datadir {
+            Some(datadir) => (datadir.block_files(BlockFilesOptions::default())?, datadir.header_file()?),
+            None => {
+                let medium = Arc::new(MemoryMedium::new());
+                (BlockFiles::in_memory(), HeaderFile::with_medium(medium, HEADER_FILE)?)
+            }
+        };
+        let pool = Pool::new("headlong-check", threads, POOL_QUEUE).map_err(BuildError::Thread)?;
+        let sources = Sources { params, store, blocks, headers, loaded, pool: Arc::new(pool), verifier };
+        let options = ChainstateOptions::default().coins_bytes(coins_bytes);
+        let opened = recovery::open(sources, options, [rng.u64(), rng.u64()]).map_err(recovery_error)?;
+        let saved = match &datadir {
+            Some(datadir) if self.connect.is_empty() => addresses::load(datadir),
+            _ => Vec::new(),
+        };
+        let automatic = self.connect.is_empty() || self.dns == Some(true);
+        let config = EngineConfig {
+            peers: self.connect.into_iter().chain(self.added).collect(),
+            automatic,
+            dns_seeds: automatic && self.dns.unwrap_or(true),
+            stop_at_height: self.stop_at_height,
+            ..EngineConfig::default()
+        };
+        let checkpoint = opened.chainstate.checkpoint().clone();
+        let engine = Engine::new(config, opened.tree, opened.tip, Some(checkpoint), rng.array())?;
+        let edge = Edge { magic, executor, transport, clock: self.clock, saved };
+        Ok(edge.assemble(engine, opened.chainstate, datadir))
+    }
+}
+
+/// What the host provides, or its defaults.
+struct Edge {
+    magic: [u8; 4],
+    executor: Arc<dyn Executor>,
+    transport: Arc<dyn Transport>,
+    clock: Arc<dyn Clock>,
+    saved: Vec<PeerAddress>,
+}
+
+impl Edge {
+    /// Joins engine and chainstate to a node, with its handle.
+    fn assemble(self, engine: Engine, chainstate: Chainstate, datadir: Option<Datadir>) -> (Node, Handle) {
+        let clock = NodeClock::new(self.clock);
+        let (to_engine, requests) = mpsc::channel(MAX_REQUESTS);
+        let (to_chain, chain_requests) = crossbeam_channel::bounded(MAX_REQUESTS);
+        let ended = Arc::new(Watch::new(None));
+        let shared = Arc::new(Shared {
+            engine: Mutex::new(to_engine),
+            chain: to_chain,
+            status: Arc::new(Watch::new(Meter::new(clock.now().at, engine.status()))),
+            events: Arc::new(Watch::new(())),
+            ended: ended.clone(),
+            clock,
+        });
+        let (inbox, inbound) = Inbox::new();
+        let handle = Handle::new(shared.clone(), self.executor.clone());
+        let durable = chainstate.durable_tip();
+        let parts = Parts {
+            engine,
+            chain: ChainParts {
+                chainstate,
+                requests: chain_requests,
+                datadir,
+                end: EndSignal::new(ended, durable),
+            },
+            requests,
+            around: Surroundings {
+                magic: self.magic,
+                executor: self.executor,
+                transport: self.transport,
+                inbox,
+            },
+            inbound,
+            saved: self.saved,
+            close: CloseWatches(shared.clone()),
+            shared,
+        };
+        (Node { parts }, handle)
+    }
+}
+
+/// A failure of storage stays what it was: a host looks at its kind.
+fn recovery_error(error: Error) -> BuildError {
+    match error {
+        Error::Store(error) => BuildError::Store(error),
+        error => BuildError::Recovery(error),
+    }
+}
+
+#[cfg(feature = "sled")]
+fn default_store(datadir: &Datadir, cache: usize) -> Result<Arc<dyn Store>, BuildError> {
+    let folder = datadir.coins_path("sled");
+    Ok(Arc::new(crate::store::sled::SledStore::open(folder, cache as u64)?))
+}
+
+#[cfg(not(feature = "sled"))]
+fn default_store(_datadir: &Datadir, _cache: usize) -> Result<Arc<dyn Store>, BuildError> {
+    Err(BuildError::MissingStore)
+}
+
+#[cfg(feature = "native")]
+fn default_transport() -> Result<Arc<dyn Transport>, BuildError> {
+    Ok(Arc::new(crate::net::native::NativeTransport::new()))
+}
+
+#[cfg(not(feature = "native"))]
+fn default_transport() -> Result<Arc<dyn Transport>, BuildError> {
+    Err(BuildError::MissingTransport)
+}
+
+#[cfg(feature = "native")]
+fn default_executor() -> Result<Arc<dyn Executor>, BuildError> {
+    Ok(Arc::new(crate::net::native::NativeExecutor::new().map_err(BuildError::Thread)?))
+}
+
+#[cfg(not(feature = "native"))]
+fn default_executor() -> Result<Arc<dyn Executor>, BuildError> {
+    Err(BuildError::MissingExecutor)
+}
+
+#[cfg(feature = "consensus")]
+fn default_verifier() -> Result<Arc<dyn Verifier>, BuildError> {
+    Ok(Arc::new(crate::verify::interpreter::Interpreter))
+}
+
+#[cfg(not(feature = "consensus"))]
+fn default_verifier() -> Result<Arc<dyn Verifier>, BuildError> {
+    Err(BuildError::MissingVerifier)
+}
+
+fn system_seed() -> Result<[u8; 32], BuildError> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(|error| BuildError::Entropy(error.to_string()))?;
+    Ok(seed)
+}
+
+/// A node, before it runs. Dropping it closes its files.
+#[must_use = "a node does nothing until it runs"]
+pub struct Node {
+    parts: Parts,
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node").finish_non_exhaustive()
+    }
+}
+
+impl Node {
+    /// Runs the node until [`Handle::shutdown`] or a failure. The future is to be spawned or awaited on
+    /// the host's executor; connections and timers are spawned on the [`Executor`] of the builder.
+    ///
+    /// Dropping the future at any await stops the node without a last commit: what is durable stays.
+    /// [`Handle::wait_stopped`] tells when its files are closed.
+    ///
+    /// # Errors
+    /// [`RunError`]: storage failed, a worker, thread or task panicked, or a defect.
+    pub fn run(self) -> impl Future<Output = Result<Stopped, RunError>> + Send + 'static {
+        driver::run(self.parts)
+    }
+
+    /// Runs the node on the calling thread until [`Handle::shutdown`] or a failure. Needs no executor of
+    /// the host with the feature `native`.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn run_blocking(self) -> Result<Stopped, RunError> {
+        match block_on(self.run(), None) {
+            Some(outcome) => outcome,
+            // No deadline was given.
+            None => unreachable!(),
+        }
+    }
+}

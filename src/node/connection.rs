@@ -1,0 +1,321 @@
+//! One connection: a reader task and a writer task on the host's executor.
+//!
+//! Reader: wait for the gate, read a chunk, cut it into frames, check and parse them (blocks on a thread of
+//! the blocking pool, so that the engine's thread hashes no block), hand the messages on in order.
+//! Writer: take encoded messages from the queue, write them, report how many bytes have left.
+//!
+//! Both are bounded: the gate stays shut while messages of this peer wait unhandled
+//! ([`MAX_UNHANDLED_BYTES`]) or the engine does not want more, and a peer that lets [`MAX_UNSENT_BYTES`] pile
+//! up is dropped.
+
+use super::inbox::{Inbound, Inbox};
+use crate::limits::{CLOSE_MILLIS, DIAL_MILLIS, MAX_UNHANDLED_BYTES, MAX_UNSENT_BYTES, READ_CHUNK};
+use crate::net::{BoxStream, Executor, Transport};
+use crate::peer::{Fault, PeerAddress, PeerId};
+use crate::trace;
+use crate::wire::Message;
+use crate::wire::frame::{Decoder, Frame, FrameError, HEADER_SIZE, encode};
+use core::future::{Future, poll_fn};
+use core::pin::pin;
+use core::task::{Poll, Waker};
+use core::time::Duration;
+use futures::channel::{mpsc, oneshot};
+use futures::future::{AbortHandle, Either, abortable, select};
+use futures::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use futures::stream::StreamExt;
+use parking_lot::Mutex;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Whether a connection's socket may be read.
+#[derive(Debug)]
+struct Gate {
+    state: Mutex<GateState>,
+}
+
+#[derive(Debug)]
+struct GateState {
+    /// Bytes of messages that were read and not yet handled.
+    unhandled: usize,
+    /// Whether the engine wants to hear of this peer.
+    open: bool,
+    waiting: Option<Waker>,
+}
+
+impl Gate {
+    fn new() -> Self {
+        Self { state: Mutex::new(GateState { unhandled: 0, open: true, waiting: None }) }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut GateState)) {
+        let woken = {
+            let mut state = self.state.lock();
+            change(&mut state);
+            if state.is_open() { state.waiting.take() } else { None }
+        };
+        if let Some(waker) = woken {
+            waker.wake();
+        }
+    }
+
+    fn passed(&self) -> impl Future<Output = ()> {
+        poll_fn(|cx| {
+            let mut state = self.state.lock();
+            if state.is_open() {
+                return Poll::Ready(());
+            }
+            state.waiting = Some(cx.waker().clone());
+            Poll::Pending
+        })
+    }
+}
+
+impl GateState {
+    fn is_open(&self) -> bool {
+        self.open && self.unhandled < MAX_UNHANDLED_BYTES
+    }
+}
+
+/// What a connection's tasks need of the node.
+#[derive(Clone, Debug)]
+pub(super) struct Surroundings {
+    pub(super) magic: [u8; 4],
+    pub(super) executor: Arc<dyn Executor>,
+    pub(super) transport: Arc<dyn Transport>,
+    pub(super) inbox: Inbox,
+}
+
+/// The driver's end of a connection. Dropping it ends both tasks.
+#[derive(Debug)]
+pub(super) struct Connection {
+    address: PeerAddress,
+    gate: Arc<Gate>,
+    unsent: Arc<AtomicUsize>,
+    /// Both are `None` until the dial has succeeded.
+    queue: Option<mpsc::UnboundedSender<Vec<u8>>>,
+    closing: Option<oneshot::Sender<()>>,
+    tasks: Vec<AbortHandle>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(AbortHandle::abort);
+    }
+}
+
+impl Connection {
+    /// Starts to dial; `Inbound::Dialled` follows.
+    pub(super) fn dial(id: PeerId, address: PeerAddress, around: &Surroundings) -> Self {
+        let dial = around.transport.dial(&address);
+        let executor = around.executor.clone();
+        let inbox = around.inbox.clone();
+        let task = spawn(around, id, &address, async move {
+            let limit = executor.timer(Duration::from_millis(DIAL_MILLIS));
+            let outcome = match select(dial, limit).await {
+                Either::Left((outcome, _)) => outcome,
+                Either::Right(_) => Err(io::Error::from(io::ErrorKind::TimedOut)),
+            };
+            inbox.send(Inbound::Dialled(id, outcome));
+        });
+        Self {
+            address,
+            gate: Arc::new(Gate::new()),
+            unsent: Arc::new(AtomicUsize::new(0)),
+            queue: None,
+            closing: None,
+            tasks: vec![task],
+        }
+    }
+
+    /// The dial succeeded: starts the reader and the writer.
+    pub(super) fn open(&mut self, id: PeerId, stream: BoxStream, around: &Surroundings) {
+        trace::event!(DEBUG, "connected", peer = id, address = self.address);
+        let (reading, writing) = stream.split();
+        let (queue, queued) = mpsc::unbounded();
+        let (closing, asked_to_close) = oneshot::channel();
+        self.queue = Some(queue);
+        self.closing = Some(closing);
+        let reader = Reader {
+            id,
+            stream: reading,
+            decoder: Decoder::new(around.magic),
+            gate: self.gate.clone(),
+            around: around.clone(),
+        };
+        let writer =
+            Writer { id, stream: writing, queued, unsent: self.unsent.clone(), around: around.clone() };
+        self.tasks = vec![
+            spawn(around, id, &self.address, writer.run(asked_to_close)),
+            spawn(around, id, &self.address, reader.run()),
+        ];
+    }
+
+    /// Queues a message. False if the queue is over its bound: the peer does not read.
+    pub(super) fn send(&self, magic: [u8; 4], message: &Message) -> bool {
+        let Some(queue) = &self.queue else { return true };
+        let bytes = encode(magic, message);
+        let waiting = self.unsent.fetch_add(bytes.len(), Ordering::Relaxed).saturating_add(bytes.len());
+        // A writer that has ended reports so itself.
+        let _ = queue.unbounded_send(bytes);
+        waiting <= MAX_UNSENT_BYTES
+    }
+
+    /// Sends what is queued, for a limited time, then ends.
+    pub(super) fn close(mut self) {
+        drop(self.queue.take());
+        if let Some(closing) = self.closing.take() {
+            let _ = closing.send(());
+            // The writer, which is the first, ends by itself.
+            self.tasks.remove(0);
+        }
+    }
+
+    /// A message of this length was handled.
+    pub(super) fn handled(&self, bytes: usize) {
+        self.gate.change(|gate| gate.unhandled = gate.unhandled.saturating_sub(bytes));
+    }
+
+    /// Whether the engine wants to hear of this peer.
+    pub(super) fn set_may_read(&self, open: bool) {
+        self.gate.change(|gate| gate.open = open);
+    }
+}
+
+/// Runs a task of a connection in its span; a panic reaches the driver.
+fn spawn(
+    around: &Surroundings,
+    id: PeerId,
+    address: &PeerAddress,
+    future: impl Future<Output = ()> + Send + 'static,
+) -> AbortHandle {
+    let guarded = around.inbox.guard(trace::in_connection(id, address, future));
+    let (task, handle) = abortable(guarded);
+    around.executor.spawn(Box::pin(async move {
+        let _ = task.await;
+    }));
+    handle
+}
+
+struct Reader {
+    id: PeerId,
+    stream: ReadHalf<BoxStream>,
+    decoder: Decoder,
+    gate: Arc<Gate>,
+    around: Surroundings,
+}
+
+impl Reader {
+    async fn run(mut self) {
+        let mut chunk = vec![0; READ_CHUNK];
+        loop {
+            self.gate.passed().await;
+            let read = match self.stream.read(&mut chunk).await {
+                Ok(0) => return self.end("end of stream"),
+                Ok(read) => read,
+                Err(error) => return self.end(error),
+            };
+            let (frames, fault) = self.cut(chunk.get(..read).unwrap_or_default());
+            let Some((messages, checked)) = self.check(frames).await else {
+                return self.end("the executor has ended");
+            };
+            for (message, bytes) in messages {
+                self.gate.change(|gate| gate.unhandled = gate.unhandled.saturating_add(bytes));
+                self.around.inbox.send(Inbound::Received(self.id, message, bytes));
+            }
+            if let Some(fault) = checked.or(fault) {
+                trace::event!(DEBUG, "not the protocol", peer = self.id, fault = fault);
+                self.around.inbox.send(Inbound::Faulted(self.id, Fault::Wire(fault)));
+                return;
+            }
+            if self.decoder.progress().is_some() {
+                self.around.inbox.send(Inbound::Progress(self.id, self.decoder.received()));
+            }
+        }
+    }
+
+    fn end(&self, reason: impl core::fmt::Display) {
+        trace::event!(DEBUG, "connection ended", peer = self.id, reason = reason);
+        self.around.inbox.send(Inbound::Closed(self.id));
+    }
+
+    /// The frames that these bytes complete, and what is wrong after them.
+    fn cut(&mut self, mut bytes: &[u8]) -> (Vec<Frame>, Option<FrameError>) {
+        let mut frames = Vec::new();
+        while !bytes.is_empty() {
+            match self.decoder.feed(bytes) {
+                Ok(used) => bytes = bytes.get(used..).unwrap_or_default(),
+                Err(fault) => return (frames, Some(fault)),
+            }
+            frames.extend(self.decoder.take_frame());
+        }
+        (frames, None)
+    }
+
+    /// Messages up to the first fault. `None` if the executor dropped the work.
+    async fn check(&self, frames: Vec<Frame>) -> Option<Checked> {
+        if !frames.iter().any(|frame| frame.command.as_str() == "block") {
+            return Some(check(frames));
+        }
+        let (reply, checked) = oneshot::channel();
+        let inbox = self.around.inbox.clone();
+        self.around.executor.spawn_blocking(Box::new(move || {
+            if let Some(result) = inbox.catch(|| check(frames)) {
+                let _ = reply.send(result);
+            }
+        }));
+        checked.await.ok()
+    }
+}
+
+/// Messages with their length on the wire, and the fault that ended them.
+type Checked = (Vec<(Message, usize)>, Option<FrameError>);
+
+fn check(frames: Vec<Frame>) -> Checked {
+    let mut messages = Vec::with_capacity(frames.len());
+    for frame in frames {
+        let bytes = HEADER_SIZE + frame.payload.len();
+        match frame.verify().and_then(|()| frame.into_message()) {
+            Ok(Some(message)) => messages.push((message, bytes)),
+            Ok(None) => {}
+            Err(fault) => return (messages, Some(fault)),
+        }
+    }
+    (messages, None)
+}
+
+struct Writer {
+    id: PeerId,
+    stream: WriteHalf<BoxStream>,
+    queued: mpsc::UnboundedReceiver<Vec<u8>>,
+    unsent: Arc<AtomicUsize>,
+    around: Surroundings,
+}
+
+impl Writer {
+    async fn run(mut self, asked_to_close: oneshot::Receiver<()>) {
+        let executor = self.around.executor.clone();
+        let limit = pin!(async move {
+            // Dropping the other end without a word ends the connection too, by aborting this task.
+            if asked_to_close.await.is_err() {
+                core::future::pending::<()>().await;
+            }
+            executor.timer(Duration::from_millis(CLOSE_MILLIS)).await;
+        });
+        let (id, inbox) = (self.id, self.around.inbox.clone());
+        if let Either::Left((Err(error), _)) = select(pin!(self.write()), limit).await {
+            trace::event!(DEBUG, "writing failed", peer = id, error = error);
+            inbox.send(Inbound::Closed(id));
+        }
+    }
+
+    async fn write(&mut self) -> io::Result<()> {
+        while let Some(bytes) = self.queued.next().await {
+            self.stream.write_all(&bytes).await?;
+            self.stream.flush().await?;
+            self.unsent.fetch_sub(bytes.len(), Ordering::Relaxed);
+            self.around.inbox.send(Inbound::Flushed(self.id, bytes.len()));
+        }
+        self.stream.close().await
+    }
+}

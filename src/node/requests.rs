@@ -1,0 +1,301 @@
+//! What a host may ask a running node, as plain futures without deadlines.
+//!
+//! Questions about headers, peers and events go to the engine through the driver; questions about bodies
+//! and coins go straight to the chainstate's thread. Both queues are bounded and every question carries the
+//! place for its answer: when the node ends, the places are dropped and the questions end with
+//! [`RequestError::Stopped`].
+
+use super::status::{Meter, Status};
+use super::wait::Watch;
+use crate::chain::command::{BlockRef, RawBlock};
+use crate::chainstate::UtxoStats;
+use crate::engine::output::{Event, PeerStatus};
+use crate::engine::status::Stage;
+use crate::engine::{Answer, Query};
+use crate::error::Error;
+use crate::limits::EVENTS_PER_QUERY;
+use crate::net::Clock;
+use crate::peer::{PeerAddress, PeerId};
+use crate::store::StoreError;
+use crate::store::coin::Coin;
+use crate::time::{Now, Timestamp};
+use bitcoin::block::Header;
+use bitcoin::{BlockHash, OutPoint};
+use core::time::Duration;
+use crossbeam_channel::TrySendError;
+use futures::channel::{mpsc, oneshot};
+use parking_lot::Mutex;
+use std::sync::Arc;
+
+/// Why a request has no answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// The node has ended, or ended before it answered.
+    #[error("the node has stopped")]
+    Stopped,
+    /// The deadline passed first. The node may be busy, or nobody runs it.
+    #[error("no answer in time")]
+    Timeout,
+    /// Too many requests wait already ([`crate::limits::MAX_REQUESTS`]).
+    #[error("too many requests are waiting")]
+    Busy,
+    /// The block is not known.
+    #[error("block {0} is not known")]
+    UnknownBlock(BlockHash),
+    /// The cursor of an event stream is not a block that is known.
+    #[error("the cursor is not a block that is known")]
+    UnknownCursor,
+    /// The store or a file failed.
+    #[error("storage: {0}")]
+    Storage(#[from] StoreError),
+    /// The chainstate failed at this question for another reason.
+    #[error("{0}")]
+    Failed(Error),
+}
+
+/// An answer, and the active block that it is true for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct At<T> {
+    /// The answer.
+    pub value: T,
+    /// The tip for which it is true: the proved one, or the durable one where the method says so.
+    pub tip: BlockRef,
+}
+
+/// A header that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HeaderInfo {
+    /// Its height in its own chain, and its hash.
+    pub block: BlockRef,
+    /// The header.
+    pub header: Header,
+    /// Whether it is in the active chain.
+    pub active: bool,
+}
+
+/// A block whose body is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BlockInfo {
+    /// Its height in its own chain, and its hash.
+    pub block: BlockRef,
+    /// Whether it is in the active chain.
+    pub active: bool,
+    /// The body as it was received.
+    pub raw: RawBlock,
+}
+
+/// A question for the driver.
+#[derive(Debug)]
+pub(crate) enum Request {
+    Query(Query, oneshot::Sender<Answer>),
+    AddPeer(PeerAddress, oneshot::Sender<()>),
+    RemovePeer(PeerId, oneshot::Sender<()>),
+    Invalidate(BlockHash, oneshot::Sender<()>),
+    Reconsider(BlockHash, oneshot::Sender<()>),
+    Shutdown,
+}
+
+/// Where an answer of the chainstate's thread goes.
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
+
+/// A question for the chainstate's thread.
+#[derive(Debug)]
+pub(crate) enum ChainRequest {
+    Block(BlockHash, Reply<Option<RawBlock>>),
+    Coin(OutPoint, Reply<At<Option<Coin>>>),
+    UtxoStats(Reply<At<UtxoStats>>),
+}
+
+/// The host's clocks as the machines see them: monotonic time counts from the building of the node.
+#[derive(Clone, Debug)]
+pub(crate) struct NodeClock {
+    clock: Arc<dyn Clock>,
+    origin: Duration,
+}
+
+impl NodeClock {
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+        let origin = clock.monotonic();
+        Self { clock, origin }
+    }
+
+    pub(crate) fn now(&self) -> Now {
+        let since = self.clock.monotonic().saturating_sub(self.origin);
+        let at = Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+        Now { at, unix: self.clock.unix() }
+    }
+}
+
+/// What node and handles share. Holds no thread and no file.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) engine: Mutex<mpsc::Sender<Request>>,
+    pub(crate) chain: crossbeam_channel::Sender<ChainRequest>,
+    /// The latest status.
+    pub(crate) status: Arc<Watch<Meter>>,
+    /// Counts `EventsReady`.
+    pub(crate) events: Arc<Watch<()>>,
+    /// The durable tip, once the chainstate and its files are closed.
+    pub(crate) ended: Arc<Watch<Option<BlockRef>>>,
+    pub(crate) clock: NodeClock,
+}
+
+impl Shared {
+    pub(crate) fn status(&self) -> Status {
+        let now = self.clock.now().at;
+        self.status.read(|meter, version| meter.status(now, version))
+    }
+
+    pub(crate) async fn status_changed(&self, seen: u64) -> Result<Status, RequestError> {
+        self.status.newer_than(seen).await.ok_or(RequestError::Stopped)?;
+        Ok(self.status())
+    }
+
+    pub(crate) fn tip(&self) -> Result<BlockRef, RequestError> {
+        if self.status.is_closed() {
+            return Err(RequestError::Stopped);
+        }
+        Ok(self.status.read(|meter, _| meter.latest().tip))
+    }
+
+    fn send(&self, request: Request) -> Result<(), RequestError> {
+        self.engine.lock().try_send(request).map_err(|error| match error.is_full() {
+            true => RequestError::Busy,
+            false => RequestError::Stopped,
+        })
+    }
+
+    /// Asks the engine.
+    pub(crate) async fn query(&self, query: Query) -> Result<Answer, RequestError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::Query(query, reply))?;
+        answer.await.map_err(|_| RequestError::Stopped)
+    }
+
+    /// Tells the engine something; ready once it has taken it.
+    pub(crate) async fn tell(
+        &self,
+        request: impl FnOnce(oneshot::Sender<()>) -> Request,
+    ) -> Result<(), RequestError> {
+        let (reply, taken) = oneshot::channel();
+        self.send(request(reply))?;
+        taken.await.map_err(|_| RequestError::Stopped)
+    }
+
+    /// Asks the chainstate's thread.
+    async fn ask_chain<T>(&self, request: impl FnOnce(Reply<T>) -> ChainRequest) -> Result<T, RequestError> {
+        let (reply, answer) = oneshot::channel();
+        self.chain.try_send(request(reply)).map_err(|error| match error {
+            TrySendError::Full(_) => RequestError::Busy,
+            TrySendError::Disconnected(_) => RequestError::Stopped,
+        })?;
+        match answer.await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(Error::Store(error))) => Err(RequestError::Storage(error)),
+            Ok(Err(error)) => Err(RequestError::Failed(error)),
+            Err(_) => Err(RequestError::Stopped),
+        }
+    }
+
+    pub(crate) async fn header(&self, query: Query) -> Result<At<Option<HeaderInfo>>, RequestError> {
+        match self.query(query).await? {
+            Answer::Header { header, tip } => {
+                let value = header.map(|(block, header, active)| HeaderInfo { block, header, active });
+                Ok(At { value, tip })
+            }
+            _ => Err(RequestError::Failed(Error::Bug("the engine answered another question"))),
+        }
+    }
+
+    pub(crate) async fn block(&self, query: Query) -> Result<At<Option<BlockInfo>>, RequestError> {
+        let At { value, tip } = self.header(query).await?;
+        let Some(HeaderInfo { block, active, .. }) = value else { return Ok(At { value: None, tip }) };
+        let raw = self.ask_chain(|reply| ChainRequest::Block(block.hash, reply)).await?;
+        Ok(At { value: raw.map(|raw| BlockInfo { block, active, raw }), tip })
+    }
+
+    pub(crate) async fn coin(&self, outpoint: OutPoint) -> Result<At<Option<Coin>>, RequestError> {
+        self.ask_chain(|reply| ChainRequest::Coin(outpoint, reply)).await
+    }
+
+    pub(crate) async fn utxo_stats(&self) -> Result<At<UtxoStats>, RequestError> {
+        self.ask_chain(ChainRequest::UtxoStats).await
+    }
+
+    pub(crate) async fn peers(&self) -> Result<Vec<PeerStatus>, RequestError> {
+        match self.query(Query::Peers).await? {
+            Answer::Peers(peers) => Ok(peers),
+            _ => Err(RequestError::Failed(Error::Bug("the engine answered another question"))),
+        }
+    }
+
+    /// Checks that a block is known, then passes the host's judgement on.
+    pub(crate) async fn judge(
+        &self,
+        hash: BlockHash,
+        request: impl FnOnce(BlockHash, oneshot::Sender<()>) -> Request,
+    ) -> Result<(), RequestError> {
+        if self.header(Query::HeaderByHash(hash)).await?.value.is_none() {
+            return Err(RequestError::UnknownBlock(hash));
+        }
+        self.tell(|reply| request(hash, reply)).await
+    }
+
+    /// Events after a cursor, at once; empty if there are none.
+    pub(crate) async fn events_now(&self, cursor: Option<BlockRef>) -> Result<Vec<Event>, RequestError> {
+        match self.query(Query::Events(cursor, EVENTS_PER_QUERY)).await? {
+            Answer::Events(events) => Ok(events),
+            Answer::UnknownCursor => Err(RequestError::UnknownCursor),
+            _ => Err(RequestError::Failed(Error::Bug("the engine answered another question"))),
+        }
+    }
+
+    /// Events after a cursor, at least one.
+    pub(crate) async fn events_next(&self, cursor: Option<BlockRef>) -> Result<Vec<Event>, RequestError> {
+        loop {
+            let seen = self.events.read(|_, version| version);
+            let events = self.events_now(cursor).await?;
+            if !events.is_empty() {
+                return Ok(events);
+            }
+            self.events.newer_than(seen).await.ok_or(RequestError::Stopped)?;
+        }
+    }
+
+    /// Waits until the status satisfies a condition; answers the proved tip then.
+    pub(crate) async fn wait_until(
+        &self,
+        condition: impl Fn(Stage, BlockRef) -> bool,
+    ) -> Result<BlockRef, RequestError> {
+        let mut seen = 0;
+        loop {
+            let (stage, tip, version) =
+                self.status.read(|meter, version| (meter.latest().stage, meter.latest().tip, version));
+            if condition(stage, tip) {
+                return Ok(tip);
+            }
+            if self.status.is_closed() {
+                return Err(RequestError::Stopped);
+            }
+            seen = version.max(seen);
+            self.status.newer_than(seen).await.ok_or(RequestError::Stopped)?;
+        }
+    }
+
+    /// Waits until everything is closed; answers the durable tip.
+    pub(crate) async fn wait_ended(&self) -> Result<BlockRef, RequestError> {
+        let _ = self.ended.newer_than(0).await;
+        self.ended.read(|tip, _| *tip).ok_or(RequestError::Stopped)
+    }
+
+    pub(crate) async fn shutdown(&self) -> Result<BlockRef, RequestError> {
+        match self.send(Request::Shutdown) {
+            // A node that has stopped already, or is about to, still tells its durable tip.
+            Ok(()) | Err(RequestError::Stopped) => self.wait_ended().await,
+            Err(error) => Err(error),
+        }
+    }
+}

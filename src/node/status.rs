@@ -1,0 +1,187 @@
+//! Where the node stands, with rates over a sliding window and an estimate of the time left.
+//!
+//! Samples are taken when the engine reports a change; rates are worked out when somebody looks, so that a
+//! sync that stands still shows falling rates although nothing wakes up.
+
+use crate::chain::command::BlockRef;
+use crate::engine::status::{Stage, Status as EngineStatus};
+use crate::limits::{RATE_SAMPLE_MILLIS, RATE_SAMPLES};
+use crate::time::Timestamp;
+use core::time::Duration;
+use std::collections::VecDeque;
+
+/// The latest state of a node. `tip` may run ahead of `durable`.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Status {
+    /// Counts the changes; see [`crate::Handle::status_changed`].
+    pub version: u64,
+    /// What the node is doing.
+    pub stage: Stage,
+    /// The proved tip.
+    pub tip: BlockRef,
+    /// The durable tip: what survives a kill at this moment.
+    pub durable: BlockRef,
+    /// The best header.
+    pub best_header: BlockRef,
+    /// Ready peers.
+    pub peers: usize,
+    /// Blocks asked for and not yet delivered.
+    pub in_flight: usize,
+    /// Blocks connected since the start.
+    pub blocks: u64,
+    /// Inputs checked since the start (coinbases not counted).
+    pub inputs: u64,
+    /// Bytes received from all peers since the start.
+    pub bytes_in: u64,
+    /// Headers accepted since the start.
+    pub headers: u64,
+    /// Blocks connected a second, over the last half minute.
+    pub blocks_per_second: f64,
+    /// Inputs checked a second, over the last half minute.
+    pub inputs_per_second: f64,
+    /// Bytes received a second, over the last half minute.
+    pub bytes_per_second: f64,
+    /// Blocks that are known and missing, at the present rate. `None` before there is a rate. Blocks of
+    /// different ages differ much in size, so that on the main network this is a rough figure.
+    pub time_left: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    at: Timestamp,
+    blocks: u64,
+    inputs: u64,
+    bytes: u64,
+}
+
+/// The engine's last status and the samples for its rates.
+#[derive(Debug)]
+pub(crate) struct Meter {
+    latest: EngineStatus,
+    samples: VecDeque<Sample>,
+}
+
+impl Meter {
+    /// A meter that starts with this status.
+    pub(crate) fn new(at: Timestamp, latest: EngineStatus) -> Self {
+        let mut meter = Self { samples: VecDeque::with_capacity(RATE_SAMPLES), latest: latest.clone() };
+        meter.record(at, latest);
+        meter
+    }
+
+    /// Takes a new status.
+    pub(crate) fn record(&mut self, at: Timestamp, status: EngineStatus) {
+        let spaced = self
+            .samples
+            .back()
+            .is_none_or(|last| at.since(last.at) >= Duration::from_millis(RATE_SAMPLE_MILLIS));
+        if spaced {
+            if self.samples.len() == RATE_SAMPLES {
+                self.samples.pop_front();
+            }
+            let (blocks, inputs, bytes) = (status.blocks, status.inputs, status.bytes_in);
+            self.samples.push_back(Sample { at, blocks, inputs, bytes });
+        }
+        self.latest = status;
+    }
+
+    /// The engine's last status.
+    pub(crate) fn latest(&self) -> &EngineStatus {
+        &self.latest
+    }
+
+    /// The status as a host sees it at this time.
+    pub(crate) fn status(&self, now: Timestamp, version: u64) -> Status {
+        let latest = &self.latest;
+        let window = Duration::from_millis(RATE_SAMPLE_MILLIS * RATE_SAMPLES as u64);
+        // The last sample before the window, so that the whole window is covered; else the oldest.
+        let base = self.samples.iter().rev().find(|s| now.since(s.at) >= window).or(self.samples.front());
+        let seconds = base.map_or(0.0, |s| now.since(s.at).as_secs_f64());
+        let rate = |latest: u64, then: Option<u64>| match then {
+            Some(then) if seconds > 0.0 => latest.saturating_sub(then) as f64 / seconds,
+            _ => 0.0,
+        };
+        let blocks_per_second = rate(latest.blocks, base.map(|s| s.blocks));
+        let missing = latest.best_header.height.saturating_sub(latest.tip.height);
+        let time_left = if missing == 0 {
+            Some(Duration::ZERO)
+        } else {
+            Duration::try_from_secs_f64(f64::from(missing) / blocks_per_second).ok()
+        };
+        Status {
+            version,
+            stage: latest.stage,
+            tip: latest.tip,
+            durable: latest.durable,
+            best_header: latest.best_header,
+            peers: latest.peers,
+            in_flight: latest.in_flight,
+            blocks: latest.blocks,
+            inputs: latest.inputs,
+            bytes_in: latest.bytes_in,
+            headers: latest.headers,
+            blocks_per_second,
+            inputs_per_second: rate(latest.inputs, base.map(|s| s.inputs)),
+            bytes_per_second: rate(latest.bytes_in, base.map(|s| s.bytes)),
+            time_left,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bitcoin::BlockHash;
+    use bitcoin::hashes::Hash;
+
+    fn engine_status(blocks: u64, best: u32) -> EngineStatus {
+        let at = |height| BlockRef { height, hash: BlockHash::all_zeros() };
+        EngineStatus {
+            stage: Stage::Blocks,
+            tip: at(blocks as u32),
+            durable: at(0),
+            best_header: at(best),
+            peers: 1,
+            in_flight: 0,
+            blocks,
+            inputs: blocks * 10,
+            bytes_in: blocks * 1_000,
+            headers: u64::from(best),
+        }
+    }
+
+    #[test]
+    fn rates_follow_the_window_and_fall_when_nothing_happens() {
+        let mut meter = Meter::new(Timestamp::ZERO, engine_status(0, 1_000));
+        for second in 1..=10 {
+            meter.record(Timestamp::from_millis(second * 1_000), engine_status(second * 50, 1_000));
+        }
+        let status = meter.status(Timestamp::from_millis(10_000), 3);
+        assert_eq!(status.blocks_per_second, 50.0);
+        assert_eq!(status.inputs_per_second, 500.0);
+        assert_eq!(status.bytes_per_second, 50_000.0);
+        assert_eq!(status.time_left, Some(Duration::from_secs(10)));
+        assert_eq!(status.version, 3);
+        let later = meter.status(Timestamp::from_millis(20_000), 3);
+        assert_eq!(later.blocks_per_second, 25.0);
+        let idle = meter.status(Timestamp::from_millis(3_600_000), 3);
+        assert_eq!(idle.blocks_per_second, 0.0);
+        assert_eq!(idle.time_left, None);
+    }
+
+    #[test]
+    fn samples_are_bounded() {
+        let mut meter = Meter::new(Timestamp::ZERO, engine_status(0, 10));
+        for millis in 0..200_000 {
+            meter.record(Timestamp::from_millis(millis), engine_status(millis, 10));
+        }
+        assert_eq!(meter.samples.len(), RATE_SAMPLES);
+    }
+
+    #[test]
+    fn nothing_missing_means_no_time_left() {
+        let meter = Meter::new(Timestamp::ZERO, engine_status(10, 10));
+        assert_eq!(meter.status(Timestamp::ZERO, 0).time_left, Some(Duration::ZERO));
+    }
+}
