@@ -95,14 +95,23 @@ impl Store for Filling {
 
 #[test]
 fn a_store_that_fails_ends_the_run_with_its_error() {
-    let world = World::new(60);
+    let mut world = World::new(5);
     for commits in [0, 1, 2] {
         let store = Arc::new(Filling { inner: MemoryStore::new(), left: AtomicUsize::new(1_000) });
         let built = world.builder().shared_store(store.clone()).build().unwrap();
         store.left.store(commits, Ordering::SeqCst);
-        match Running::start(built).outcome() {
-            Err(RunError::Failed { error: Error::Store(error), .. }) => {
+        let node = Running::start(built);
+        // A sync this short is one commit, and so is each new block after it.
+        let mut durable = 0;
+        for _ in 0..commits {
+            node.wait_for(world.tip());
+            durable = world.tip().height;
+            world.grow(1);
+        }
+        match node.outcome() {
+            Err(RunError::Failed { error: Error::Store(error), tip }) => {
                 assert_eq!(error.kind, StoreErrorKind::Full, "{error}");
+                assert_eq!(tip.height, durable);
             }
             other => panic!("after {commits} commits: {other:?}"),
         }
