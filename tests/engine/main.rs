@@ -1,5 +1,6 @@
 //! The engine in a world of its own: virtual time, peers in memory.
 
+mod activation;
 mod world;
 
 use bitcoin::p2p::message_blockdata::Inventory;

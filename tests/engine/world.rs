@@ -105,7 +105,7 @@ pub struct Books {
 }
 
 impl Books {
-    fn new(genesis: BlockRef) -> Self {
+    pub fn new(genesis: BlockRef) -> Self {
         Self {
             stored: BTreeSet::from([genesis.hash]),
             tip: genesis,
@@ -122,7 +122,7 @@ impl Books {
         }
     }
 
-    fn carry_out(&mut self, command: ChainCommand) -> Vec<ChainReport> {
+    pub fn carry_out(&mut self, command: ChainCommand) -> Vec<ChainReport> {
         match command {
             ChainCommand::SaveHeaders(headers) => {
                 for header in headers {
