@@ -1,6 +1,7 @@
 //! The engine in a world of its own: virtual time, peers in memory.
 
 mod activation;
+mod real;
 mod world;
 
 use bitcoin::p2p::message_blockdata::Inventory;

@@ -10,6 +10,7 @@ use headlong::chain::command::{
     BlockRef, ChainCommand, ChainReport, HeaderMark, RawBlock, RollbackCheckpoint,
 };
 use headlong::chain::params::{Network, Params};
+use headlong::chainstate::Chainstate;
 use headlong::engine::output::Event;
 use headlong::engine::status::Status;
 use headlong::engine::{Answer, Engine, EngineConfig, Input, Output, Query, QueryId};
@@ -200,6 +201,8 @@ pub struct World {
     pub now: u64,
     pub engine: Engine,
     pub books: Books,
+    /// The real thing, in place of the books.
+    chainstate: Option<Chainstate>,
     remotes: BTreeMap<PeerAddress, Remote>,
     links: BTreeMap<PeerId, (PeerAddress, Session)>,
     events: BTreeMap<(u64, u64), Happening>,
@@ -238,11 +241,18 @@ impl World {
         Self::with(engine, Books::new(genesis))
     }
 
+    /// A world with a real chainstate.
+    pub fn with_chainstate(engine: Engine, chainstate: Chainstate) -> Self {
+        let genesis = BlockRef { height: 0, hash: params().genesis_hash() };
+        Self { chainstate: Some(chainstate), ..Self::with(engine, Books::new(genesis)) }
+    }
+
     pub fn with(engine: Engine, books: Books) -> Self {
         Self {
             now: 0,
             engine,
             books,
+            chainstate: None,
             remotes: BTreeMap::new(),
             links: BTreeMap::new(),
             events: BTreeMap::new(),
@@ -458,7 +468,15 @@ impl World {
             }
             Output::Resolve(name, _) => self.resolved.push(name),
             Output::Command(command) => {
-                for report in self.books.carry_out(command) {
+                let reports = match &mut self.chainstate {
+                    None => self.books.carry_out(command),
+                    Some(chainstate) => {
+                        chainstate.submit(command);
+                        chainstate.settle();
+                        std::iter::from_fn(|| chainstate.poll()).collect()
+                    }
+                };
+                for report in reports {
                     let delay = self.books.delay;
                     self.later(delay, Happening::ToEngine(Input::Chain(report)));
                 }

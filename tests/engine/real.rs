@@ -1,0 +1,156 @@
+//! The engine with the real chainstate: real blocks, spends and scripts; reorgs, a small coins cache, and
+//! an end at any moment.
+
+use crate::world::{BEGIN, Manner, World, config, params, served};
+use headlong::chainstate::{self, ChainstateOptions, Sources};
+use headlong::engine::output::Event;
+use headlong::engine::{Engine, EngineConfig, Input};
+use headlong::peer::{CloseReason, Fault};
+use headlong::rng::Rng;
+use headlong::sim::forge::{BlockPlan, Branch, Forge, mine};
+use headlong::store::block_files::{BlockFiles, BlockFilesOptions};
+use headlong::store::header_file::{HEADER_FILE, HeaderFile};
+use headlong::store::medium::MemoryMedium;
+use headlong::store::memory::MemoryStore;
+use headlong::verify::interpreter::Interpreter;
+use headlong::verify::pool::Pool;
+use std::sync::Arc;
+use std::time::Duration;
+
+const MINUTE: u64 = 60_000;
+
+/// What survives the end of a node.
+struct Ground {
+    store: MemoryStore,
+    medium: MemoryMedium,
+    pool: Arc<Pool>,
+    coins_bytes: usize,
+}
+
+impl Ground {
+    fn new(coins_bytes: usize) -> Self {
+        let pool = Arc::new(Pool::new("engine-test", 2, 64).expect("threads"));
+        Self { store: MemoryStore::new(), medium: MemoryMedium::new(), pool, coins_bytes }
+    }
+
+    fn world(&self, config: EngineConfig, seed: u8) -> World {
+        let medium = Arc::new(self.medium.clone());
+        let (headers, loaded) = HeaderFile::with_medium(medium.clone(), HEADER_FILE).expect("readable");
+        let options = BlockFilesOptions { segment_bytes: 200_000, key: Some([7; 16]) };
+        let sources = Sources {
+            params: params(),
+            store: Arc::new(self.store.clone()),
+            blocks: BlockFiles::with_medium(medium, options).expect("readable"),
+            headers,
+            loaded,
+            pool: self.pool.clone(),
+            verifier: Arc::new(Interpreter),
+        };
+        let options = ChainstateOptions::default().coins_bytes(self.coins_bytes);
+        let opened = chainstate::open(sources, options, [5, 6]).expect("a state that existed");
+        let last = opened.chainstate.checkpoint().clone();
+        let engine =
+            Engine::new(config, opened.tree, opened.tip, Some(last), [seed; 32]).expect("consistent");
+        World::with_chainstate(engine, opened.chainstate)
+    }
+}
+
+fn grow(forge: &mut Forge, branch: &mut Branch, count: u32) -> Vec<bitcoin::Block> {
+    (0..count).map(|_| forge.extend(branch, BlockPlan { inputs: 6, growth: 3 })).collect()
+}
+
+fn begin(forge: &mut Forge, count: u32) -> (Branch, Vec<bitcoin::Block>) {
+    let mut branch = forge.genesis(Some(BEGIN as u32 - 600 * count - 7_200));
+    let blocks = grow(forge, &mut branch, count);
+    (branch, blocks)
+}
+
+#[test]
+fn syncs_with_spends_through_a_small_cache_and_follows_a_reorg() {
+    let mut forge = Forge::new(params(), 1);
+    let (mut branch, mut blocks) = begin(&mut forge, 140);
+    let mut other = branch.clone();
+    blocks.extend(grow(&mut forge, &mut branch, 10));
+    let chain = served(&blocks);
+    let ground = Ground::new(6_000);
+    let mut world = ground.world(config(&[1, 2]), 1);
+    world.serve(1, &chain, Manner { latency: 10, block_time: 2, ..Manner::default() });
+    world.serve(2, &chain, Manner { latency: 25, block_time: 3, ..Manner::default() });
+    assert!(
+        world.run(10 * MINUTE, |w| w.engine.status().durable == branch.tip),
+        "{:?}",
+        world.engine.status()
+    );
+    assert!(world.events_ready > 2, "the small cache wanted commits on the way: {}", world.events_ready);
+    let cursor = Some(branch.tip);
+    chain.write().extend(&grow(&mut forge, &mut other, 12));
+    world.announce();
+    assert!(
+        world.run(10 * MINUTE, |w| w.engine.status().durable == other.tip),
+        "{:?}",
+        world.engine.status()
+    );
+    let events = world.events_after(cursor);
+    assert_eq!(events.iter().filter(|event| matches!(event, Event::Undo(..))).count(), 10);
+    assert_eq!(events.len(), 22);
+    assert!(world.closed.is_empty() && world.fatal.is_none(), "{:?} {:?}", world.closed, world.fatal);
+    world.input(Input::Shutdown);
+    assert!(world.run(MINUTE, |w| w.stopped == Some(other.tip)));
+}
+
+#[test]
+fn an_invalid_block_in_a_longer_branch_is_refused_and_its_sender_punished() {
+    let mut forge = Forge::new(params(), 2);
+    let (mut branch, blocks) = begin(&mut forge, 110);
+    let mut bad = branch.clone();
+    let good_blocks = [blocks.clone(), grow(&mut forge, &mut branch, 3)].concat();
+    let mut bad_blocks = grow(&mut forge, &mut bad, 2);
+    // The coinbase of the second takes a satoshi too much: only connecting it shows that.
+    let greedy = bad_blocks.last_mut().expect("two blocks");
+    let value = &mut greedy.txdata[0].output[0].value;
+    *value += bitcoin::Amount::ONE_SAT;
+    mine(greedy);
+    bad.tip.hash = greedy.block_hash();
+    bad_blocks.extend(grow(&mut forge, &mut bad, 3));
+    let (good, evil) = (served(&good_blocks), served(&[blocks, bad_blocks].concat()));
+    let ground = Ground::new(1 << 26);
+    let mut world = ground.world(config(&[1, 2]), 1);
+    world.serve(1, &good, Manner { latency: 10, block_time: 2, ..Manner::default() });
+    world.serve(2, &evil, Manner { latency: 10, block_time: 2, ..Manner::default() });
+    let end = |w: &World| w.engine.status().durable == branch.tip && !w.closed.is_empty();
+    assert!(world.run(10 * MINUTE, end), "{:?} {:?}", world.engine.status(), world.closed);
+    let (who, why) = &world.closed[0];
+    let CloseReason::Fault(Fault::Block { reason, .. }) = why else { panic!("{why}") };
+    assert_eq!((who, *reason), (&crate::world::address(2), "bad-cb-amount"));
+    drop(world);
+    // The mark is remembered: the branch is not tried again.
+    let mut world = ground.world(config(&[2]), 2);
+    world.serve(2, &evil, Manner::default());
+    world.run(MINUTE, |_| false);
+    assert_eq!(world.engine.status().tip, branch.tip);
+    assert!(world.fatal.is_none());
+}
+
+#[test]
+fn an_end_at_any_moment_is_followed_by_a_start_at_a_state_that_existed() {
+    let mut forge = Forge::new(params(), 3);
+    let (branch, blocks) = begin(&mut forge, 160);
+    let chain = served(&blocks);
+    let ground = Ground::new(6_000);
+    let mut rng = Rng::from_number(9);
+    let mut durable = 0;
+    for life in 1..40 {
+        let often = EngineConfig { commit_interval: Duration::from_millis(90), ..config(&[1]) };
+        let mut world = ground.world(often, life);
+        let start = world.engine.status().durable;
+        assert!(start.height >= durable, "what was durable stays");
+        world.serve(1, &chain, Manner { latency: 10, block_time: 5, ..Manner::default() });
+        if world.run(50 + rng.below(400), |w| w.engine.status().durable == branch.tip) {
+            assert!(life > 1, "at least one end came early");
+            return;
+        }
+        durable = world.engine.status().durable.height;
+        assert!(world.fatal.is_none(), "{:?}", world.fatal);
+    }
+    panic!("never done: {durable}");
+}
