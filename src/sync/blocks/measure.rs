@@ -112,3 +112,67 @@ impl SizeEstimate {
         (self.average + self.average / 4 + 512).min(BLOCK_SIZE_MAX)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_may_owe_what_it_delivers_in_four_seconds() {
+        let mut meter = Meter::default();
+        assert_eq!((meter.rate(), meter.limit(1)), (0, BLOCKS_IN_FLIGHT_START));
+        meter.start(Timestamp::from_millis(10_000));
+        // 100 kB each 100 ms; the idle time before `start` does not count.
+        for at in 1..=50 {
+            meter.delivered(Timestamp::from_millis(10_000 + at * 100), 100_000);
+        }
+        assert!((990_000..=1_000_000).contains(&meter.rate()), "{}", meter.rate());
+        assert_eq!(meter.limit(100_000), 40);
+        assert_eq!(meter.limit(4_000_000), BLOCKS_IN_FLIGHT_MIN);
+        assert_eq!(meter.limit(100), BLOCKS_IN_FLIGHT_MAX);
+        let before = meter.rate();
+        meter.halve();
+        assert_eq!(meter.rate(), before / 2);
+    }
+
+    #[test]
+    fn blocks_that_come_in_no_time_are_measured_too() {
+        let mut meter = Meter::default();
+        meter.start(Timestamp::ZERO);
+        for _ in 0..BLOCKS_IN_FLIGHT_START {
+            meter.delivered(Timestamp::ZERO, u64::MAX);
+        }
+        assert_eq!(meter.limit(1_000), BLOCKS_IN_FLIGHT_MAX);
+    }
+
+    #[test]
+    fn the_percentile_is_that_of_the_last_times_and_within_bounds() {
+        let mut times = DeliveryTimes::default();
+        assert_eq!(times.percentile_95(), HEDGE_START);
+        for millis in (1..=100).rev() {
+            times.push(Duration::from_millis(millis * 100));
+        }
+        assert_eq!(times.percentile_95(), Duration::from_millis(9_500));
+        for _ in 0..DELIVERY_SAMPLES {
+            times.push(Duration::ZERO);
+        }
+        assert_eq!(times.percentile_95(), HEDGE_MIN);
+        for _ in 0..DELIVERY_SAMPLES {
+            times.push(Duration::MAX);
+        }
+        assert_eq!(times.percentile_95(), HEDGE_MAX);
+    }
+
+    #[test]
+    fn the_expected_size_follows_the_blocks_and_never_exceeds_the_largest() {
+        let mut size = SizeEstimate::new();
+        for _ in 0..200 {
+            size.push(1_000);
+        }
+        assert!((1_000..2_000).contains(&size.get()), "{}", size.get());
+        for _ in 0..200 {
+            size.push(u64::MAX);
+        }
+        assert_eq!(size.get(), BLOCK_SIZE_MAX);
+    }
+}

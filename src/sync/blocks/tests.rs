@@ -110,7 +110,7 @@ impl World {
         let result = call(&mut self.scheduler, &mut cx, &self.tree);
         self.carry_out();
         self.calls += 1;
-        if self.scheduler.config.window <= 128 || self.calls % 64 == 0 {
+        if self.scheduler.config.window <= 128 || self.calls.is_multiple_of(64) {
             self.check();
         }
         result
@@ -205,8 +205,16 @@ impl World {
         let reserved = s.flights.values().map(|flight| flight.reserved).sum::<u64>()
             + s.arrived.values().map(|arrived| arrived.bytes).sum::<u64>();
         assert_eq!(s.reserved, reserved);
+        let target = s.target.unwrap_or(s.tip);
+        if s.target.is_some() {
+            let fork = self.tree.fork_point(s.tip, target);
+            assert_eq!(s.window.base(), self.tree.height(fork));
+            let end = self.tree.height(target).min(s.window.base() + s.config.window);
+            assert_eq!(s.window.end(), end);
+        }
         for height in s.window.base() + 1..=s.window.end() {
             let id = s.window.id_at(height).expect("the window has no holes");
+            assert_eq!(Some(id), self.tree.ancestor(target, height));
             let needed = s.window.needed(height, height).next().is_some();
             let busy = s.flights.contains_key(&id) || s.arrived.contains_key(&id) || self.tree.has_body(id);
             assert!(needed != busy, "height {height}: needed {needed}, busy {busy}");
