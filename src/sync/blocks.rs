@@ -1,17 +1,17 @@
 //! The block scheduler: which block is asked of which peer, and when another is asked instead.
 //!
-//! 1. The [`window`] is the best header's chain past the proved tip, by count and by bytes: the bytes of a
+//! 1. The *window* is the best header's chain past the proved tip, by count and by bytes: the bytes of a
 //!    block are reserved before it is asked for and given back when the chainstate has stored or refused it.
 //!    The next block to connect is always asked for.
 //! 2. Lowest heights first, each of one peer, which owes at most what it delivers in a few seconds by its
-//!    [measured](`measure`) speed. It is asked anew when half of that has come. Consecutive heights asked
+//!    measured speed. It is asked anew when half of that has come. Consecutive heights asked
 //!    together are a *segment* with a deadline; what is missing then is asked of others.
 //! 3. The block that everything waits for is asked of a second peer when it takes longer than 95 of 100
 //!    blocks did.
 //! 4. A *stall*: the peer that owes the first block of the window is silent, and nothing else can be
-//!    connected, or nothing more asked for. Its blocks are asked of others; it gets nothing more until it sends again, and is dropped only
-//!    if it stays silent while others send. If all are slow, or silent, nobody is dropped. Slowness is no
-//!    fault.
+//!    connected, or nothing more asked for. Its blocks are asked of others; it gets nothing more until it
+//!    sends again, and is dropped only if it stays silent while others send. If all are slow, or silent,
+//!    nobody is dropped. Slowness is no fault.
 //! 5. Blocks go to the chainstate unparsed. Its report frees the bytes, and blames the sender where the body
 //!    was false; a body that was changed on its way is asked of another peer.
 //!
