@@ -15,7 +15,8 @@ const MAY_USE: [(&str, &[&str]); 18] = [
     ("limits", &[]),
     ("time", &[]),
     ("rng", &[]),
-    ("trace", &[]),
+    // Values of spans and events; the edge speaks, what decides is silent.
+    ("trace", &["error", "chain", "peer"]),
     // A `block` message carries the raw block of the commands.
     ("wire", &["error", "limits", "time", "rng", "chain::command"]),
     ("chain", &["error", "limits", "time", "rng", "wire"]),
@@ -24,12 +25,9 @@ const MAY_USE: [(&str, &[&str]); 18] = [
     ("sync", &["error", "limits", "time", "rng", "wire", "chain", "consensus", "peer"]),
     ("relay", &["error", "limits", "time", "rng", "wire", "chain", "consensus", "peer"]),
     ("engine", &["error", "limits", "time", "rng", "wire", "chain", "consensus", "peer", "sync", "relay"]),
-    ("verify", &["error", "limits", "time", "rng", "trace", "wire", "chain", "consensus"]),
-    ("store", &["error", "limits", "time", "rng", "trace", "chain::command", "chain::params"]),
-    (
-        "chainstate",
-        &["error", "limits", "time", "rng", "trace", "wire", "chain", "consensus", "verify", "store"],
-    ),
+    ("verify", &["error", "limits", "time", "rng", "wire", "chain", "consensus"]),
+    ("store", &["error", "limits", "time", "rng", "chain::command", "chain::params"]),
+    ("chainstate", &["error", "limits", "time", "rng", "wire", "chain", "consensus", "verify", "store"]),
     ("net", &ANY_BUT_NODE),
     ("node", &ANY_BUT_NODE),
     ("sim", &ANY),

@@ -183,7 +183,7 @@ impl Engine {
             pings: Pings::default(),
             waits: Timers::new(),
             activation: Activation::new(activation, &tree, id, last)?,
-            blocks: BlockScheduler::new(config.scheduler, &tree, id),
+            blocks: BlockScheduler::new(config.scheduler, &tree, id).up_to(&tree, config.stop_at_height),
             headers: HeaderSync::new(params),
             wishes: Wishes::default(),
             facts: VecDeque::new(),

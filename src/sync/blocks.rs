@@ -164,6 +164,8 @@ struct Stall {
 #[derive(Debug)]
 pub struct BlockScheduler {
     config: SchedulerConfig,
+    /// Nothing above this height is fetched.
+    highest: Option<u32>,
     tip: HeaderId,
     tip_height: u32,
     /// The best header, if its chain has the minimum work.
@@ -195,6 +197,7 @@ impl BlockScheduler {
     pub fn new(config: SchedulerConfig, tree: &BlockTree, tip: HeaderId) -> Self {
         let mut new = Self {
             config,
+            highest: None,
             tip,
             tip_height: tree.height(tip),
             target: None,
@@ -217,6 +220,14 @@ impl BlockScheduler {
         };
         new.follow(tree);
         new
+    }
+
+    /// The same scheduler, for a node that stops at this height: nothing above it is fetched.
+    #[must_use]
+    pub fn up_to(mut self, tree: &BlockTree, height: Option<u32>) -> Self {
+        self.highest = height;
+        self.follow(tree);
+        self
     }
 
     /// A handshake is complete. Peers without witness data are of no use.
@@ -454,6 +465,8 @@ impl BlockScheduler {
             self.window.clear();
             return;
         }
+        let cut = self.highest.filter(|highest| tree.height(best) > *highest);
+        let best = cut.and_then(|highest| tree.ancestor(best, highest)).unwrap_or(best);
         let (flights, arrived) = (&self.flights, &self.arrived);
         let busy = |id: HeaderId| flights.contains_key(&id) || arrived.contains_key(&id);
         self.window.follow(tree, self.tip, best, self.config.window.max(1), busy);

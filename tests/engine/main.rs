@@ -258,6 +258,7 @@ fn the_height_to_stop_at_is_never_passed_and_told_when_durable() {
     world.run(MINUTE, |_| false);
     assert_eq!(world.books.tip, stop);
     assert!(!world.books.log.iter().any(|line| line == "connect 38"));
+    assert_eq!(world.books.stored.len(), 38, "nothing above it was fetched: genesis and 37 blocks");
 }
 
 #[test]
@@ -300,6 +301,54 @@ fn a_restart_goes_on_from_the_durable_tip() {
     assert!(world.run(MINUTE, |w| w.books.durable == branch.tip), "{:?}", world.engine.status());
     assert_eq!(world.books.headers.len(), 80, "known headers are not saved again");
     assert!(world.books.last.as_ref().is_some_and(|last| last.sequence >= 2));
+}
+
+#[test]
+fn a_failure_of_the_chainstate_ends_everything_and_is_told() {
+    let mut world = World::new(config(&[1]), 1);
+    let failure = headlong::error::Error::Bug("a test");
+    world.input(Input::Chain(ChainReport::Failed(failure)));
+    assert!(world.fatal.as_ref().is_some_and(|why| why.contains("a test")));
+    let outputs = world.outputs.len();
+    world.input(Input::Shutdown);
+    world.run(MINUTE, |_| false);
+    assert_eq!(world.outputs.len(), outputs, "nothing is handled any more");
+}
+
+#[test]
+fn a_report_that_answers_nothing_is_a_defect_and_fatal() {
+    let mut world = World::new(config(&[]), 1);
+    let block = BlockRef { height: 0, hash: params().genesis_hash() };
+    world.input(Input::Chain(ChainReport::Connected { block, inputs: 0, transactions: 0 }));
+    assert!(world.fatal.is_some());
+}
+
+#[test]
+fn the_host_adds_and_removes_peers() {
+    let mut forge = Forge::new(params(), 20);
+    let (branch, blocks) = chain(&mut forge, 10);
+    let chain = served(&blocks);
+    let mut world = World::new(config(&[]), 1);
+    world.serve(1, &chain, manner(10, 1));
+    world.input(Input::AddPeer(address(1)));
+    assert!(world.run(MINUTE, |w| w.books.durable == branch.tip));
+    world.input(Input::RemovePeer(world.link(1).unwrap()));
+    world.run(10 * MINUTE, |_| false);
+    assert_eq!(world.closed, [(address(1), CloseReason::Host)]);
+    assert_eq!(world.dials.len(), 1, "what the host removed is not dialled again");
+}
+
+#[test]
+fn a_commit_that_the_chainstate_wants_is_asked_for_at_once() {
+    let mut forge = Forge::new(params(), 21);
+    let (_, blocks) = chain(&mut forge, 300);
+    let chain = served(&blocks);
+    let mut world = World::new(config(&[1]), 1);
+    world.serve(1, &chain, manner(10, 5));
+    assert!(world.run(MINUTE, |w| w.books.tip.height == 50));
+    assert!(!world.books.log.iter().any(|line| line.starts_with("commit")));
+    world.input(Input::Chain(ChainReport::CommitWanted));
+    assert!(world.books.log.iter().any(|line| line.starts_with("commit")));
 }
 
 #[test]
