@@ -311,8 +311,6 @@ impl Engine {
             A::Unexpected(what) => what,
             A::Step(_) => "a step of a commit out of order",
             A::Checkpoint(_) => "a rollback checkpoint that does not follow the last",
-            #[allow(unreachable_patterns)]
-            _ => "the chainstate's reports make no sense",
         };
         self.fail(Error::Bug(what));
     }

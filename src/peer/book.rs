@@ -169,7 +169,7 @@ impl AddressBook {
         worst.is_some_and(|address| self.entries.remove(&address).is_some())
     }
 
-    /// An address to dial, or when there may be one.
+    /// An address to dial that is not to be skipped, or when there may be one.
     ///
     /// # Errors
     /// When to ask again; `None` if only new addresses can help.
@@ -178,11 +178,12 @@ impl AddressBook {
         now: Timestamp,
         rng: &mut Rng,
         taken: &BTreeSet<NetGroup>,
+        skip: impl Fn(&PeerAddress) -> bool,
     ) -> Result<PeerAddress, Option<Timestamp>> {
         let mut ready: [Vec<&PeerAddress>; 2] = [Vec::new(), Vec::new()];
         let mut soonest: Option<Timestamp> = None;
         for (address, entry) in &self.entries {
-            if entry.connected || taken.contains(&NetGroup::of(address)) {
+            if entry.connected || skip(address) || taken.contains(&NetGroup::of(address)) {
                 continue;
             }
             if entry.next_try > now {
@@ -287,10 +288,10 @@ mod tests {
         assert_eq!(book.len(), 2);
         book.add(address("5.6.7.8:8333"), 0, true);
         assert_eq!(book.len(), 2, "a discouraged host does not come back");
-        let first = book.pick(Timestamp::ZERO, &mut rng, &BTreeSet::new()).unwrap();
+        let first = book.pick(Timestamp::ZERO, &mut rng, &BTreeSet::new(), |_| false).unwrap();
         book.on_dial(&first);
         let taken = BTreeSet::from([NetGroup::of(&first)]);
-        assert_eq!(book.pick(Timestamp::ZERO, &mut rng, &taken), Err(None));
+        assert_eq!(book.pick(Timestamp::ZERO, &mut rng, &taken, |_| false), Err(None));
     }
 
     #[test]

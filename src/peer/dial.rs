@@ -166,7 +166,8 @@ impl Dialer {
             return None;
         }
         if self.next_dial <= now.at {
-            match self.book.pick(now.at, rng, &self.groups) {
+            let by_hand = |address: &PeerAddress| self.manual.contains_key(address);
+            match self.book.pick(now.at, rng, &self.groups, by_hand) {
                 Ok(address) => return Some(DialWish::Dial { address, manual: false }),
                 Err(at) => self.next_dial = at.unwrap_or(Timestamp::from_millis(u64::MAX)),
             }
@@ -266,6 +267,10 @@ mod tests {
         PeerAddress::Ip(text.parse().unwrap())
     }
 
+    fn address_2() -> PeerAddress {
+        address("7.7.7.7:1")
+    }
+
     fn config(automatic: bool) -> DialConfig {
         DialConfig { automatic, target: 2, seeds: vec!["seed.example".into()], port: 8333 }
     }
@@ -332,6 +337,12 @@ mod tests {
         let Some(DialWish::Dial { address, .. }) = dialer.next(seconds(0), &mut rng) else { panic!() };
         dialer.on_dialled(PeerId(0), &address, false, seconds(0).at);
         assert_eq!(dialer.next(seconds(1), &mut rng), None);
+        // An address of the host is not dialled a second time for the target.
+        dialer.add_manual(address_2());
+        dialer.on_dialled(PeerId(1), &address_2(), true, seconds(1).at);
+        dialer.book.add(address_2(), 0, true);
+        dialer.on_addresses(seconds(1).at);
+        assert_eq!(dialer.next(seconds(2), &mut rng), None);
         assert!(matches!(dialer.next(seconds(12), &mut rng), Some(DialWish::Resolve(..))));
     }
 
