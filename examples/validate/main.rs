@@ -14,6 +14,8 @@
 //! Exit code 0 at the end of the input, 1 after a failure of storage or worker, 2 for wrong usage.
 
 mod files;
+#[path = "../options/mod.rs"]
+mod network;
 mod options;
 
 use headlong::chain::params::Params;
@@ -45,11 +47,11 @@ fn main() -> ExitCode {
     let options = match options::parse() {
         Ok(Parsed::Run(options)) => options,
         Ok(Parsed::Help) => {
-            print!("{}", options::USAGE);
+            print!("{}", options::usage());
             return ExitCode::SUCCESS;
         }
         Err(error) => {
-            eprintln!("validate: {error}\n\n{}", options::USAGE);
+            eprintln!("validate: {error}\n\n{}", options::usage());
             return ExitCode::from(2);
         }
     };
@@ -103,12 +105,9 @@ fn say(answer: &Value) -> std::io::Result<()> {
 
 fn utxo_hash(front: &Front) -> Result<Value, Failure> {
     let (stats, tip) = front.chainstate().utxo_stats()?;
-    let mut muhash = stats.muhash;
-    // Bitcoin Core displays hashes in reverse.
-    muhash.reverse();
     Ok(json!({
         "hash_serialized_3": stats.hash_serialized_3.to_string(),
-        "muhash": options::to_hex(&muhash),
+        "muhash": network::display_hex(stats.muhash),
         "txouts": stats.txouts,
         "total_amount_sat": stats.total_amount_sat,
         "tip": tip.hash.to_string(),

@@ -1,29 +1,24 @@
 //! The command line of `validate`.
 
-use bitcoin::{BlockHash, ScriptBuf};
-use headlong::chain::params::{Activation, Network, Params, RegtestOptions, VersionBitsOption};
+use super::network::{HELP as NETWORK_HELP, NetworkOptions};
+use headlong::chain::params::Params;
 use lexopt::prelude::*;
 use std::path::PathBuf;
-use std::str::FromStr;
 
-pub const USAGE: &str = "\
-usage: validate [OPTIONS] [FRAMED FILES...]
+/// The text of `--help`.
+pub fn usage() -> String {
+    format!(
+        "usage: validate [OPTIONS] [FRAMED FILES...]
 
 Commands on stdin, one a line: a block's hex; header HEX; clock UNIX; invalidate HASH; reconsider HASH.
-Framed files (magic, u32 LE length, block) are taken before.
-
-  --network main|testnet3|testnet4|signet|regtest   (main)
-  --clock UNIX                 a fixed clock
-  --activation NAME=HEIGHT     regtest, repeatable: segwit, bip34, dersig, cltv, csv
-  --vbparams name:start:end[:min_height]            regtest, repeatable
-  --bip94                      regtest
-  --signet-challenge HEX       signet
-  --minimum-chainwork HEX
-  --assumevalid HASH|none
-  --store sled|memory          (sled with --datadir, else memory)
+Framed files (magic, u32 LE length, block) are taken before. Options:
+{NETWORK_HELP}
+  --store sled|memory        (sled with --datadir, else memory)
   --datadir DIR
-  --utxo-hash                  a last line about all unspent outputs
-";
+  --utxo-hash                a last line about all unspent outputs
+"
+    )
+}
 
 /// Where the coins are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,101 +41,44 @@ pub enum Parsed {
     Help,
 }
 
-#[derive(Default)]
-struct Given {
-    network: Option<Network>,
-    regtest: RegtestOptions,
-    any_regtest: bool,
-    challenge: Option<ScriptBuf>,
-    minimum_work: Option<headlong::chain::work::ChainWork>,
-    assume_valid: Option<Option<BlockHash>>,
-    backend: Option<Backend>,
-    datadir: Option<PathBuf>,
-    clock: Option<u64>,
-    utxo_hash: bool,
-    files: Vec<PathBuf>,
-}
-
 pub fn parse() -> Result<Parsed, lexopt::Error> {
-    let mut given = Given::default();
+    let mut network = NetworkOptions::default();
+    let (mut backend, mut datadir, mut utxo_hash, mut files) = (None, None, false, Vec::new());
     let mut parser = lexopt::Parser::from_env();
     while let Some(arg) = parser.next()? {
         match arg {
-            Long("network") => given.network = Some(parser.value()?.parse()?),
-            Long("clock") => given.clock = Some(parser.value()?.parse()?),
-            Long("activation") => {
-                given.regtest.activations.push(parser.value()?.parse::<Activation>()?);
-                given.any_regtest = true;
-            }
-            Long("vbparams") => {
-                given.regtest.version_bits.push(parser.value()?.parse::<VersionBitsOption>()?);
-                given.any_regtest = true;
-            }
-            Long("bip94") => {
-                given.regtest.bip94 = true;
-                given.any_regtest = true;
-            }
-            Long("signet-challenge") => {
-                let bytes = parser.value()?.parse_with(|hex| from_hex(hex).ok_or("not hexadecimal"))?;
-                given.challenge = Some(ScriptBuf::from_bytes(bytes));
-            }
-            Long("minimum-chainwork") => given.minimum_work = Some(parser.value()?.parse()?),
-            Long("assumevalid") => {
-                given.assume_valid = Some(parser.value()?.parse_with(|text| match text {
-                    "none" | "0" => Ok(None),
-                    hash => BlockHash::from_str(hash).map(Some),
-                })?);
-            }
             Long("store") => {
-                given.backend = Some(parser.value()?.parse_with(|name| match name {
+                backend = Some(parser.value()?.parse_with(|name| match name {
                     "memory" => Ok(Backend::Memory),
                     "sled" => Ok(Backend::Sled),
                     _ => Err("expected sled or memory"),
                 })?);
             }
-            Long("datadir") => given.datadir = Some(parser.value()?.into()),
-            Long("utxo-hash") => given.utxo_hash = true,
+            Long("datadir") => datadir = Some(PathBuf::from(parser.value()?)),
+            Long("utxo-hash") => utxo_hash = true,
             Long("help") | Short('h') => return Ok(Parsed::Help),
-            Value(file) => given.files.push(file.into()),
+            Long(name) => {
+                let name = name.to_owned();
+                if !network.take(&name, &mut parser)? {
+                    return Err(Long(&name).unexpected());
+                }
+            }
+            Value(file) => files.push(PathBuf::from(file)),
             other => return Err(other.unexpected()),
         }
     }
-    given.finish().map(|options| Parsed::Run(Box::new(options)))
-}
-
-impl Given {
-    fn finish(self) -> Result<Options, lexopt::Error> {
-        let network = self.network.unwrap_or(Network::Main);
-        if self.any_regtest && network != Network::Regtest {
-            return Err("--activation, --vbparams and --bip94 are for regtest".into());
-        }
-        if self.challenge.is_some() && network != Network::Signet {
-            return Err("--signet-challenge is for signet".into());
-        }
-        if self.backend == Some(Backend::Memory) && self.datadir.is_some() {
-            return Err("--store memory keeps nothing in a --datadir".into());
-        }
-        let mut params = match (network, self.challenge) {
-            (Network::Regtest, _) => Params::regtest(&self.regtest),
-            (Network::Signet, Some(challenge)) => Params::signet(challenge),
-            (network, _) => Params::new(network),
-        };
-        if let Some(work) = self.minimum_work {
-            params = params.with_minimum_chain_work(work);
-        }
-        if let Some(block) = self.assume_valid {
-            params = params.with_assume_valid(block);
-        }
-        let usual = if self.datadir.is_some() { Backend::Sled } else { Backend::Memory };
-        Ok(Options {
-            params,
-            clock: self.clock,
-            backend: self.backend.unwrap_or(usual),
-            datadir: self.datadir,
-            utxo_hash: self.utxo_hash,
-            files: self.files,
-        })
+    if backend == Some(Backend::Memory) && datadir.is_some() {
+        return Err("--store memory keeps nothing in a --datadir".into());
     }
+    let usual = if datadir.is_some() { Backend::Sled } else { Backend::Memory };
+    Ok(Parsed::Run(Box::new(Options {
+        params: network.params()?,
+        clock: network.clock,
+        backend: backend.unwrap_or(usual),
+        datadir,
+        utxo_hash,
+        files,
+    })))
 }
 
 /// Bytes of a hexadecimal string; `None` for an empty one or any other.
@@ -150,9 +88,4 @@ pub fn from_hex(hex: &str) -> Option<Vec<u8>> {
         return None;
     }
     hex.as_bytes().chunks_exact(2).map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?)).collect()
-}
-
-/// The hexadecimal string of bytes.
-pub fn to_hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

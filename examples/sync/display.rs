@@ -1,0 +1,130 @@
+//! What `sync` shows while it runs: a bar where stderr is a terminal, lines where it is not, and JSON on
+//! stdout where asked for.
+
+use headlong::{Stage, Status};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::{Value, json};
+use std::io::{self, IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+/// Seconds between lines where there is no terminal.
+const LINES_EVERY: Duration = Duration::from_secs(5);
+/// Time between JSON objects.
+const JSON_EVERY: Duration = Duration::from_secs(1);
+
+/// Shows progress.
+pub struct Display {
+    bar: Option<ProgressBar>,
+    json: bool,
+    begun: Instant,
+    lined: Option<(Instant, Stage)>,
+    printed: Option<Instant>,
+}
+
+impl Display {
+    /// A display that also prints JSON if asked to.
+    pub fn new(json: bool) -> Self {
+        let bar = io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+            let style = ProgressStyle::with_template("{bar:40} {pos}/{len} {msg}");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar
+        });
+        Self { bar, json, begun: Instant::now(), lined: None, printed: None }
+    }
+
+    /// Shows a status, if it is time to.
+    pub fn update(&mut self, status: &Status) -> io::Result<()> {
+        let now = Instant::now();
+        if let Some(bar) = &self.bar {
+            bar.set_length(status.best_header.height.into());
+            bar.set_position(status.tip.height.into());
+            bar.set_message(message(status));
+        } else if self.lined.is_none_or(|(at, stage)| now - at >= LINES_EVERY || stage != status.stage) {
+            self.lined = Some((now, status.stage));
+            let (tip, best) = (status.tip.height, status.best_header.height);
+            eprintln!("{tip}/{best} {}", message(status));
+        }
+        if self.json && self.printed.is_none_or(|at| now - at >= JSON_EVERY) {
+            self.printed = Some(now);
+            print_line(&self.object(status, false).to_string())?;
+        }
+        Ok(())
+    }
+
+    /// Shows the last status.
+    pub fn finish(&mut self, status: &Status) -> io::Result<()> {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+        if self.json { print_line(&self.object(status, true).to_string()) } else { Ok(()) }
+    }
+
+    /// The JSON form; its keys are documented in `examples/README.md`.
+    fn object(&self, status: &Status, last: bool) -> Value {
+        json!({
+            "final": last,
+            "stage": stage(status.stage),
+            "height": status.tip.height,
+            "tip": status.tip.hash.to_string(),
+            "headers": status.best_header.height,
+            "durable_height": status.durable.height,
+            "durable_tip": status.durable.hash.to_string(),
+            "peers": status.peers,
+            "in_flight": status.in_flight,
+            "blocks": status.blocks,
+            "inputs": status.inputs,
+            "bytes_received": status.bytes_in,
+            "blocks_per_second": status.blocks_per_second,
+            "inputs_per_second": status.inputs_per_second,
+            "bytes_per_second": status.bytes_per_second,
+            "seconds_left": status.time_left.map(|left| left.as_secs()),
+            "elapsed_seconds": self.begun.elapsed().as_secs_f64(),
+        })
+    }
+}
+
+/// Writes a line to stdout at once.
+pub fn print_line(line: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}")?;
+    out.flush()
+}
+
+/// The word for a stage.
+pub fn stage(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Connecting => "connecting",
+        Stage::Headers => "headers",
+        Stage::Blocks => "blocks",
+        Stage::Synced => "synced",
+        Stage::Stopping => "stopping",
+        _ => "other",
+    }
+}
+
+fn message(status: &Status) -> String {
+    let left = match status.time_left {
+        Some(left) if status.stage == Stage::Blocks => format!(", {} left", span(left)),
+        _ => String::new(),
+    };
+    format!(
+        "{}: headers {}, {:.0} blocks/s, {:.0} inputs/s, {:.1} MB/s, {} peers, durable {}{left}",
+        stage(status.stage),
+        status.best_header.height,
+        status.blocks_per_second,
+        status.inputs_per_second,
+        status.bytes_per_second / 1e6,
+        status.peers,
+        status.durable.height,
+    )
+}
+
+fn span(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3_600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} min", seconds / 3_600, seconds / 60 % 60),
+    }
+}

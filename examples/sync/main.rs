@@ -1,0 +1,185 @@
+//! Follows a Bitcoin network with full validation; with no arguments, a generated one.
+//!
+//! `cargo run --release --example sync` · see `examples/README.md` for what it prints.
+
+mod demo;
+mod display;
+#[path = "../options/mod.rs"]
+mod network;
+mod options;
+
+use display::{Display, print_line};
+use headlong::store::datadir;
+use headlong::{Builder, Handle, MemoryStore, Node, Stage};
+use network::FixedClock;
+use options::{Invocation, Options, StoreKind};
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
+
+/// How often the status is looked at.
+const TICK: Duration = Duration::from_millis(50);
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+fn main() -> ExitCode {
+    let done = match options::parse() {
+        Ok(Invocation::Help) => {
+            print!("{}", options::help());
+            Ok(())
+        }
+        Ok(Invocation::Demo) => demo::run_demo(),
+        Ok(Invocation::Sync(options)) => sync(&options),
+        Err(error) => {
+            eprintln!("sync: {error}; --help tells the options");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("sync: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What happened to a run.
+enum Happened {
+    /// A signal asked for the end.
+    Signal,
+    /// `run()` returned.
+    Ended(Result<(), Failure>),
+}
+
+fn sync(options: &Options) -> Result<(), Failure> {
+    let params = options.network.params()?;
+    let folder = match &options.datadir {
+        Some(folder) => folder.clone(),
+        None => datadir::default_datadir(&params.network.to_string())
+            .ok_or("no data folder for this user: give --datadir")?,
+    };
+    let mut builder = Builder::with_params(params);
+    builder = match options.store {
+        StoreKind::Sled => {
+            eprintln!("data folder: {}", folder.display());
+            builder.datadir(&folder)
+        }
+        StoreKind::Memory => builder.store(MemoryStore::new()),
+    };
+    for peer in &options.connect {
+        builder = builder.connect(peer.clone());
+    }
+    if let Some(unix) = options.network.clock {
+        builder = builder.clock(FixedClock::new(unix));
+    }
+    if let Some(mebibytes) = options.dbcache_mib {
+        builder = builder.dbcache(mebibytes.saturating_mul(1 << 20));
+    }
+    if let Some(threads) = options.threads {
+        builder = builder.threads(threads);
+    }
+    if let Some(height) = options.stop_at_height {
+        builder = builder.stop_at_height(height);
+    }
+    let (node, handle) = builder.build()?;
+    let goal = Goal { height: options.stop_at_height, synced: false, utxo_hash: options.utxo_hash };
+    run(node, &handle, goal, options.json)
+}
+
+/// When a run is over, and what it says then.
+struct Goal {
+    height: Option<u32>,
+    synced: bool,
+    utxo_hash: bool,
+}
+
+/// Runs a node to its goal or to a signal, then shuts it down.
+fn run(node: Node, handle: &Handle, goal: Goal, json: bool) -> Result<(), Failure> {
+    let (sender, happened) = channel();
+    let signals = sender.clone();
+    // A second run in one process (the demonstration has one) keeps the first handler.
+    let _ = ctrlc::set_handler(move || drop(signals.send(Happened::Signal)));
+    let thread = std::thread::Builder::new().name("node".into()).spawn(move || {
+        let result = node.run_blocking().map(drop).map_err(Failure::from);
+        let _ = sender.send(Happened::Ended(result));
+    })?;
+    let mut display = Display::new(json);
+    let ended = follow(handle, &goal, &happened, &mut display)?;
+    if ended.is_none() {
+        if goal.utxo_hash {
+            print_line(&utxo_line(handle)?)?;
+        }
+        let durable = handle.shutdown_blocking()?;
+        display.finish(&handle.status())?;
+        eprintln!("stopped; durable tip {} {}", durable.height, durable.hash);
+    }
+    let result = match ended {
+        Some(result) => result,
+        None => loop {
+            if let Happened::Ended(result) = happened.recv()? {
+                break result;
+            }
+        },
+    };
+    let _ = thread.join();
+    result
+}
+
+/// Shows progress until the goal is reached or a signal comes (`None`), or the node ended by itself.
+fn follow(
+    handle: &Handle,
+    goal: &Goal,
+    happened: &Receiver<Happened>,
+    display: &mut Display,
+) -> Result<Option<Result<(), Failure>>, Failure> {
+    loop {
+        match happened.recv_timeout(TICK) {
+            Ok(Happened::Signal) => return Ok(None),
+            Ok(Happened::Ended(result)) => return Ok(Some(result)),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+        }
+        let status = handle.status();
+        display.update(&status)?;
+        if let Some(height) = goal.height.filter(|height| status.durable.height >= *height) {
+            let header = handle.header_at_blocking(height)?.value.ok_or("the tip moved below the goal")?;
+            print_line(&format!("reached {height} {}", header.block.hash))?;
+            return Ok(None);
+        }
+        if goal.synced && status.stage == Stage::Synced && status.durable == status.best_header {
+            return Ok(None);
+        }
+    }
+}
+
+/// The same line as `validate --utxo-hash` ends with.
+fn utxo_line(handle: &Handle) -> Result<String, Failure> {
+    let stats = handle.utxo_stats_blocking()?;
+    Ok(serde_json::json!({
+        "hash_serialized_3": stats.value.hash_serialized_3.to_string(),
+        "muhash": network::display_hex(stats.value.muhash),
+        "txouts": stats.value.txouts,
+        "total_amount_sat": stats.value.total_amount_sat,
+        "tip": stats.tip.hash.to_string(),
+        "height": stats.tip.height,
+    })
+    .to_string())
+}
+
+/// Bytes of all files below a folder.
+fn size_of(folder: &Path) -> u64 {
+    let mut folders: Vec<PathBuf> = vec![folder.into()];
+    let mut bytes = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            match entry.metadata() {
+                Ok(data) if data.is_dir() => folders.push(entry.path()),
+                Ok(data) => bytes += data.len(),
+                Err(_) => {}
+            }
+        }
+    }
+    bytes
+}

@@ -1,0 +1,125 @@
+//! The command line of `sync`.
+
+use super::network::{HELP as NETWORK_HELP, NetworkOptions};
+use headlong::PeerAddress;
+use lexopt::{Arg, Parser, ValueExt};
+use std::path::PathBuf;
+
+/// Which store holds the coins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreKind {
+    /// On disk.
+    Sled,
+    /// In memory, for experiments: everything is lost at the end.
+    Memory,
+}
+
+/// What the user asked for.
+#[derive(Debug)]
+pub struct Options {
+    pub network: NetworkOptions,
+    pub connect: Vec<PeerAddress>,
+    pub datadir: Option<PathBuf>,
+    pub dbcache_mib: Option<usize>,
+    pub threads: Option<usize>,
+    pub store: StoreKind,
+    pub stop_at_height: Option<u32>,
+    pub utxo_hash: bool,
+    pub json: bool,
+}
+
+/// What to do.
+pub enum Invocation {
+    /// No arguments: the demonstration.
+    Demo,
+    /// A real sync.
+    Sync(Box<Options>),
+    /// Print the help.
+    Help,
+}
+
+/// The text of `--help`.
+pub fn help() -> String {
+    format!(
+        "sync: follows a Bitcoin network, fully validating
+
+With no arguments it syncs a generated chain from peers inside this process. Options:
+{NETWORK_HELP}
+  --connect HOST:PORT        sync from this peer only, reconnecting for ever (repeatable); without it: DNS seeds
+  --datadir DIR              where everything is kept (default: headlong/NETWORK in the user's data folder)
+  --dbcache MB               memory for coins, in MiB (default 450)
+  --threads N                threads that check blocks and scripts (default: the cores)
+  --store sled|memory        where coins are kept (default sled); memory keeps everything in memory
+  --stop-at-height H         stop once the block at height H is connected and durable
+  --utxo-hash                before the end, print hashes of the set of coins as one JSON line on stdout
+  --status json              print one JSON object a second on stdout
+"
+    )
+}
+
+impl Options {
+    fn new() -> Self {
+        Self {
+            network: NetworkOptions::default(),
+            connect: Vec::new(),
+            datadir: None,
+            dbcache_mib: None,
+            threads: None,
+            store: StoreKind::Sled,
+            stop_at_height: None,
+            utxo_hash: false,
+            json: false,
+        }
+    }
+}
+
+/// Reads the command line.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse() -> Result<Invocation, lexopt::Error> {
+    let mut parser = Parser::from_env();
+    let mut options = Options::new();
+    let mut any = false;
+    while let Some(argument) = parser.next()? {
+        any = true;
+        let Arg::Long(name) = argument else { return Err(argument.unexpected()) };
+        let name = name.to_owned();
+        if options.network.take(&name, &mut parser)? {
+            continue;
+        }
+        match name.as_str() {
+            "help" => return Ok(Invocation::Help),
+            "connect" => options.connect.push(parser.value()?.parse()?),
+            "datadir" => options.datadir = Some(parser.value()?.into()),
+            "dbcache" => options.dbcache_mib = Some(parser.value()?.parse_with(positive)?),
+            "threads" => options.threads = Some(parser.value()?.parse_with(positive)?),
+            "store" => options.store = parser.value()?.parse_with(store)?,
+            "stop-at-height" => options.stop_at_height = Some(parser.value()?.parse()?),
+            "utxo-hash" => options.utxo_hash = true,
+            "status" => options.json = parser.value()?.parse_with(json)?,
+            _ => return Err(Arg::Long(&name).unexpected()),
+        }
+    }
+    if !any {
+        return Ok(Invocation::Demo);
+    }
+    options.network.params()?;
+    Ok(Invocation::Sync(Box::new(options)))
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| format!("not a positive number: {text}"))
+}
+
+fn store(text: &str) -> Result<StoreKind, String> {
+    match text {
+        "sled" => Ok(StoreKind::Sled),
+        "memory" => Ok(StoreKind::Memory),
+        _ => Err(format!("no such store: {text}")),
+    }
+}
+
+fn json(text: &str) -> Result<bool, String> {
+    if text == "json" { Ok(true) } else { Err(format!("no such status format: {text}")) }
+}

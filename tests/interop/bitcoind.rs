@@ -1,0 +1,195 @@
+//! A real bitcoind in regtest, started and stopped by a test.
+//!
+//! The program is `$BITCOIND_EXE`, or `bitcoind` on PATH, or is brought once from Debian's packages into the
+//! target folder. Where none can be had, tests say so and pass, except in CI, where that is a failure.
+
+use bitcoin::Block;
+use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+/// How long bitcoind may take to answer its first call.
+const START: Duration = Duration::from_secs(60);
+
+/// The program, found or fetched once per test process; `None` if it cannot be had.
+pub fn program() -> Option<&'static Path> {
+    static PROGRAM: OnceLock<Option<PathBuf>> = OnceLock::new();
+    PROGRAM.get_or_init(find).as_deref()
+}
+
+fn find() -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os("BITCOIND_EXE") {
+        return Some(path.into());
+    }
+    let on_path = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
+        .map(|folder| folder.join("bitcoind"))
+        .find(|path| path.is_file());
+    on_path.or_else(fetch)
+}
+
+fn fetch() -> Option<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bitcoind");
+    let program = folder.join("bin/bitcoind");
+    if !program.is_file() {
+        let script = root.join("tests/interop/fetch-bitcoind.sh");
+        let done = Command::new("sh").arg(script).arg(&folder).stdout(Stdio::null()).status();
+        if !done.is_ok_and(|status| status.success()) {
+            return None;
+        }
+    }
+    program.is_file().then_some(program)
+}
+
+/// Whether the test can run; says loudly if it cannot, and fails in CI.
+pub fn available() -> bool {
+    let found = program().is_some();
+    if !found {
+        eprintln!("\n**** SKIPPED: no bitcoind (set BITCOIND_EXE, or put it on PATH) ****\n");
+        assert!(std::env::var_os("CI").is_none(), "no bitcoind in CI");
+    }
+    found
+}
+
+/// A running bitcoind with a temporary folder.
+pub struct Bitcoind {
+    child: Child,
+    folder: tempfile::TempDir,
+    rpc: SocketAddr,
+    p2p: SocketAddr,
+}
+
+fn free_address() -> SocketAddr {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|l| l.local_addr()).expect("a free port")
+}
+
+impl Bitcoind {
+    /// Starts one with further options.
+    pub fn start(options: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (rpc, p2p) = (free_address(), free_address());
+        let child = Command::new(program().expect("checked by available()"))
+            .arg(format!("-datadir={}", folder.path().display()))
+            .arg(format!("-rpcport={}", rpc.port()))
+            .arg(format!("-bind={p2p}"))
+            .args(["-regtest", "-server", "-listen=1", "-dnsseed=0", "-fixedseeds=0", "-listenonion=0"])
+            .args(["-disablewallet", "-par=1", "-dbcache=50", "-printtoconsole=0"])
+            .args(options)
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("bitcoind starts");
+        let node = Self { child, folder, rpc, p2p };
+        let begun = Instant::now();
+        while node.try_call("getblockcount", &json!([])).is_err() {
+            assert!(begun.elapsed() < START, "bitcoind does not answer");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        node
+    }
+
+    /// Where its peers connect.
+    pub fn p2p(&self) -> SocketAddr {
+        self.p2p
+    }
+
+    /// Calls a method; panics with bitcoind's error.
+    pub fn call(&self, method: &str, parameters: Value) -> Value {
+        self.try_call(method, &parameters).unwrap_or_else(|error| panic!("{method}: {error}"))
+    }
+
+    fn try_call(&self, method: &str, parameters: &Value) -> Result<Value, String> {
+        let cookie = std::fs::read_to_string(self.folder.path().join("regtest/.cookie"))
+            .map_err(|error| error.to_string())?;
+        let body = json!({"id": 0, "method": method, "params": parameters}).to_string();
+        let answer = post(self.rpc, &cookie, &body).map_err(|error| error.to_string())?;
+        let mut answer: Value =
+            serde_json::from_str(&answer).map_err(|error| format!("{error}: {answer}"))?;
+        match answer["error"].take() {
+            Value::Null => Ok(answer["result"].take()),
+            error => Err(error.to_string()),
+        }
+    }
+
+    /// Submits blocks; each must be accepted or known.
+    pub fn submit(&self, blocks: &[Block]) {
+        for block in blocks {
+            let hex = bitcoin::consensus::encode::serialize_hex(block);
+            let answer = self.call("submitblock", json!([hex]));
+            let fine = answer.is_null() || answer == "inconclusive" || answer == "duplicate";
+            assert!(fine, "bitcoind refused a block: {answer}");
+        }
+    }
+
+    /// The hash of its tip, in hex.
+    pub fn tip(&self) -> String {
+        self.call("getbestblockhash", json!([])).as_str().unwrap_or_default().to_owned()
+    }
+
+    /// What it says of its coins: `(hash_serialized_3, muhash, txouts)`.
+    pub fn coins(&self) -> (String, String, u64) {
+        let serialized = self.call("gettxoutsetinfo", json!(["hash_serialized_3"]));
+        let muhash = self.call("gettxoutsetinfo", json!(["muhash"]));
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        (
+            text(&serialized["hash_serialized_3"]),
+            text(&muhash["muhash"]),
+            serialized["txouts"].as_u64().unwrap_or_default(),
+        )
+    }
+
+    /// Ends it with SIGKILL.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Sends it a signal by name (`STOP`, `CONT`).
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "kill -{name}");
+    }
+}
+
+impl Drop for Bitcoind {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// One HTTP/1.1 request; answers the body.
+fn post(address: SocketAddr, cookie: &str, body: &str) -> std::io::Result<String> {
+    use std::fmt::Write as _;
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(120)))?;
+    let mut request = String::new();
+    let _ = write!(
+        request,
+        "POST / HTTP/1.1\r\nHost: localhost\r\nAuthorization: Basic {}\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        base64(cookie.as_bytes()),
+        body.len(),
+    );
+    stream.write_all(request.as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    bytes
+        .chunks(3)
+        .flat_map(|chunk| {
+            let bits =
+                chunk.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+            (0..4).map(move |i| match i <= chunk.len() {
+                true => LETTERS[(bits >> (18 - 6 * i)) as usize & 63] as char,
+                false => '=',
+            })
+        })
+        .collect()
+}

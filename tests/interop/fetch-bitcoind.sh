@@ -1,0 +1,46 @@
+#!/bin/sh
+# Brings a bitcoind (Bitcoin Knots, Core-compatible on regtest) from Debian's packages into a folder of its
+# own; nothing is installed on the host. The release signature is checked with Debian's keyring.
+#
+#   fetch-bitcoind.sh DIR      leaves DIR/bin/bitcoind and DIR/bin/bitcoin-cli
+#
+# The mirror is the one that the host uses already (APT_SOURCES names its deb822 file; MIRROR overrides).
+set -eu
+
+dir=${1:?usage: fetch-bitcoind.sh DIR}
+suite=${SUITE:-sid}
+keyring=${KEYRING:-/usr/share/keyrings/debian-archive-keyring.gpg}
+sources=${APT_SOURCES:-/etc/apt/sources.list.d/debian.sources}
+packages="bitcoin-knots libc6 libgcc-s1 libstdc++6 zlib1g libzstd1 libssl3t64
+ libevent-core-2.1-7t64 libevent-extra-2.1-7t64 libevent-pthreads-2.1-7t64
+ libsqlite3-0 libzmq5 libbsd0 libmd0 libsodium26 libpgm-5.3-0t64 libnorm1t64 libprotobuf-c1
+ libgssapi-krb5-2 libk5crypto3 libkrb5-3 libkrb5support0 libcom-err2 libkeyutils1"
+
+command -v apt-get >/dev/null && command -v dpkg >/dev/null || { echo "needs apt-get and dpkg" >&2; exit 1; }
+mirror=${MIRROR:-$(sed -n 's/^URIs:[[:space:]]*\([^[:space:]]*\).*/\1/p' "$sources" | head -n 1)}
+[ -n "$mirror" ] || { echo "no mirror in $sources" >&2; exit 1; }
+
+mkdir -p "$dir/apt/lists/partial" "$dir/apt/archives/partial" "$dir/debs"
+dir=$(cd "$dir" && pwd)
+printf 'deb [signed-by=%s] %s %s main\n' "$keyring" "$mirror" "$suite" > "$dir/apt/sources.list"
+apt() {
+    apt-get -q -o Dir::Etc::sourcelist="$dir/apt/sources.list" -o Dir::Etc::sourceparts=- \
+        -o Dir::State::Lists="$dir/apt/lists" -o Dir::Cache="$dir/apt" -o Dir::Cache::archives="$dir/apt/archives" \
+        -o APT::Sandbox::User=root -o Acquire::Languages=none -o Acquire::Check-Valid-Until=false "$@"
+}
+quietly() { "$@" > "$dir/log" 2>&1 || { tail -n 20 "$dir/log" >&2; exit 1; }; }
+
+quietly apt -o APT::Update::Error-Mode=any update
+# shellcheck disable=SC2086
+( cd "$dir/debs" && rm -f ./*.deb && quietly apt download $packages )
+rm -rf "$dir/root" && mkdir -p "$dir/root" "$dir/bin"
+for deb in "$dir"/debs/*.deb; do dpkg -x "$deb" "$dir/root"; done
+
+loader=$(find "$dir/root" -name 'ld-linux-*.so.*' | head -n 1)
+[ -n "$loader" ] || { echo "no dynamic loader among the packages" >&2; exit 1; }
+for tool in bitcoind bitcoin-cli; do
+    printf '#!/bin/sh\nexec "%s" --library-path "%s" "%s" "$@"\n' \
+        "$loader" "${loader%/*}" "$dir/root/usr/bin/$tool" > "$dir/bin/$tool"
+    chmod +x "$dir/bin/$tool"
+done
+"$dir/bin/bitcoind" -version | head -n 1
