@@ -86,4 +86,4 @@ pub use store::memory::MemoryStore;
 #[cfg(feature = "sled")]
 pub use store::sled::SledStore;
 pub use store::{Store, StoreError};
-pub use verify::Verifier;
+pub use verify::{Proof, Verifier};

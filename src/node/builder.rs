@@ -13,6 +13,7 @@ use super::handle::Handle;
 use super::inbox::Inbox;
 use super::requests::{NodeClock, Shared};
 use super::status::Meter;
+use super::trust::Trust;
 use super::wait::{Watch, block_on};
 use crate::chain::params::{Network, Params};
 use crate::chain::work::ChainWork;
@@ -288,7 +289,8 @@ impl Builder {
         };
         let checkpoint = opened.chainstate.checkpoint().clone();
         let engine = Engine::new(config, opened.tree, opened.tip, Some(checkpoint), rng.array())?;
-        let edge = Edge { magic, executor, transport, clock: self.clock, saved };
+        let trust = Trust::load(datadir.as_ref())?;
+        let edge = Edge { magic, executor, transport, clock: self.clock, saved, trust };
         Ok(edge.assemble(engine, opened.chainstate, datadir))
     }
 }
@@ -300,6 +302,7 @@ struct Edge {
     transport: Arc<dyn Transport>,
     clock: Arc<dyn Clock>,
     saved: Vec<PeerAddress>,
+    trust: Trust,
 }
 
 impl Edge {
@@ -316,6 +319,7 @@ impl Edge {
             events: Arc::new(Watch::new(())),
             ended: ended.clone(),
             clock,
+            trust: self.trust.clone(),
         });
         let (inbox, inbound) = Inbox::new();
         let handle = Handle::new(shared.clone(), self.executor.clone());
@@ -326,6 +330,7 @@ impl Edge {
                 chainstate,
                 requests: chain_requests,
                 datadir,
+                trust: self.trust,
                 end: EndSignal::new(ended, durable),
             },
             requests,

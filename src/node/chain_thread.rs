@@ -9,6 +9,7 @@
 use super::addresses;
 use super::inbox::{Inbound, Inbox};
 use super::requests::{At, ChainRequest};
+use super::trust::Trust;
 use super::wait::Watch;
 use crate::chain::command::{BlockRef, ChainCommand, ChainReport};
 use crate::chainstate::Chainstate;
@@ -57,6 +58,7 @@ pub(super) struct ChainParts {
     pub(super) requests: Receiver<ChainRequest>,
     /// Locked until the chainstate is gone; takes the saved addresses.
     pub(super) datadir: Option<Datadir>,
+    pub(super) trust: Trust,
     pub(super) end: EndSignal,
 }
 
@@ -107,7 +109,7 @@ impl ChainThread {
 
 fn serve(mut parts: ChainParts, work: &Receiver<Work>, inbox: &Inbox, stop: &AtomicBool) {
     inbox.catch(|| parts.serve(work, inbox, stop));
-    let ChainParts { chainstate, requests, datadir, end } = parts;
+    let ChainParts { chainstate, requests, datadir, end, .. } = parts;
     // Whoever still waits learns that nobody answers any more.
     drop(requests);
     inbox.catch(|| drop(chainstate));
@@ -132,7 +134,12 @@ impl ChainParts {
                     }
                 },
                 recv(work) -> next => match next {
-                    Ok(Work::Command(command)) => self.chainstate.submit(command),
+                    Ok(Work::Command(command)) => {
+                        if let Err(error) = self.trust.before(&command, self.datadir.as_ref()) {
+                            return inbox.send(Inbound::Chain(ChainReport::Failed(error.into())));
+                        }
+                        self.chainstate.submit(command);
+                    }
                     Ok(Work::SaveAddresses(list)) => self.save_addresses(&list),
                     Err(_) => return,
                 },
@@ -162,11 +169,13 @@ impl ChainParts {
             }
             ChainRequest::Coin(outpoint, reply) => {
                 let coin = self.chainstate.coin(&outpoint);
-                let _ = reply.send(coin.map(|(value, tip)| At { value, tip }));
+                let trust = self.trust.proof();
+                let _ = reply.send(coin.map(|(value, tip)| At { value, tip, trust }));
             }
             ChainRequest::UtxoStats(reply) => {
                 let stats = self.chainstate.utxo_stats();
-                let _ = reply.send(stats.map(|(value, tip)| At { value, tip }));
+                let trust = self.trust.proof();
+                let _ = reply.send(stats.map(|(value, tip)| At { value, tip, trust }));
             }
         }
     }

@@ -11,7 +11,7 @@
 
 use super::chain_thread::{ChainParts, ChainThread, Work};
 use super::connection::{Connection, Surroundings};
-use super::inbox::Inbound;
+use super::inbox::{Inbound, panic_message};
 use super::requests::{Request, Shared};
 use crate::chain::command::{BlockRef, ChainCommand, ChainReport};
 use crate::engine::{Answer, Engine, Input, Output, QueryId};
@@ -21,6 +21,7 @@ use crate::peer::{PeerAddress, PeerId};
 use crate::time::Timestamp;
 use crate::trace;
 use core::future::poll_fn;
+use core::panic::AssertUnwindSafe;
 use core::pin::Pin;
 use core::task::{Context, Poll};
 use core::time::Duration;
@@ -105,7 +106,11 @@ pub(super) async fn run(parts: Parts) -> Result<Stopped, RunError> {
         outcome: None,
     };
     trace::event!(INFO, "node started");
-    let outcome = driver.run(saved).await;
+    // A defect of the engine ends this node as an error; the host's other tasks go on.
+    let outcome = match AssertUnwindSafe(driver.run(saved)).catch_unwind().await {
+        Ok(outcome) => outcome,
+        Err(panic) => Err(Error::WorkerPanic(panic_message(&*panic))),
+    };
     driver.end(outcome.is_ok()).await;
     let last_known = driver.shared.status.read(|meter, _| meter.latest().durable);
     drop(driver);

@@ -18,6 +18,7 @@ pub mod handle;
 mod inbox;
 pub mod requests;
 pub mod status;
+mod trust;
 mod wait;
 
 pub use builder::{BuildError, Builder, Node};

@@ -6,6 +6,7 @@
 //! [`RequestError::Stopped`].
 
 use super::status::{Meter, Status};
+use super::trust::Trust;
 use super::wait::Watch;
 use crate::chain::command::{BlockRef, RawBlock};
 use crate::chainstate::UtxoStats;
@@ -19,6 +20,7 @@ use crate::peer::{PeerAddress, PeerId};
 use crate::store::StoreError;
 use crate::store::coin::Coin;
 use crate::time::{Now, Timestamp};
+use crate::verify::Proof;
 use bitcoin::block::Header;
 use bitcoin::{BlockHash, OutPoint};
 use core::time::Duration;
@@ -61,6 +63,9 @@ pub struct At<T> {
     pub value: T,
     /// The tip for which it is true: the proved one, or the durable one where the method says so.
     pub tip: BlockRef,
+    /// What the chain up to there rests on: [`Proof::AssumedValid`] if scripts of some of its blocks were
+    /// skipped under `assumevalid`, in this run or an earlier one on the same data directory.
+    pub trust: Proof,
 }
 
 /// A header that is known.
@@ -141,6 +146,7 @@ pub(crate) struct Shared {
     /// The durable tip, once the chainstate and its files are closed.
     pub(crate) ended: Arc<Watch<Option<BlockRef>>>,
     pub(crate) clock: NodeClock,
+    pub(crate) trust: Trust,
 }
 
 impl Shared {
@@ -204,17 +210,17 @@ impl Shared {
         match self.query(query).await? {
             Answer::Header { header, tip } => {
                 let value = header.map(|(block, header, active)| HeaderInfo { block, header, active });
-                Ok(At { value, tip })
+                Ok(At { value, tip, trust: self.trust.proof() })
             }
             _ => Err(RequestError::Failed(Error::Bug("the engine answered another question"))),
         }
     }
 
     pub(crate) async fn block(&self, query: Query) -> Result<At<Option<BlockInfo>>, RequestError> {
-        let At { value, tip } = self.header(query).await?;
-        let Some(HeaderInfo { block, active, .. }) = value else { return Ok(At { value: None, tip }) };
+        let At { value, tip, trust } = self.header(query).await?;
+        let Some(HeaderInfo { block, active, .. }) = value else { return Ok(At { value: None, tip, trust }) };
         let raw = self.ask_chain(|reply| ChainRequest::Block(block.hash, reply)).await?;
-        Ok(At { value: raw.map(|raw| BlockInfo { block, active, raw }), tip })
+        Ok(At { value: raw.map(|raw| BlockInfo { block, active, raw }), tip, trust })
     }
 
     pub(crate) async fn coin(&self, outpoint: OutPoint) -> Result<At<Option<Coin>>, RequestError> {
