@@ -71,8 +71,9 @@ impl Engine {
             Demand::Close(peer, reason) => {
                 let slow = matches!(reason, CloseReason::Stalled | CloseReason::Timeout(_));
                 let manual = self.peers.get(&peer).is_some_and(|peer| peer.view.manual);
-                // The host wants this one: its work is given to others, but it stays.
-                if !(slow && manual) {
+                // What the host wants stays, though its work is given to others; and a peer that we do not
+                // read from can't be late.
+                if !(slow && (manual || self.paused.contains(&peer))) {
                     self.close_peer(peer, reason);
                 }
             }

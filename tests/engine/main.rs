@@ -12,6 +12,7 @@ use headlong::engine::status::Stage;
 use headlong::engine::{Answer, Engine, EngineConfig, Input, Query};
 use headlong::peer::lifecycle::PeerState;
 use headlong::peer::{CloseReason, Fault};
+use headlong::rng::Rng;
 use headlong::sim::forge::Forge;
 use headlong::time::Now;
 use headlong::wire::Message;
@@ -477,4 +478,75 @@ fn unknown_blocks_and_noise_do_no_harm() {
     assert!(world.closed.is_empty() && world.fatal.is_none());
     // A clock that goes back is held.
     world.engine.handle(Now::new(0, 0), Input::Timer);
+}
+
+/// Random peers, good and bad, a growing and reorganising chain: while one honest peer is there, the best
+/// chain is reached, and nobody honest is blamed. A failing seed is printed; `HEADLONG_SEED` repeats it.
+#[test]
+fn any_mixture_of_peers_with_one_honest_among_them_ends_at_the_best_tip() {
+    let only = std::env::var("HEADLONG_SEED").ok().and_then(|seed| seed.parse::<u64>().ok());
+    for seed in only.map_or(0..40, |seed| seed..seed + 1) {
+        let outcome = std::panic::catch_unwind(|| random_world(seed));
+        assert!(outcome.is_ok(), "HEADLONG_SEED={seed}");
+    }
+}
+
+fn random_world(seed: u64) {
+    let mut rng = Rng::from_number(seed);
+    let mut forge = Forge::new(params(), seed);
+    let length = 30 + rng.below(200) as u32;
+    let (mut branch, blocks) = chain(&mut forge, length);
+    let chain = served(&blocks);
+    let honest = 1 + rng.below(3) as u8;
+    let others = rng.below(4) as u8;
+    let by_hand = rng.below(2) == 0;
+    let all: Vec<u8> = (1..=honest + others).collect();
+    let mut world = World::new(
+        EngineConfig { automatic: !by_hand, ..config(if by_hand { &all } else { &[] }) },
+        seed as u8,
+    );
+    world.books.delay = rng.below(30);
+    for n in &all {
+        let mut manner = manner(1 + rng.below(300), rng.below(60));
+        manner.by_inv = rng.below(3) == 0;
+        if *n > honest {
+            match rng.below(6) {
+                0 => manner.silent_after = Some(rng.below(40) as u32),
+                1 => manner.leaves_after = Some(rng.below(40) as u32),
+                2 => manner.mutates = Some(blocks[rng.below(u64::from(length)) as usize].block_hash()),
+                3 => manner.mute = true,
+                4 => manner.mirror = true,
+                _ => manner.absent = true,
+            }
+        }
+        world.serve(*n, &chain, manner);
+    }
+    if !by_hand {
+        world.input(Input::SavedAddresses(all.iter().map(|n| address(*n)).collect()));
+    }
+    let mut fork = branch.clone();
+    for _ in 0..3 {
+        world.run(rng.below(20_000), |_| false);
+        if rng.below(3) == 0 {
+            // Longer than what it replaces.
+            let mut other = fork.clone();
+            let count = branch.tip.height - fork.tip.height + 1;
+            let news = extend(&mut forge, &mut other, count);
+            chain.write().extend(&news);
+            branch = other;
+        } else {
+            fork = branch.clone();
+            let count = 1 + rng.below(12) as u32;
+            let news = extend(&mut forge, &mut branch, count);
+            chain.write().extend(&news);
+        }
+        world.announce();
+    }
+    let done = world.run(60 * MINUTE, |w| w.books.durable == branch.tip);
+    assert!(done, "{:?} wanted {:?}", world.engine.status(), branch.tip);
+    assert!(world.fatal.is_none());
+    for (who, why) in &world.closed {
+        let is_honest = (1..=honest).any(|n| *who == address(n));
+        assert!(!(is_honest && matches!(why, CloseReason::Fault(_))), "{who} is honest: {why}");
+    }
 }

@@ -31,9 +31,10 @@ pub fn params() -> Arc<Params> {
     Arc::new(Params::new(Network::Regtest))
 }
 
-/// A chain of `count` blocks that ends an hour before the world begins.
+/// A chain of `count` blocks that ends ten hours before the world begins.
 pub fn chain(forge: &mut Forge, count: u32) -> (Branch, Vec<Block>) {
-    let first = BEGIN as u32 - 600 * count - 3_600;
+    // Ten hours ago, so that what is built on top is not from the future.
+    let first = BEGIN as u32 - 600 * count - 36_000;
     let mut branch = forge.genesis(Some(first));
     let blocks = extend(forge, &mut branch, count);
     (branch, blocks)
