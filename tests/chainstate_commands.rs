@@ -6,9 +6,10 @@ mod ground;
 use bitcoin::hashes::Hash;
 use bitcoin::{Block, BlockHash, OutPoint};
 use crossbeam_channel::{Receiver, unbounded};
-use ground::{ANYONE, Ground, NOBODY, SUBSIDY, bytes, mine, output, spend};
+use ground::{ANYONE, Ground, NOBODY, SUBSIDY, bytes, mine, mine_at, output, spend};
 use headlong::chain::block_tree::BlockTree;
 use headlong::chain::command::{BlockContext, BlockRef, ChainCommand, ChainReport, HeaderMark, RawBlock};
+use headlong::chain::params::{BuriedDeployment, Network, Params, RegtestOptions};
 use headlong::chainstate::{Chainstate, Opened};
 use headlong::consensus::header;
 use headlong::error::{Error, RejectKind};
@@ -395,8 +396,82 @@ fn marks_and_headers_survive_a_restart() {
 fn a_store_of_another_network_is_refused() {
     let ground = Ground::new(0, 1_000, 1 << 20);
     drop(ground.open());
-    let params = headlong::chain::params::Params::new(headlong::chain::params::Network::Signet);
+    let params = Params::new(Network::Signet);
     let other = Ground { params: Arc::new(params), ..ground };
     let Err(Error::Store(error)) = other.open_failing(usize::MAX, false) else { panic!("opened") };
     assert_eq!(error.kind, headlong::store::StoreErrorKind::Unsupported);
+}
+
+/// Before BIP34 two blocks may have the same coinbase. BIP30 forbids the second while the first is unspent;
+/// two blocks of mainnet did it all the same, and their coins replaced the older ones for good.
+#[test]
+fn a_repeated_coinbase_is_refused_or_overwrites() {
+    let options = RegtestOptions::default().activation(BuriedDeployment::HeightInCoinbase, 1_000);
+    let ground = Ground { params: Arc::new(Params::regtest(&options)), ..Ground::new(0, 1_000, 1 << 20) };
+    let mut side = Side::new(ground.open_bare(Arc::new(Interpreter)));
+    let first = mine(ground.params.genesis_header(), 1, 0, SUBSIDY, Vec::new());
+    let second = mine(&first.header, 1, 0, SUBSIDY, Vec::new());
+    assert_eq!(coinbase_of(&first), coinbase_of(&second));
+    stored(&mut side, &[first.clone(), second.clone()]);
+    side.connect(&first);
+    side.connect(&second);
+    assert_eq!(side.reports(), ["connected 1 0 1", "invalid 2 bad-txns-BIP30"]);
+    let mut exempt = side.context(&second);
+    exempt.rules.bip30 = false;
+    // With the older coin in the store as well as in the cache.
+    side.commit();
+    side.chainstate.submit(ChainCommand::Connect(exempt));
+    side.commit();
+    assert_eq!(side.reports()[2..], ["connected 2 0 1", "checkpoint 3 1-2", "committed 2"]);
+    let coins = ground.stored_coins();
+    assert_eq!(coins.len(), 1);
+    assert_eq!(coins[&coinbase_of(&second)].height, 2);
+    // Going back the newer coin is removed and the older does not come back: the block that made it is not
+    // one of the two that are known for this, so that it cannot be undone.
+    side.chainstate.submit(ChainCommand::Disconnect(exempt.block()));
+    side.chainstate.submit(ChainCommand::Disconnect(BlockRef { height: 1, hash: first.block_hash() }));
+    let reports = side.reports();
+    assert_eq!(reports[0], "disconnected 2 1");
+    assert!(reports[1].starts_with("failed: internal error"), "{reports:?}");
+}
+
+/// A lock in units of 512 seconds counts from the median time past before the coin's block, however the
+/// chainstate came to know it.
+#[test]
+fn relative_lock_times_use_the_median_time_past_by_height() {
+    for restart in [false, true] {
+        let ground = Ground::new(0, 1_000, 1 << 20);
+        let mut side = Side::new(ground.open_bare(Arc::new(Interpreter)));
+        let mut blocks: Vec<Block> = Vec::new();
+        let mut times = vec![ground.params.genesis_header().time];
+        for height in 1..=104 {
+            let parent = blocks.last().map_or(*ground.params.genesis_header(), |block| block.header);
+            let time = parent.time + 400 + height * 7;
+            blocks.push(mine_at(&parent, time, height, 0, SUBSIDY, Vec::new()));
+            times.push(time);
+        }
+        stored(&mut side, &blocks);
+        blocks.iter().for_each(|block| side.connect(block));
+        side.commit();
+        side.reports();
+        if restart {
+            drop(side);
+            side = Side::new(ground.open_bare(Arc::new(Interpreter)));
+        }
+        // Times ascend, so that the median of eleven is the sixth from the end.
+        let mtp = |height: usize| times[height - 5];
+        let elapsed = (mtp(104) - times[5 - 1 - 2]).div_euclid(512);
+        // Height 4 has five blocks at and below it: the middle of 0 to 4 is block 2.
+        let coin = coinbase_of(&blocks[4]);
+        let attempt = |units: u32| {
+            let mut tx = spend(&[coin], vec![output(SUBSIDY, ANYONE)]);
+            tx.input[0].sequence = bitcoin::Sequence(1 << 22 | units);
+            mine(&blocks[103].header, 105, u64::from(units), SUBSIDY, vec![tx])
+        };
+        let (early, right) = (attempt(elapsed + 1), attempt(elapsed));
+        stored(&mut side, &[early.clone(), right.clone()]);
+        side.connect(&early);
+        side.connect(&right);
+        assert_eq!(side.reports(), ["invalid 105 bad-txns-nonfinal", "connected 105 1 2"]);
+    }
 }

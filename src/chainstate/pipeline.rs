@@ -713,3 +713,16 @@ fn check_body(
 fn count(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_chainstate_can_live_on_a_thread_of_its_own() {
+        fn is_send<T: Send>() {}
+        is_send::<Chainstate>();
+        is_send::<Completion>();
+        is_send::<ChainReport>();
+    }
+}

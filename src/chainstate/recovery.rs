@@ -183,10 +183,7 @@ fn mark_bodies(tree: &mut BlockTree, store: &dyn Store) -> Result<(), Error> {
             let entry = BlockEntry::decode(hash, value)?;
             // A block without a header is found again when its header is.
             let Some(id) = tree.find(&hash) else { continue };
-            match entry.block {
-                Some(location) => stored.push((location, id)),
-                None => tree.body_lost(id),
-            }
+            stored.extend(entry.block.map(|location| (location, id)));
             if entry.undo.is_some() {
                 connected.push(id);
             }

@@ -166,7 +166,21 @@ pub fn spend(outpoints: &[OutPoint], outputs: Vec<TxOut>) -> Transaction {
     }
 }
 
+/// A block one second after its parent, whose coinbase claims `height`, is made unique by `unique`, and pays
+/// `reward` satoshis.
 pub fn mine(parent: &Header, height: u32, unique: u64, reward: u64, txs: Vec<Transaction>) -> Block {
+    mine_at(parent, parent.time + 1, height, unique, reward, txs)
+}
+
+/// The same with a time of its own, in Unix seconds.
+pub fn mine_at(
+    parent: &Header,
+    time: u32,
+    height: u32,
+    unique: u64,
+    reward: u64,
+    txs: Vec<Transaction>,
+) -> Block {
     let mut coinbase = spend(&[OutPoint::null()], vec![output(reward, ANYONE)]);
     coinbase.input[0].script_sig = bitcoin::script::Builder::new()
         .push_int(i64::from(height))
@@ -178,7 +192,7 @@ pub fn mine(parent: &Header, height: u32, unique: u64, reward: u64, txs: Vec<Tra
         version: Version::from_consensus(0x2000_0000),
         prev_blockhash: parent.block_hash(),
         merkle_root: TxMerkleNode::all_zeros(),
-        time: parent.time + 1,
+        time,
         bits: CompactTarget::from_consensus(0x207f_ffff),
         nonce: 0,
     };
