@@ -9,8 +9,9 @@
 //! never fresh; nothing else can, and is fresh unless the cache itself holds a spending of the same outpoint
 //! that the store does not know of.
 //!
-//! Memory is counted: the tables' allocations and the scripts. The table is cut into shards, so that growing
-//! moves a small part at a time.
+//! Memory is counted: the tables' allocations and the scripts. The table is cut into shards of a fixed size,
+//! as many as two thirds of the budget hold, so that growing moves little at a time and never beyond the
+//! budget: [`Coins::is_full`] says when a flush is due.
 
 use crate::limits::COIN_OVERHEAD;
 use crate::store::coin::Coin;
@@ -22,8 +23,15 @@ use hashbrown::{HashMap, HashTable};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// Parts of the table.
-const SHARDS: usize = 64;
+/// Buckets of a full-grown shard: 600 kB, moved in about a millisecond when it grows.
+const SHARD_BUCKETS: usize = 8_192;
+/// Entries of a shard at which the cache is full: what the table holds without growing, less room for what
+/// one block adds.
+const SHARD_ENTRIES: usize = SHARD_BUCKETS / 8 * 7 - 368;
+/// The fewest shards, for small budgets.
+const LEAST_SHARDS: usize = 16;
+/// Bytes of a bucket: an entry and its control byte.
+const BUCKET_BYTES: usize = size_of::<Entry>() + 1;
 /// The cache differs from the store.
 const DIRTY: u8 = 1;
 /// The store is known to lack the outpoint.
@@ -142,14 +150,18 @@ pub struct Coins {
     overlay_bytes: usize,
     dirty: usize,
     entries: usize,
+    /// Entries of the largest shard since the last flush.
+    largest: usize,
+    budget: usize,
 }
 
 impl Coins {
-    /// An empty cache over `store`.
-    pub fn new(store: Arc<dyn Store>) -> Self {
+    /// An empty cache over `store` that is full at about `budget` bytes.
+    pub fn new(store: Arc<dyn Store>, budget: usize) -> Self {
+        let shards = (budget / 3 * 2 / (SHARD_BUCKETS * BUCKET_BYTES)).max(LEAST_SHARDS);
         Self {
             store,
-            shards: (0..SHARDS).map(|_| HashTable::new()).collect(),
+            shards: (0..shards).map(|_| HashTable::new()).collect(),
             hasher: Default::default(),
             overlays: VecDeque::new(),
             table_bytes: 0,
@@ -157,7 +169,14 @@ impl Coins {
             overlay_bytes: 0,
             dirty: 0,
             entries: 0,
+            largest: 0,
+            budget,
         }
+    }
+
+    /// Whether the cache has reached its budget, the overlays counted, so that it has to be flushed.
+    pub fn is_full(&self) -> bool {
+        self.bytes().saturating_add(self.overlay_bytes) > self.budget || self.largest >= SHARD_ENTRIES
     }
 
     /// Bytes of memory that the cache uses, the overlays' not counted.
@@ -319,6 +338,11 @@ impl Coins {
     /// After all changes are durable: entries are clean, spent ones are forgotten. With `empty` the
     /// unspent ones are forgotten too.
     pub fn written(&mut self, empty: bool) {
+        if empty && self.table_bytes > self.budget / 4 * 3 {
+            // With a small budget the tables alone would fill it.
+            self.shards.iter_mut().for_each(|shard| *shard = HashTable::new());
+            self.table_bytes = 0;
+        }
         for shard in &mut self.shards {
             if empty {
                 shard.clear();
@@ -331,6 +355,7 @@ impl Coins {
         }
         self.dirty = 0;
         self.entries = self.shards.iter().map(HashTable::len).sum();
+        self.largest = self.shards.iter().map(HashTable::len).max().unwrap_or(0);
         self.script_bytes = self.shards.iter().flat_map(|shard| shard.iter()).map(Entry::heap).sum();
     }
 
@@ -352,8 +377,9 @@ impl Coins {
 
     fn slot(&self, outpoint: &OutPoint) -> (u64, usize) {
         let hash = self.hasher.hash_one(outpoint);
-        // The table uses the low and the highest seven bits.
-        (hash, (hash >> 40) as usize % SHARDS)
+        // The table uses the lowest bits and the highest seven; these are between.
+        let between = u64::from((hash >> 20) as u32);
+        (hash, (between * self.shards.len() as u64 >> 32) as usize)
     }
 
     fn find(&self, outpoint: &OutPoint) -> Option<&Entry> {
@@ -379,6 +405,7 @@ impl Coins {
                 self.entries += 1;
             }
         }
+        self.largest = self.largest.max(table.len());
         self.table_bytes = (self.table_bytes + table.allocation_size()).saturating_sub(before);
     }
 
@@ -438,7 +465,7 @@ mod tests {
 
     #[test]
     fn created_and_spent_in_the_cache_leaves_nothing_to_write() {
-        let mut coins = Coins::new(Arc::new(MemoryStore::new()));
+        let mut coins = Coins::new(Arc::new(MemoryStore::new()), 1 << 20);
         coins.add(outpoint(1), coin(5, false), false);
         coins.spend(outpoint(1));
         assert_eq!(coins.dirty_changes().count(), 0);
@@ -448,7 +475,7 @@ mod tests {
     #[test]
     fn a_coinbase_may_overwrite_and_is_deleted_when_spent() {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-        let mut coins = Coins::new(store.clone());
+        let mut coins = Coins::new(store.clone(), 1 << 20);
         coins.add(outpoint(1), coin(5, true), true);
         flush(&mut coins, &*store, true);
         // The same outpoint again, the store's coin unseen: spending it must reach the store.
@@ -461,7 +488,7 @@ mod tests {
     #[test]
     fn a_coin_that_comes_back_before_its_spending_is_written_is_not_fresh() {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-        let mut coins = Coins::new(store.clone());
+        let mut coins = Coins::new(store.clone(), 1 << 20);
         coins.add(outpoint(1), coin(5, false), false);
         flush(&mut coins, &*store, false);
         coins.spend(outpoint(1));
@@ -469,6 +496,31 @@ mod tests {
         coins.spend(outpoint(1));
         flush(&mut coins, &*store, true);
         assert_eq!(coins.get_proved(&outpoint(1)).unwrap(), None);
+    }
+
+    #[test]
+    fn a_flush_makes_room_with_any_budget() {
+        for (budget, most) in [(1, 1), (100_000, 5_000), (30 << 20, 300_000)] {
+            let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+            let mut coins = Coins::new(store.clone(), budget);
+            let mut filled = Vec::new();
+            let mut id = 0u32;
+            for _ in 0..3 {
+                let before = coins.entries();
+                while !coins.is_full() {
+                    id += 1;
+                    let txid = bitcoin::Txid::hash(&id.to_le_bytes());
+                    coins.add(OutPoint::new(txid, 0), coin(25, false), false);
+                }
+                // A little more is allowed: a table doubles.
+                assert!(budget < 10_000 || coins.bytes() <= budget + budget / 2, "{}", coins.bytes());
+                filled.push(coins.entries() - before);
+                flush(&mut coins, &*store, true);
+                assert_eq!(coins.entries(), 0);
+            }
+            assert!(filled.iter().all(|entries| (1..=most).contains(entries)), "{filled:?}");
+            assert!(filled[2] * 2 >= filled[0], "{filled:?}");
+        }
     }
 
     #[derive(Clone, Debug)]
@@ -499,7 +551,7 @@ mod tests {
         #[test]
         fn the_cache_equals_a_plain_map(ops in prop::collection::vec(op(), 1..200)) {
             let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-            let mut coins = Coins::new(store.clone());
+            let mut coins = Coins::new(store.clone(), 1 << 20);
             // One map a level: proved, each pushed overlay, and the block being built on top.
             let mut levels: Vec<BTreeMap<OutPoint, Coin>> = vec![BTreeMap::new()];
             let mut work = BTreeMap::new();

@@ -43,7 +43,7 @@ impl Chainstate {
             self.checkpoint = checkpoint;
         }
         self.archive.committed();
-        self.coins.written(self.coins.bytes() > self.options.coins_bytes);
+        self.coins.written(self.coins.is_full());
         self.durable = to;
         self.reports.push_back(ChainReport::Committed(self.checkpoint.clone()));
         Ok(())

@@ -141,7 +141,6 @@ enum Step {
 #[derive(Debug)]
 pub struct Chainstate {
     pub(super) params: Arc<Params>,
-    pub(super) options: ChainstateOptions,
     pub(super) store: Arc<dyn Store>,
     pub(super) coins: Coins,
     pub(super) archive: Archive,
@@ -192,8 +191,7 @@ impl Chainstate {
         let (sender, receiver) = crossbeam_channel::unbounded();
         Self {
             params: parts.params,
-            options: parts.options,
-            coins: Coins::new(parts.store.clone()),
+            coins: Coins::new(parts.store.clone(), parts.options.coins_bytes),
             store: parts.store,
             archive: parts.archive,
             headers: parts.headers,
@@ -552,7 +550,7 @@ impl Chainstate {
     /// Whether there is room for another block's coins. If not, what is unproved is waited for; then a
     /// commit is asked for, once. Blocks in front of a commit that is queued already still connect.
     fn has_room(&mut self) -> bool {
-        if self.coins.bytes().saturating_add(self.coins.overlay_bytes()) <= self.options.coins_bytes
+        if !self.coins.is_full()
             || self.queue.iter().any(|command| matches!(command, ChainCommand::Commit { .. }))
         {
             return true;

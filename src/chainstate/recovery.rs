@@ -205,9 +205,9 @@ fn replay(
 ) -> Result<(), Error> {
     let (from, to) = (find(tree, pending.from)?, find(tree, pending.to)?);
     let (back, forward) = tree.path(from, to, usize::MAX);
-    let mut coins = Coins::new(store.clone());
-    let write = |coins: &mut Coins, least: usize| -> Result<(), Error> {
-        if coins.bytes() >= least {
+    let mut coins = Coins::new(store.clone(), budget);
+    let write = |coins: &mut Coins, last: bool| -> Result<(), Error> {
+        if last || coins.is_full() {
             write_changes(&**store, coins.dirty_changes())?;
             coins.written(true);
         }
@@ -218,13 +218,13 @@ fn replay(
         let undo = archive.read_undo(&hash)?.and_then(|bytes| undo::decode(&bytes));
         let undo = undo.ok_or_else(|| corrupt(format!("the undo data of block {hash}")))?;
         roll_back(&mut coins, &body(archive, hash)?, &undo)?;
-        write(&mut coins, budget)?;
+        write(&mut coins, false)?;
     }
     for id in forward {
         roll_forward(&mut coins, &body(archive, tree.hash(id))?, tree.height(id));
-        write(&mut coins, budget)?;
+        write(&mut coins, false)?;
     }
-    write(&mut coins, 0)?;
+    write(&mut coins, true)?;
     let mut batch = Batch::new();
     schema::put_tip(&mut batch, pending.to);
     schema::clear_pending(&mut batch);
