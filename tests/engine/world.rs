@@ -243,6 +243,7 @@ impl World {
     }
 
     /// A world with a real chainstate.
+    #[cfg(feature = "consensus")]
     pub fn with_chainstate(engine: Engine, chainstate: Chainstate) -> Self {
         let genesis = BlockRef { height: 0, hash: params().genesis_hash() };
         Self { chainstate: Some(chainstate), ..Self::with(engine, Books::new(genesis)) }
