@@ -379,7 +379,7 @@ impl Coins {
         let hash = self.hasher.hash_one(outpoint);
         // The table uses the lowest bits and the highest seven; these are between.
         let between = u64::from((hash >> 20) as u32);
-        (hash, (between * self.shards.len() as u64 >> 32) as usize)
+        (hash, ((between * self.shards.len() as u64) >> 32) as usize)
     }
 
     fn find(&self, outpoint: &OutPoint) -> Option<&Entry> {

@@ -47,7 +47,7 @@ pub struct Front {
     tree: BlockTree,
     chainstate: Chainstate,
     clock: u64,
-    /// Reports that the caller of the current method has not looked at.
+    /// Blocks found invalid while the last block was processed, with the reasons.
     refused: Vec<(BlockHash, Reject)>,
 }
 
