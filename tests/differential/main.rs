@@ -5,6 +5,7 @@
 //! choose other runs; a failing run says its seed and step.
 //!
 //! Not tried: a coinbase without its witness, which `submitblock` repairs before it validates.
+#![cfg(all(feature = "sim", feature = "consensus"))]
 
 #[path = "../interop/bitcoind.rs"]
 #[allow(dead_code)]

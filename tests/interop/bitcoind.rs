@@ -101,7 +101,8 @@ impl Bitcoind {
         self.try_call(method, &parameters).unwrap_or_else(|error| panic!("{method}: {error}"))
     }
 
-    fn try_call(&self, method: &str, parameters: &Value) -> Result<Value, String> {
+    /// Calls a method; the error is the text of what bitcoind says.
+    pub fn try_call(&self, method: &str, parameters: &Value) -> Result<Value, String> {
         let cookie = std::fs::read_to_string(self.folder.path().join("regtest/.cookie"))
             .map_err(|error| error.to_string())?;
         let body = json!({"id": 0, "method": method, "params": parameters}).to_string();
