@@ -20,8 +20,22 @@ macro_rules! event {
 
 pub(crate) use event;
 
+use crate::chain::params::Network;
 use crate::peer::{PeerAddress, PeerId};
 use core::future::Future;
+
+/// Runs a node's future inside its span, which tells the nodes of one process apart.
+#[cfg(feature = "tracing")]
+pub(crate) fn in_node<F: Future>(network: Network, future: F) -> impl Future<Output = F::Output> + use<F> {
+    use tracing::Instrument;
+    future.instrument(tracing::info_span!(target: "headlong", "node", network = ?network))
+}
+
+/// Runs a node's future.
+#[cfg(not(feature = "tracing"))]
+pub(crate) fn in_node<F: Future>(_network: Network, future: F) -> impl Future<Output = F::Output> + use<F> {
+    future
+}
 
 /// Runs a connection's future inside its span.
 #[cfg(feature = "tracing")]

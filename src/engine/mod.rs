@@ -231,6 +231,11 @@ impl Engine {
         !self.paused.contains(&peer)
     }
 
+    /// What the host chose.
+    pub fn config(&self) -> &EngineConfig {
+        &self.config
+    }
+
     /// The header tree.
     pub fn tree(&self) -> &BlockTree {
         &self.tree

@@ -31,6 +31,7 @@ use crate::store::header_file::{HEADER_FILE, HeaderFile};
 use crate::store::medium::MemoryMedium;
 use crate::store::memory::MemoryStore;
 use crate::store::{Store, StoreError};
+use crate::trace;
 use crate::verify::Verifier;
 use crate::verify::pool::Pool;
 use bitcoin::BlockHash;
@@ -426,7 +427,7 @@ impl Node {
     /// # Errors
     /// [`RunError`]: storage failed, a worker, thread or task panicked, or a defect.
     pub fn run(self) -> impl Future<Output = Result<Stopped, RunError>> + Send + 'static {
-        driver::run(self.parts)
+        trace::in_node(self.parts.engine.tree().params().network, driver::run(self.parts))
     }
 
     /// Runs the node on the calling thread until [`Handle::shutdown`] or a failure. Needs no executor of
@@ -435,10 +436,71 @@ impl Node {
     /// # Errors
     /// As [`Self::run`].
     pub fn run_blocking(self) -> Result<Stopped, RunError> {
-        match block_on(self.run(), None) {
-            Some(outcome) => outcome,
-            // No deadline was given.
-            None => unreachable!(),
+        block_on(self.run())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_threads_make_no_node() {
+        let error = Builder::new(Network::Regtest).threads(0).build().unwrap_err();
+        assert!(matches!(error, BuildError::Option(_)), "{error}");
+    }
+
+    #[cfg(not(feature = "native"))]
+    #[test]
+    fn without_a_runtime_of_its_own_the_crate_asks_for_the_hosts() {
+        let error = Builder::new(Network::Regtest).build().unwrap_err();
+        assert!(matches!(error, BuildError::MissingTransport), "{error}");
+    }
+
+    #[cfg(all(feature = "native", not(feature = "consensus")))]
+    #[test]
+    fn without_an_interpreter_the_crate_asks_for_a_verifier() {
+        let error = Builder::new(Network::Regtest).build().unwrap_err();
+        assert!(matches!(error, BuildError::MissingVerifier), "{error}");
+    }
+
+    #[cfg(feature = "native")]
+    #[derive(Debug)]
+    struct AcceptsAll;
+
+    #[cfg(feature = "native")]
+    impl Verifier for AcceptsAll {
+        fn verify(
+            &self,
+            _batch: &[crate::verify::TxScripts<'_>],
+        ) -> Result<crate::verify::Verdict, crate::verify::VerifierError> {
+            Ok(crate::verify::Verdict::Valid)
         }
+    }
+
+    #[cfg(all(feature = "native", not(feature = "sled")))]
+    #[test]
+    fn without_an_embedded_store_a_directory_needs_the_hosts() {
+        let folder = tempfile::tempdir().unwrap();
+        let builder = Builder::new(Network::Regtest).verifier(AcceptsAll).datadir(folder.path());
+        let error = builder.build().unwrap_err();
+        assert!(matches!(error, BuildError::MissingStore), "{error}");
+    }
+
+    #[cfg(feature = "native")]
+    #[test]
+    fn whom_to_connect_to_decides_whether_others_are_looked_for() {
+        let peer = || std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+        let builder = || Builder::new(Network::Main).verifier(AcceptsAll);
+        let config = |builder: Builder| {
+            let (node, _) = builder.build().unwrap();
+            let config = node.parts.engine.config().clone();
+            (config.automatic, config.dns_seeds, config.peers.len())
+        };
+        assert_eq!(config(builder()), (true, true, 0));
+        assert_eq!(config(builder().dns(false)), (true, false, 0));
+        assert_eq!(config(builder().add_node(peer())), (true, true, 1));
+        assert_eq!(config(builder().connect(peer())), (false, false, 1));
+        assert_eq!(config(builder().connect(peer()).dns(true)), (true, true, 1));
     }
 }

@@ -325,7 +325,7 @@ mod tests {
     use super::*;
     use crate::chain::command::RawBlock;
     use crate::net::native::{NativeExecutor, NativeTransport};
-    use crate::node::wait::block_on;
+    use crate::node::wait::block_on_until;
     use futures::future::BoxFuture;
     use std::time::Instant;
 
@@ -371,7 +371,7 @@ mod tests {
     impl Edge {
         fn next(&mut self) -> Inbound {
             let deadline = Instant::now() + Duration::from_secs(20);
-            block_on(self.inbound.next(), Some(deadline)).expect("something comes").unwrap()
+            block_on_until(self.inbound.next(), deadline).expect("something comes").unwrap()
         }
 
         /// A connection whose other side sends these bytes and then ends the stream.
@@ -450,7 +450,7 @@ mod tests {
     fn nothing_is_read_while_too_much_is_unhandled_or_the_engine_pauses_the_peer() {
         let mut edge = edge();
         let gate = Gate::new();
-        let passes = |gate: &Gate| block_on(gate.passed(), Some(Instant::now())).is_some();
+        let passes = |gate: &Gate| block_on_until(gate.passed(), Instant::now()).is_some();
         assert!(passes(&gate));
         gate.change(|gate| gate.unhandled = MAX_UNHANDLED_BYTES);
         assert!(!passes(&gate));

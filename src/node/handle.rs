@@ -8,7 +8,7 @@
 use super::events::Events;
 use super::requests::{At, BlockInfo, HeaderInfo, Request, RequestError, Shared};
 use super::status::Status;
-use super::wait::block_on;
+use super::wait::{block_on, block_on_until};
 use crate::chain::command::BlockRef;
 use crate::chainstate::UtxoStats;
 use crate::engine::Query;
@@ -72,7 +72,10 @@ impl Handle {
         request: impl Future<Output = Result<T, RequestError>>,
     ) -> Result<T, RequestError> {
         let deadline = self.timeout.or(usual).and_then(|t| Instant::now().checked_add(t));
-        block_on(request, deadline).unwrap_or(Err(RequestError::Timeout))
+        match deadline {
+            Some(deadline) => block_on_until(request, deadline).unwrap_or(Err(RequestError::Timeout)),
+            None => block_on(request),
+        }
     }
 
     /// The latest status. Never waits; after the end of the node, its last status.

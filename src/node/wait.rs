@@ -120,8 +120,21 @@ impl Wake for Unpark {
     }
 }
 
-/// Runs a future on the calling thread; `None` if `deadline` passes first.
-pub(crate) fn block_on<F: Future>(future: F, deadline: Option<Instant>) -> Option<F::Output> {
+/// Runs a future on the calling thread.
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut cx = Context::from_waker(&waker);
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut cx) {
+            return output;
+        }
+        std::thread::park();
+    }
+}
+
+/// The same; `None` if `deadline` passes first.
+pub(crate) fn block_on_until<F: Future>(future: F, deadline: Instant) -> Option<F::Output> {
     let mut future = pin!(future);
     let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
     let mut cx = Context::from_waker(&waker);
@@ -129,16 +142,11 @@ pub(crate) fn block_on<F: Future>(future: F, deadline: Option<Instant>) -> Optio
         if let Poll::Ready(output) = future.as_mut().poll(&mut cx) {
             return Some(output);
         }
-        match deadline {
-            None => std::thread::park(),
-            Some(deadline) => {
-                let left = deadline.saturating_duration_since(Instant::now());
-                if left.is_zero() {
-                    return None;
-                }
-                std::thread::park_timeout(left);
-            }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return None;
         }
+        std::thread::park_timeout(left);
     }
 }
 
@@ -152,7 +160,7 @@ mod tests {
         let watch = Arc::new(Watch::new(0));
         watch.update(|v| *v = 1);
         watch.update(|v| *v = 2);
-        assert_eq!(block_on(watch.newer_than(0), None), Some(Some(2)));
+        assert_eq!(block_on(watch.newer_than(0)), Some(2));
         assert_eq!(watch.read(|v, _| *v), 2);
     }
 
@@ -161,14 +169,14 @@ mod tests {
         let watch = Arc::new(Watch::new(0));
         let other = watch.clone();
         let waiting = std::thread::spawn(move || {
-            let first = block_on(other.newer_than(0), None);
-            (first, block_on(other.newer_than(1), None))
+            let first = block_on(other.newer_than(0));
+            (first, block_on(other.newer_than(1)))
         });
         std::thread::sleep(Duration::from_millis(20));
         watch.update(|v| *v = 1);
         std::thread::sleep(Duration::from_millis(20));
         watch.close();
-        assert_eq!(waiting.join().unwrap(), (Some(Some(1)), Some(None)));
+        assert_eq!(waiting.join().unwrap(), (Some(1), None));
         assert!(watch.is_closed());
     }
 
@@ -176,7 +184,7 @@ mod tests {
     fn a_deadline_ends_the_wait_and_a_dropped_wait_leaves_no_waker() {
         let watch = Arc::new(Watch::new(0));
         let deadline = Instant::now() + Duration::from_millis(10);
-        assert_eq!(block_on(watch.newer_than(0), Some(deadline)), None);
+        assert_eq!(block_on_until(watch.newer_than(0), deadline), None);
         assert!(watch.state.lock().waiters.is_empty());
     }
 }
