@@ -339,3 +339,170 @@ fn hex_is_read_in_both_cases() {
     assert_eq!(Vec::<u8>::from_hex(&upper).unwrap(), bitcoin::consensus::serialize(&block));
     assert_eq!(verdict(&answers(&REGTEST, upper.as_bytes())[0]), ("connected", None));
 }
+
+#[test]
+fn an_answer_does_not_wait_for_the_next_line() {
+    let (mut forge, mut branch) = forge();
+    let mut child = Command::new(program())
+        .args(REGTEST)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let mut answers = BufReader::new(child.stdout.take().unwrap());
+    let mut ask = |line: &[u8]| -> Value {
+        stdin.write_all(line).unwrap();
+        stdin.flush().unwrap();
+        let mut answer = String::new();
+        answers.read_line(&mut answer).unwrap();
+        serde_json::from_str(&answer).unwrap()
+    };
+    for height in 1..4 {
+        let block = forge.extend(&mut branch, BlockPlan::default());
+        // Lines end as on any system, and blanks around them do not matter.
+        let end = ["\n", "\r\n", " \n"][height % 3];
+        let answer = ask(format!("{}{end}", hex(&block)).as_bytes());
+        let keys: Vec<&String> = answer.as_object().unwrap().keys().collect();
+        assert_eq!(keys, ["cmd", "hash", "height", "reason", "tip", "verdict"]);
+        assert_eq!(answer["hash"], block.block_hash().to_string());
+        assert_eq!((verdict(&answer), &answer["height"]), (("connected", None), &height.into()));
+    }
+    assert_eq!(verdict(&ask(b"\r\n")), ("rejected", Some("decode-failed")));
+    assert_eq!(verdict(&ask(b"dance 7\n")), ("rejected", Some("decode-failed")));
+    drop(stdin);
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn the_last_line_needs_no_end() {
+    let (mut forge, mut branch) = forge();
+    let block = forge.extend(&mut branch, BlockPlan::default());
+    let found = answers(&REGTEST, hex(&block).as_bytes());
+    assert_eq!(found.len(), 1);
+    assert_eq!(verdict(&found[0]), ("connected", None));
+    assert!(answers(&REGTEST, b"").is_empty());
+}
+
+#[test]
+fn what_was_learnt_of_hashes_survives_in_the_data_directory() {
+    let (mut forge, mut branch) = forge();
+    let blocks: Vec<Block> = (0..3).map(|_| forge.extend(&mut branch, BlockPlan::default())).collect();
+    let mut rival = branch.clone();
+    let last = forge.extend(&mut branch, BlockPlan::default());
+    let beside = forge.extend(&mut rival, BlockPlan::default());
+    let mut bad = forge.extend(&mut branch.clone(), BlockPlan::default());
+    bad.txdata[0].output[0].value += bitcoin::Amount::ONE_SAT;
+    headlong::sim::forge::commit_to_witnesses(&mut bad);
+    mine(&mut bad);
+    let mut late = bad.clone();
+    late.header.time = 1_700_007_201;
+    mine(&mut late);
+    let folder = tempfile::tempdir().unwrap();
+    let datadir = [&REGTEST[..], &["--datadir", folder.path().to_str().unwrap()]].concat();
+    let ask = |lines: &[String]| -> Vec<(String, Option<String>, Value)> {
+        answers(&datadir, (lines.join("\n") + "\n").as_bytes())
+            .iter()
+            .map(|answer| {
+                let (word, reason) = verdict(answer);
+                (word.to_owned(), reason.map(str::to_owned), answer["tip"].clone())
+            })
+            .collect()
+    };
+    let said = |word: &str, reason: Option<&str>, tip: &Block| {
+        (word.to_owned(), reason.map(str::to_owned), Value::from(tip.block_hash().to_string()))
+    };
+    let mut lines: Vec<String> = blocks.iter().map(hex).collect();
+    lines.extend([hex(&last), hex(&beside), hex(&bad), hex(&late)]);
+    let found = ask(&lines);
+    assert_eq!(found[4], said("side", None, &last));
+    assert_eq!(found[5], said("rejected", Some("bad-cb-amount"), &last));
+    assert_eq!(found[6], said("rejected", Some("time-too-new"), &last));
+    // Of equals the first stays, invalid blocks are remembered, those of the future are not.
+    let found = ask(&[hex(&beside), hex(&bad), hex(&late), format!("invalidate {}", last.block_hash())]);
+    assert_eq!(found[0], said("duplicate", None, &last));
+    assert_eq!(found[1], said("rejected", Some("duplicate-invalid"), &last));
+    assert_eq!(found[2], said("rejected", Some("time-too-new"), &last));
+    assert_eq!(found[3], said("ok", None, &beside));
+    // So is what the host said, until it takes it back.
+    let found = ask(&[hex(&last), format!("reconsider {}", last.block_hash()), hex(&last)]);
+    assert_eq!(found[0], said("rejected", Some("duplicate-invalid"), &beside));
+    assert_eq!(found[1].0, "ok");
+    assert_eq!(found[2].0, "duplicate");
+}
+
+#[test]
+fn a_refused_copy_of_a_parent_lets_its_child_wait_on() {
+    let (mut forge, mut branch) = forge();
+    let first = forge.extend(&mut branch, BlockPlan::default());
+    let second = forge.extend(&mut branch, BlockPlan::default());
+    let mut copy = first.clone();
+    copy.txdata[0].version = bitcoin::transaction::Version::ONE;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("blocks.dat");
+    std::fs::write(&path, framed(&[&copy, &second, &first, &second])).unwrap();
+    let found = answers(&[&REGTEST[..], &[path.to_str().unwrap()]].concat(), b"");
+    let found: Vec<_> = found.iter().map(verdict).collect();
+    let expected = [
+        ("rejected", Some("bad-txnmrklroot")),
+        ("connected", None),
+        ("connected", None),
+        ("duplicate", None),
+    ];
+    assert_eq!(found, expected);
+    // One whose parent never comes is answered at the end, and stdin after it.
+    let third = forge.extend(&mut branch, BlockPlan::default());
+    std::fs::write(&path, framed(&[&third, &first])).unwrap();
+    let found = answers(&[&REGTEST[..], &[path.to_str().unwrap()]].concat(), hex(&second).as_bytes());
+    let found: Vec<_> = found.iter().map(verdict).collect();
+    let expected = [("connected", None), ("rejected", Some("prev-blk-not-found")), ("connected", None)];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn options_choose_the_rules_and_the_store() {
+    let (mut forge, mut branch) = forge();
+    let mut blocks: Vec<Block> = (0..2).map(|_| forge.extend(&mut branch, BlockPlan::default())).collect();
+    // A version that BIP66 ends.
+    blocks[1].header.version = bitcoin::block::Version::from_consensus(2);
+    mine(&mut blocks[1]);
+    let input: String = blocks.iter().map(|block| hex(block) + "\n").collect();
+    let last = |args: &[&str]| {
+        let found = answers(&[&REGTEST[..], args].concat(), input.as_bytes());
+        let (word, reason) = verdict(&found[1]);
+        (word.to_owned(), reason.map(str::to_owned))
+    };
+    let refused = |reason: &str| ("rejected".to_owned(), Some(reason.to_owned()));
+    let connected = ("connected".to_owned(), None);
+    let later = ["--activation", "dersig=3", "--activation", "cltv=3"];
+    assert_eq!(last(&[]), refused("bad-version"));
+    assert_eq!(last(&later), connected);
+    assert_eq!(last(&[&later[..], &["--activation", "dersig=2"]].concat()), refused("bad-version"));
+    let store = |name| [&later[..], &["--store", name]].concat();
+    assert_eq!(last(&store("memory")), connected);
+    assert_eq!(last(&store("sled")), connected);
+    let segwit = [&later[..], &["--activation", "segwit=2"]].concat();
+    // The forge's first block carries a witness before its time. That may be another's doing, so that the
+    // header is kept, and the second block waits on it.
+    assert_eq!(last(&segwit), ("side".to_owned(), None));
+    let bits = [&later[..], &["--vbparams", "testdummy:0:9999999999:144", "--bip94"]].concat();
+    assert_eq!(last(&bits), connected);
+}
+
+#[test]
+fn a_data_directory_has_one_user() {
+    let folder = tempfile::tempdir().unwrap();
+    let args = [&REGTEST[..], &["--datadir", folder.path().to_str().unwrap()]].concat();
+    let mut first =
+        Command::new(program()).args(&args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdin = first.stdin.take().unwrap();
+    stdin.write_all(b"\n").unwrap();
+    // It answers, so it has opened the directory.
+    let mut line = String::new();
+    BufReader::new(first.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(run(&args, b"").1.code(), Some(1));
+    drop(stdin);
+    assert!(first.wait().unwrap().success());
+    assert_eq!(run(&args, b"").1.code(), Some(0));
+}

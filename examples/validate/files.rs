@@ -3,7 +3,7 @@
 use bitcoin::BlockHash;
 use bitcoin::block::Header;
 use headlong::chain::block_tree::BlockTree;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -17,8 +17,11 @@ pub struct FramedBlock {
     path: Rc<PathBuf>,
     offset: u64,
     length: u32,
-    hash: BlockHash,
+    /// The block's hash.
+    pub hash: BlockHash,
     parent: BlockHash,
+    /// Its place among all frames.
+    number: usize,
 }
 
 impl FramedBlock {
@@ -32,12 +35,11 @@ impl FramedBlock {
     }
 }
 
-/// Finds all frames of a file. Bytes between frames are skipped.
-pub fn scan(path: &Path, magic: [u8; 4]) -> io::Result<Vec<FramedBlock>> {
+/// Adds all frames of a file to `blocks`. Bytes between frames are skipped.
+pub fn scan(path: &Path, magic: [u8; 4], blocks: &mut Vec<FramedBlock>) -> io::Result<()> {
     let path = Rc::new(path.to_owned());
     let mut file = BufReader::new(File::open(&*path)?);
     let end = file.get_ref().metadata()?.len();
-    let mut blocks = Vec::new();
     let mut at = 0;
     while end.saturating_sub(at) >= 88 {
         let mut head = [0; 88];
@@ -48,7 +50,8 @@ pub fn scan(path: &Path, magic: [u8; 4]) -> io::Result<Vec<FramedBlock>> {
         let step = match header {
             Ok(header) if head[..4] == magic && whole => {
                 let (hash, parent) = (header.block_hash(), header.prev_blockhash);
-                blocks.push(FramedBlock { path: path.clone(), offset: at + 8, length, hash, parent });
+                let (path, number) = (path.clone(), blocks.len());
+                blocks.push(FramedBlock { path, offset: at + 8, length, hash, parent, number });
                 u64::from(length) + 8
             }
             _ => 1,
@@ -59,33 +62,32 @@ pub fn scan(path: &Path, magic: [u8; 4]) -> io::Result<Vec<FramedBlock>> {
     if at < end {
         eprintln!("{}: {} bytes at the end are no frame", path.display(), end - at);
     }
-    Ok(blocks)
+    Ok(())
 }
 
-/// The blocks with each one behind its parent, if that is among them; otherwise in their order. Those whose
-/// parent is nowhere come last.
-pub fn in_order(blocks: Vec<FramedBlock>, tree: &BlockTree) -> Vec<FramedBlock> {
-    let mut known: HashSet<BlockHash> = HashSet::new();
-    let mut waiting: HashMap<BlockHash, Vec<FramedBlock>> = HashMap::new();
-    let mut ordered = Vec::with_capacity(blocks.len());
-    for block in blocks {
-        if !known.contains(&block.parent)
-            && tree.find(&block.parent).is_none()
-            && tree.find(&block.hash).is_none()
-        {
-            waiting.entry(block.parent).or_default().push(block);
-            continue;
+/// Blocks whose parents have not come yet.
+#[derive(Default)]
+pub struct Waiting(HashMap<BlockHash, Vec<FramedBlock>>);
+
+impl Waiting {
+    /// Keeps a block until its parent is known, or gives it back if it need not wait.
+    pub fn pass(&mut self, block: FramedBlock, tree: &BlockTree) -> Option<FramedBlock> {
+        if tree.find(&block.parent).is_some() || tree.find(&block.hash).is_some() {
+            return Some(block);
         }
-        let mut next = vec![block];
-        while let Some(block) = next.pop() {
-            known.insert(block.hash);
-            let children = waiting.remove(&block.hash).unwrap_or_default();
-            ordered.push(block);
-            next.extend(children.into_iter().rev());
-        }
+        self.0.entry(block.parent).or_default().push(block);
+        None
     }
-    let mut rest: Vec<FramedBlock> = waiting.into_values().flatten().collect();
-    rest.sort_by(|a, b| (&a.path, a.offset).cmp(&(&b.path, b.offset)));
-    ordered.append(&mut rest);
-    ordered
+
+    /// Those that waited for this block, if it is known now: a copy of it may have been refused.
+    pub fn children(&mut self, parent: &BlockHash, tree: &BlockTree) -> Vec<FramedBlock> {
+        tree.find(parent).and_then(|_| self.0.remove(parent)).unwrap_or_default()
+    }
+
+    /// Those whose parents never came, in the order of the files.
+    pub fn rest(self) -> Vec<FramedBlock> {
+        let mut rest: Vec<FramedBlock> = self.0.into_values().flatten().collect();
+        rest.sort_by_key(|block| block.number);
+        rest
+    }
 }

@@ -72,14 +72,11 @@ fn run(options: Options) -> Result<(), Failure> {
         Validator { front: ground.front(params.clone(), options.clock)?, clock: options.clock };
     let mut framed = Vec::new();
     for path in &options.files {
-        let blocks = files::scan(path, params.magic)?;
-        eprintln!("{}: {} blocks", path.display(), blocks.len());
-        framed.extend(blocks);
+        let before = framed.len();
+        files::scan(path, params.magic, &mut framed)?;
+        eprintln!("{}: {} blocks", path.display(), framed.len() - before);
     }
-    for block in files::in_order(framed, validator.front.tree()) {
-        let answer = validator.block(block.read()?)?;
-        say(&answer)?;
-    }
+    validator.framed(framed)?;
     let stdin = std::io::stdin();
     if options.files.is_empty() || !stdin.is_terminal() {
         let mut stdin = stdin.lock();
@@ -191,6 +188,22 @@ struct Validator {
 }
 
 impl Validator {
+    /// Takes the blocks of files; one whose parent is not known waits for it.
+    fn framed(&mut self, blocks: Vec<files::FramedBlock>) -> Result<(), Failure> {
+        let mut waiting = files::Waiting::default();
+        for block in blocks {
+            let mut next: Vec<_> = waiting.pass(block, self.front.tree()).into_iter().collect();
+            while let Some(block) = next.pop() {
+                say(&self.block(block.read()?)?)?;
+                next.extend(waiting.children(&block.hash, self.front.tree()).into_iter().rev());
+            }
+        }
+        for block in waiting.rest() {
+            say(&self.block(block.read()?)?)?;
+        }
+        Ok(())
+    }
+
     fn line(&mut self, line: &str) -> Result<Value, Error> {
         let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
         let rest = rest.trim();

@@ -138,6 +138,12 @@ impl World {
 
     /// A random parent: mostly the tip, else something recent, known to be invalid or not.
     pub fn parent(&mut self, tip: usize) -> usize {
+        // Often the end of a period, where BIP94 has its rule.
+        let interval = self.params.difficulty_interval();
+        let over = (self.known[tip].height + 1) % interval;
+        if self.params.enforce_bip94 && over < 6 && self.rng.below(3) > 0 {
+            return (0..over).fold(tip, |at, _| self.known[at].parent.unwrap_or(at));
+        }
         match self.rng.below(10) {
             0..=7 => tip,
             8 => {
@@ -165,7 +171,7 @@ impl World {
         let time = match self.rng.below(8) {
             0 => least + self.rng.below(600) as u32,
             1 => ahead,
-            _ if period && self.rng.below(2) == 0 => {
+            _ if period && self.rng.below(3) > 0 => {
                 place.parent_time.saturating_sub(598 + self.rng.below(5) as u32)
             }
             _ => usual,
