@@ -1,6 +1,8 @@
 //! The contract between the engine and the chainstate (`chain::command`): what is reported, in which order,
 //! and what is not reported before it is proved.
 
+#![cfg(feature = "consensus")]
+
 mod ground;
 
 use bitcoin::hashes::Hash;

@@ -5,10 +5,7 @@
 use bitcoin::absolute::LockTime;
 use bitcoin::consensus::serialize;
 use bitcoin::hashes::Hash;
-use bitcoin::key::Secp256k1;
 use bitcoin::script::{Builder, PushBytesBuf};
-use bitcoin::secp256k1::{Message, SecretKey};
-use bitcoin::sighash::{EcdsaSighashType, SighashCache};
 use bitcoin::transaction::Version;
 use bitcoin::{
     Amount, Block, BlockHash, CompactTarget, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxMerkleNode,
@@ -563,6 +560,10 @@ fn solutions_are_read_to_their_last_byte() {
 #[cfg(feature = "consensus")]
 #[test]
 fn a_signature_solves_the_block_it_was_made_for() {
+    use bitcoin::key::Secp256k1;
+    use bitcoin::secp256k1::{Message, SecretKey};
+    use bitcoin::sighash::{EcdsaSighashType, SighashCache};
+
     use headlong::verify::{check_block, interpreter::Interpreter};
     let secp = Secp256k1::new();
     let secret = SecretKey::from_slice(&[3; 32]).unwrap();

@@ -4,6 +4,8 @@
 //!
 //! A failing case prints its seed: set it in `HEADLONG_SEED` to repeat it alone.
 
+#![cfg(feature = "consensus")]
+
 mod ground;
 
 use bitcoin::block::Header;

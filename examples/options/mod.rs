@@ -39,7 +39,7 @@ impl NetworkOptions {
         match name {
             "network" => self.network = Some(parser.value()?.parse()?),
             "signet-challenge" => {
-                self.challenge = Some(parser.value()?.parse_with(|text| ScriptBuf::from_hex(text))?);
+                self.challenge = Some(parser.value()?.parse_with(ScriptBuf::from_hex)?);
             }
             "activation" => self.regtest.activations.push(parser.value()?.parse()?),
             "vbparams" => self.regtest.version_bits.push(parser.value()?.parse()?),

@@ -322,7 +322,6 @@ pub fn demo_chain(params: &Arc<Params>, seed: u64, blocks: u32, inputs: u32, fir
 mod tests {
     use super::*;
     use crate::chain::params::Network;
-    use std::collections::HashMap;
 
     fn params() -> Arc<Params> {
         Arc::new(Params::new(Network::Regtest))
@@ -343,7 +342,7 @@ mod tests {
         for _ in 0..120 {
             forge.extend(&mut branch, BlockPlan::default());
         }
-        let mut outputs: HashMap<OutPoint, TxOut> = branch
+        let mut outputs: std::collections::HashMap<OutPoint, TxOut> = branch
             .coins
             .iter()
             .chain(&branch.maturing)

@@ -162,7 +162,7 @@ impl Wallet {
             OutputKind::P2shP2wsh => set.multisig.to_p2wsh().to_p2sh(),
             OutputKind::P2wpkh => set.p2wpkh(),
             OutputKind::P2wsh => set.multisig.to_p2wsh(),
-            OutputKind::P2trKey => ScriptBuf::new_p2tr_tweaked(set.tweaked.public_parts().0.into()),
+            OutputKind::P2trKey => ScriptBuf::new_p2tr_tweaked(set.tweaked.public_parts().0),
             OutputKind::P2trScript => ScriptBuf::new_p2tr_tweaked(set.spend_info.output_key()),
             OutputKind::Anchor => {
                 Builder::new().push_opcode(op::OP_PUSHNUM_1).push_slice([0x4e, 0x73]).into_script()

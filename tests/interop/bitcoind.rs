@@ -149,6 +149,7 @@ impl Bitcoind {
     }
 
     /// Sends it a signal by name (`STOP`, `CONT`).
+    #[allow(dead_code, reason = "the bench has no use for it")]
     pub fn signal(&self, name: &str) {
         let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
         assert!(sent.is_ok_and(|status| status.success()), "kill -{name}");
