@@ -60,7 +60,7 @@ pub const PRESYNC_BLOCKS_PER_SECOND: u64 = 6;
 pub const MAX_ANNOUNCED_HEADERS: usize = 8;
 /// Presyncs at one time, the one of the headers' source not counted. Each holds at most about 1.4 MB.
 pub const MAX_PRESYNCS: usize = 16;
-/// Blocks of work by which a chain may lie below the best header and still be kept without a presync
+/// Blocks of work by which a chain may lie below the tip and still be kept without a presync
 /// (`GetAntiDoSWorkThreshold`).
 pub const ANTI_DOS_WORK_BLOCKS: u32 = 144;
 /// Least time between two unanswered `getheaders` to a peer (`HEADERS_RESPONSE_TIME`).
@@ -182,6 +182,15 @@ pub const BLOCKS_IN_FLIGHT_MIN: usize = 2;
 pub const BLOCKS_IN_FLIGHT_MAX: usize = 128;
 /// A peer owes what it delivers in so many seconds: more than a round trip, less than a segment's time.
 pub const BLOCKS_IN_FLIGHT_SECONDS: u64 = 4;
+/// Time after which the first missing block of the best header's chain counts as withheld, if a peer has
+/// another chain to offer: that of a segment.
+pub const WITHHELD_AFTER: Duration = Duration::from_secs(30);
+/// First time for which a withheld block's chain is left; doubles each time …
+pub const WITHHELD_MIN: Duration = Duration::from_secs(60);
+/// … up to this.
+pub const WITHHELD_MAX: Duration = Duration::from_secs(600);
+/// Withheld blocks that are remembered; each stands for a chain of its own with more work than the tip.
+pub const WITHHELD_BLOCKS: usize = 64;
 /// Consecutive heights that are asked of a peer together and have one deadline.
 pub const SEGMENT_BLOCKS: usize = 128;
 /// Time for a segment before what is missing is asked of another peer.

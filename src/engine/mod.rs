@@ -173,6 +173,8 @@ impl Engine {
         for address in &config.peers {
             dialer.add_manual(address.clone());
         }
+        let mut headers = HeaderSync::new(params);
+        headers.set_tip(id);
         Ok(Self {
             rng: Rng::from_seed(seed),
             now: Now::default(),
@@ -184,7 +186,7 @@ impl Engine {
             waits: Timers::new(),
             activation: Activation::new(activation, &tree, id, last)?,
             blocks: BlockScheduler::new(config.scheduler, &tree, id).up_to(&tree, config.stop_at_height),
-            headers: HeaderSync::new(params),
+            headers,
             wishes: Wishes::default(),
             facts: VecDeque::new(),
             demands: Vec::new(),

@@ -106,7 +106,11 @@ impl Engine {
                     self.note_in_step(id);
                 }
                 Fact::CandidatesChanged => {}
-                Fact::TipChanged(tip) => self.blocks.on_tip(cx!(self), &self.tree, tip),
+                Fact::TipChanged(tip) => {
+                    // No fact for a machine of an earlier rank: it wishes nothing because of it.
+                    self.headers.set_tip(tip);
+                    self.blocks.on_tip(cx!(self), &self.tree, tip);
+                }
             }
             self.settle();
         }

@@ -12,7 +12,9 @@
 //!    connected, or nothing more asked for. Its blocks are asked of others; it gets nothing more until it
 //!    sends again, and is dropped only if it stays silent while others send. If all are slow, or silent,
 //!    nobody is dropped. Slowness is no fault.
-//! 5. Blocks go to the chainstate unparsed. Its report frees the bytes, and blames the sender where the body
+//! 5. If nobody delivers the first block of the window while a peer has shown another chain, the window
+//!    follows that one for a while ([`withheld`]).
+//! 6. Blocks go to the chainstate unparsed. Its report frees the bytes, and blames the sender where the body
 //!    was false; a body that was changed on its way is asked of another peer.
 //!
 //! After Bitcoin Core's `FindNextBlocksToDownload` and the stalling logic of `SendMessages`
@@ -21,6 +23,7 @@
 mod late;
 mod measure;
 mod window;
+mod withheld;
 
 use crate::chain::block_tree::{BlockTree, HeaderId};
 use crate::chain::command::{ChainCommand, ChainReport, RawBlock};
@@ -38,6 +41,7 @@ use core::time::Duration;
 use measure::{DeliveryTimes, Meter, SizeEstimate};
 use std::collections::{BTreeMap, BTreeSet};
 use window::Window;
+use withheld::Withholding;
 
 /// How much is fetched ahead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,7 +172,8 @@ pub struct BlockScheduler {
     highest: Option<u32>,
     tip: HeaderId,
     tip_height: u32,
-    /// The best header, if its chain has the minimum work.
+    /// The end of the chain that is fetched, if it has the minimum work: the best header, unless blocks of
+    /// its chain are withheld.
     target: Option<HeaderId>,
     window: Window,
     sources: BTreeMap<PeerId, Source>,
@@ -190,6 +195,7 @@ pub struct BlockScheduler {
     wake: Option<Timestamp>,
     /// When the first entry of a `lacking` ends.
     lacking_until: Option<Timestamp>,
+    withholding: Withholding,
 }
 
 impl BlockScheduler {
@@ -217,6 +223,7 @@ impl BlockScheduler {
             hedge: None,
             wake: None,
             lacking_until: None,
+            withholding: Withholding::default(),
         };
         new.follow(tree);
         new
@@ -278,6 +285,9 @@ impl BlockScheduler {
         let Some(mut source) = self.sources.remove(&peer) else { return };
         self.reaches(tree, &mut source, best);
         self.sources.insert(peer, source);
+        if self.target.is_some_and(|target| target != tree.best_header()) {
+            self.follow(tree);
+        }
         if self.window.needed_len() <= DIRECT_FETCH_BLOCKS {
             self.fill(cx, tree, peer);
         }
@@ -401,6 +411,7 @@ impl BlockScheduler {
         if self.lacking_until.is_some_and(|at| at <= now) {
             self.forget_lacking(now);
         }
+        self.retry_withheld(now, tree);
         self.check_stall(tree, now);
         while let Some(&(deadline, number)) = self.deadlines.first() {
             if deadline > now {
@@ -434,7 +445,8 @@ impl BlockScheduler {
             })
             .flatten()
             .min();
-        [segment, stall, hedge, lacking, sources, self.wake].into_iter().flatten().min()
+        let withheld = self.withholding.next_deadline();
+        [segment, stall, hedge, lacking, sources, withheld, self.wake].into_iter().flatten().min()
     }
 
     /// Blocks asked for and not yet delivered, in all and of this peer.
@@ -457,9 +469,9 @@ impl BlockScheduler {
 
     // ---- the window ----
 
-    /// Follows the best header's chain from the proved tip.
+    /// Follows the best header's chain from the proved tip, or the best of which blocks are delivered.
     fn follow(&mut self, tree: &BlockTree) {
-        let best = tree.best_header();
+        let best = self.choose_target(tree);
         if tree.work(best) < tree.params().minimum_chain_work {
             self.target = None;
             self.window.clear();
@@ -491,6 +503,7 @@ impl BlockScheduler {
 
     /// Ends each event: asks for what may be asked for, and sets the clocks for what is waited for.
     fn settle(&mut self, cx: &mut Cx<'_>, tree: &BlockTree) {
+        self.watch_withheld(cx.now.at, tree);
         if self.window.is_needy() {
             let mut order: Vec<(Reverse<u64>, PeerId)> = self
                 .sources

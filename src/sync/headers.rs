@@ -12,7 +12,7 @@
 //!    answered with `getheaders`.
 //! 4. Headers that connect to nothing are answered with `getheaders`, without blame. Bad proof of work, gaps
 //!    and broken rules end the connection.
-//! 5. A chain with less work than the network's minimum, or than our best header less 144 blocks, is kept
+//! 5. A chain with less work than the network's minimum, or than our tip less 144 blocks, is kept
 //!    only after [`super::presync`] has seen it twice; a short message of that kind is ignored.
 //!
 //! An empty answer does not always mean that a peer is at the same tip: a node below its own minimum chain
@@ -103,6 +103,8 @@ pub struct HeaderSync {
     retry_at: Option<Timestamp>,
     /// The last block whose `inv` made us ask a peer before its turn.
     inv_trigger: Option<BlockHash>,
+    /// The tip of the chain whose blocks are connected; `None`: the genesis block.
+    tip: Option<HeaderId>,
     synced: bool,
     recent: bool,
 }
@@ -117,9 +119,15 @@ impl HeaderSync {
             role: None,
             retry_at: None,
             inv_trigger: None,
+            tip: None,
             synced: false,
             recent: false,
         }
+    }
+
+    /// The proved tip changed: chains are measured by its work.
+    pub fn set_tip(&mut self, tip: HeaderId) {
+        self.tip = Some(tip);
     }
 
     /// A handshake is complete.
@@ -379,12 +387,13 @@ impl HeaderSync {
         Some(outcome)
     }
 
-    /// The work below which a chain is not kept: the network's minimum, or that of the best header less 144
-    /// blocks like it.
+    /// The work below which a chain is not kept: the network's minimum, or that of the tip less 144 blocks
+    /// like it. Not that of the best header: whoever could forge headers without blocks would make us refuse
+    /// the chain that has blocks.
     fn required_work(&self, tree: &BlockTree) -> ChainWork {
-        let best = tree.best_header();
-        let proof = ChainWork::of_bits(tree.header(best).bits.to_consensus());
-        let near_tip = tree.work(best).saturating_sub(proof.saturating_mul(ANTI_DOS_WORK_BLOCKS));
+        let tip = self.tip.unwrap_or(tree.genesis());
+        let proof = ChainWork::of_bits(tree.bits(tip));
+        let near_tip = tree.work(tip).saturating_sub(proof.saturating_mul(ANTI_DOS_WORK_BLOCKS));
         near_tip.max(self.params.minimum_chain_work)
     }
 

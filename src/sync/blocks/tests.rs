@@ -814,6 +814,41 @@ fn after_a_reorganisation_the_window_follows_the_better_branch() {
     assert_eq!(world.scheduler.in_flight(None), 0);
 }
 
+/// Story: a peer showed the headers of a chain with more work and kept its blocks back. The window followed
+/// that chain alone, and the honest chain, which had blocks and peers, was never fetched.
+#[test]
+fn headers_without_blocks_do_not_keep_us_from_the_chain_that_has_blocks() {
+    for lacks_all in [false, true] {
+        let mut world = World::new(100, 5_000, config());
+        let honest = world.tree.best_header();
+        let empty = forged::chain(&world.params, &world.tree.header(world.at(10)), 300, 5);
+        world.learn(&empty, 5_000);
+        let best = forged::insert(&mut world.tree, &empty);
+        let mut view = forged::view(1, 0);
+        view.best_known = Some(honest);
+        world.join_as(view, 1_000_000);
+        for id in 2..6 {
+            let hostile = world.join(id, 1_000_000);
+            world.peer(hostile).frozen = !lacks_all;
+            world.peer(hostile).lacks_all = lacks_all;
+        }
+        world.with(|scheduler, cx, tree| scheduler.on_headers(cx, tree));
+        world.run(90.0);
+        assert_eq!(world.stored.len(), 100, "stored {:?}", world.stored.len());
+        assert!(world.tree.is_complete(honest));
+        // The block that was kept back is tried again now and then, not all the time.
+        world.connecting = false;
+        world.asked.clear();
+        world.run(1_200.0);
+        assert!(world.asked.len() < 10_000, "{}", world.asked.len());
+        // Once blocks of the better chain are delivered they are fetched.
+        world.connecting = true;
+        world.join(9, 1_000_000);
+        world.sync(1_200).expect("synced");
+        assert_eq!(world.tip, best);
+    }
+}
+
 #[test]
 fn blocks_stored_by_an_earlier_run_are_not_asked_for() {
     let mut world = World::new(100, 1_000, config());

@@ -494,6 +494,8 @@ fn near_the_tip_a_fork_far_below_is_ignored_and_one_close_by_is_kept() {
     let main = world.chain(1_000, 0);
     world.ready(&peer);
     world.serve(&peer, &main);
+    let tip = world.tree.best_header();
+    world.with(|sync, _, _| sync.set_tip(tip));
     let known = world.tree.len();
     let far = forged::chain(&world.params, &main[800], 50, 7);
     world.headers(&peer, &far);
@@ -506,6 +508,27 @@ fn near_the_tip_a_fork_far_below_is_ignored_and_one_close_by_is_kept() {
     world.headers(&peer, &better);
     assert_eq!(world.best_height(), 1_101);
     assert!(world.closed().is_empty());
+}
+
+/// Story: chains were measured by the best header, so that headers without blocks, cheap on a network of low
+/// difficulty, made us refuse the chain that everyone else follows.
+#[test]
+fn headers_without_blocks_do_not_raise_what_a_chain_must_show() {
+    let mut world = World::new(0);
+    let (hostile, honest) = (forged::view(1, 1_000), forged::view(2, 100));
+    let main = world.chain(100, 0);
+    world.ready(&honest);
+    world.serve(&honest, &main);
+    let tip = world.tree.best_header();
+    world.with(|sync, _, _| sync.set_tip(tip));
+    world.ready(&hostile);
+    let empty = world.chain(1_000, 7);
+    world.headers(&hostile, &empty);
+    assert_eq!(world.best_height(), 1_000);
+    let known = world.tree.len();
+    let next = forged::child(&world.params, &main[99], 0);
+    world.headers(&honest, &[next]);
+    assert_eq!(world.tree.len(), known + 1);
 }
 
 #[test]
