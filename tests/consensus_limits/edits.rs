@@ -444,9 +444,12 @@ pub fn check_sequence(draft: &mut Draft<'_>, demanded: u8, given: u32, version: 
     true
 }
 
-/// Locks at the limits of the interpreter, each with whether it can be spent: name, lock, script, witness.
-pub fn locks() -> Vec<(&'static str, bool, Vec<u8>, Vec<u8>, Vec<Vec<u8>>)> {
-    let mut found: Vec<(&'static str, bool, Vec<u8>, Vec<u8>, Vec<Vec<u8>>)> = Vec::new();
+/// Name, whether it can be spent, lock, script, witness.
+pub type Lock = (&'static str, bool, Vec<u8>, Vec<u8>, Vec<Vec<u8>>);
+
+/// Locks at the limits of the interpreter.
+pub fn locks() -> Vec<Lock> {
+    let mut found: Vec<Lock> = Vec::new();
     let p2wsh = |inner: &[u8]| script(inner).to_p2wsh().to_bytes();
     let p2sh = |inner: &[u8]| script(inner).to_p2sh().to_bytes();
     for (name, good, count) in [("201 operations", true, 201), ("202 operations", false, 202)] {
@@ -492,7 +495,68 @@ pub fn locks() -> Vec<(&'static str, bool, Vec<u8>, Vec<u8>, Vec<Vec<u8>>)> {
     ] {
         found.push((name, good, lock, sig, witness));
     }
+    found.extend(tap_locks());
     found
+}
+
+/// An output with one script (BIP341), and the witness items that reveal it.
+pub fn tap(leaf: &[u8], version: u8) -> (Vec<u8>, Vec<Vec<u8>>) {
+    use bitcoin::taproot::{LeafVersion, TaprootBuilder};
+    // The generator: nobody can spend by key.
+    let generator = "79be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798";
+    let secp = bitcoin::key::Secp256k1::verification_only();
+    let leaf = ScriptBuf::from_bytes(leaf.to_vec());
+    let version = LeafVersion::from_consensus(version).expect("a leaf version");
+    let tree = TaprootBuilder::new().add_leaf_with_ver(0, leaf.clone(), version).expect("one leaf");
+    let info = tree.finalize(&secp, generator.parse().expect("a key")).expect("a whole tree");
+    let control = info.control_block(&(leaf.clone(), version)).expect("it is in the tree");
+    (ScriptBuf::new_p2tr_tweaked(info.output_key()).to_bytes(), vec![leaf.to_bytes(), control.serialize()])
+}
+
+fn tap_locks() -> Vec<Lock> {
+    const TAPSCRIPT: u8 = 0xc0;
+    let mut found = Vec::new();
+    let mut add = |name, good, leaf: &[u8], version, before: &[Vec<u8>], behind: &[Vec<u8>]| {
+        let (lock, reveal) = tap(leaf, version);
+        found.push((name, good, lock, Vec::new(), [before, &reveal, behind].concat()));
+    };
+    add("tapscript", true, &[0x51], TAPSCRIPT, &[], &[]);
+    add("tapscript that leaves nothing", false, &[], TAPSCRIPT, &[], &[]);
+    add("tapscript that leaves two items", false, &[0x51, 0x51], TAPSCRIPT, &[], &[]);
+    add("tapscript that leaves false", false, &[0x00], TAPSCRIPT, &[], &[]);
+    add("another leaf version", true, &[0x00], 0xc2, &[], &[]);
+    add("annex", true, &[0x51], TAPSCRIPT, &[], &[vec![0x50, 1, 2]]);
+    add("no annex", false, &[0x51], TAPSCRIPT, &[], &[vec![0x51, 1, 2]]);
+    add("OP_SUCCESS", true, &[0x00, 0x50], TAPSCRIPT, &[], &[]);
+    add("OP_SUCCESS behind a push that is cut", false, &[0x4c, 0x09, 0x50], TAPSCRIPT, &[], &[]);
+    add("OP_SUCCESS before a push that is cut", true, &[0x50, 0x4c, 0x09], TAPSCRIPT, &[], &[]);
+    add("multisig in tapscript", false, &[0x00, 0x00, 0x00, 0xae], TAPSCRIPT, &[], &[]);
+    add("IF of one", true, &[0x63, 0x51, 0x68], TAPSCRIPT, &[vec![1]], &[]);
+    add("IF of two", false, &[0x63, 0x51, 0x68], TAPSCRIPT, &[vec![2]], &[]);
+    add("202 operations in tapscript", true, &[vec![0x61; 202], vec![0x51]].concat(), TAPSCRIPT, &[], &[]);
+    add("item of 520 bytes", true, &[0x75, 0x51], TAPSCRIPT, &[vec![7; 520]], &[]);
+    add("item of 521 bytes", false, &[0x75, 0x51], TAPSCRIPT, &[vec![7; 521]], &[]);
+    add("999 items and one", true, &[vec![0x51; 1], vec![0x77; 999]].concat(), TAPSCRIPT, &empty(999), &[]);
+    add(
+        "1,000 items and one",
+        false,
+        &[vec![0x51; 1], vec![0x77; 1_000]].concat(),
+        TAPSCRIPT,
+        &empty(1_000),
+        &[],
+    );
+    // Each signature with a key of an unknown type costs 50 of what the witness's size allows.
+    let sig = [0x51, 0x02, 9, 9, 0xac, 0x75];
+    let leaf = [vec![0x75], sig.repeat(10), vec![0x51]].concat();
+    let fixed = 1 + 3 + 1 + leaf.len() + 1 + 33;
+    let pad = 10 * 50 - 50 - fixed;
+    add("signatures within the budget", true, &leaf, TAPSCRIPT, &[vec![7; pad]], &[]);
+    add("signatures beyond the budget", false, &leaf, TAPSCRIPT, &[vec![7; pad - 1]], &[]);
+    found
+}
+
+fn empty(count: usize) -> Vec<Vec<u8>> {
+    vec![Vec::new(); count]
 }
 
 fn push_program(version: u8, len: u8) -> Vec<u8> {

@@ -2,7 +2,7 @@
 //! after each the same verdict, the same reason and the same tip; in the end the same coins.
 //!
 //! Blocks are random, valid or changed near the limit of one rule. `HEADLONG_SEED` and `HEADLONG_STEPS`
-//! choose other runs; a failing run says its seed and step.
+//! choose other runs, whose steps are all shown; a failing run says its seed and step.
 //!
 //! Not tried: a coinbase without its witness, which `submitblock` repairs before it validates.
 #![cfg(all(feature = "sim", feature = "consensus"))]
@@ -14,6 +14,7 @@ mod bitcoind;
 mod draft;
 #[path = "../consensus_limits/edits.rs"]
 mod edits;
+mod scripts;
 mod world;
 
 use bitcoin::BlockHash;
@@ -286,6 +287,9 @@ fn run(name: &str, offset: u64, steps: u64, options: &[&str], regtest: &RegtestO
         }
     }
     pair.coins();
+    if number("HEADLONG_SEED").is_some() {
+        eprintln!("{}", log.join("\n"));
+    }
     eprintln!("{name}: seed {seed}, {steps} steps, tip at {}: {:#?}", pair.ours.tip().height, pair.seen);
 }
 

@@ -3,6 +3,7 @@
 use crate::draft::{Draft, Made, Place, medians};
 use crate::edits;
 use crate::edits::Sigops;
+use crate::scripts;
 use bitcoin::block::{Header, Version};
 use bitcoin::{BlockHash, CompactTarget, OutPoint, ScriptBuf, Transaction, Witness};
 use headlong::chain::params::Params;
@@ -361,6 +362,7 @@ fn edit(draft: &mut Draft<'_>, choice: u64, random: u64) -> Option<String> {
             });
             ("flipped bit".into(), true)
         }
+        67..=71 => ("random script".into(), scripts::random(draft, random)),
         66 => {
             draft.block.txdata.clear();
             draft.commit = false;
