@@ -138,6 +138,8 @@ pub const DIAL_SPACING: Duration = Duration::from_millis(250);
 pub const RECONNECT_FIRST: Duration = Duration::from_secs(1);
 /// … up to this.
 pub const RECONNECT_MAX: Duration = Duration::from_secs(60);
+/// Addresses taken of one answer of a DNS seed (Core's `nMaxIPs`).
+pub const MAX_SEED_ADDRESSES: usize = 256;
 /// Between questions to the DNS seeds while addresses are wanted; doubles up to an hour.
 pub const SEED_INTERVAL: Duration = Duration::from_secs(60);
 /// How long the saved list is tried before the DNS seeds are asked too (Core waits 11 s).
@@ -258,8 +260,8 @@ pub const COIN_OVERHEAD: usize = 16;
 /// Requests of hosts that may wait, for the engine and for the chainstate each. More answer `Busy`: the
 /// host asks faster than the node can answer, or nobody runs it.
 pub const MAX_REQUESTS: usize = 1_024;
-/// Bytes of messages of one peer that were read and not yet handled; above, its socket is not read. Two
-/// messages of the largest size, so that one is decoded while the other waits.
+/// Bytes of messages of one peer that were read and not yet handled, with their places in the queue; above,
+/// its socket is not read. Two messages of the largest size, so that one is decoded while the other waits.
 pub const MAX_UNHANDLED_BYTES: usize = 2 * MAX_PAYLOAD;
 /// Bytes that may wait to be written to one peer. A peer that lets more pile up does not read: it is
 /// dropped. More than all requests for a full window of blocks and the largest message.

@@ -1,7 +1,7 @@
 //! One connection: a reader task and a writer task on the host's executor.
 //!
-//! Reader: wait for the gate, read a chunk, cut it into frames, check and parse them (blocks on a thread of
-//! the blocking pool, so that the engine's thread hashes no block), hand the messages on in order.
+//! Reader: wait for the gate, read a chunk, cut it into frames, check and parse them (blocks and other long
+//! ones on a thread of the blocking pool, so that no other connection waits for it), hand them on in order.
 //! Writer: take encoded messages from the queue, write them, report how many bytes have left.
 //!
 //! Both are bounded: the gate stays shut while messages of this peer wait unhandled
@@ -36,8 +36,10 @@ struct Gate {
 
 #[derive(Debug)]
 struct GateState {
-    /// Bytes of messages that were read and not yet handled.
+    /// Bytes of messages that were read and not yet handled, as [`weight`] counts them.
     unhandled: usize,
+    /// Whether the driver has still to hear of bytes that arrived.
+    progress: bool,
     /// Whether the engine wants to hear of this peer.
     open: bool,
     waiting: Option<Waker>,
@@ -45,7 +47,7 @@ struct GateState {
 
 impl Gate {
     fn new() -> Self {
-        Self { state: Mutex::new(GateState { unhandled: 0, open: true, waiting: None }) }
+        Self { state: Mutex::new(GateState { unhandled: 0, progress: false, open: true, waiting: None }) }
     }
 
     fn change(&self, change: impl FnOnce(&mut GateState)) {
@@ -173,13 +175,24 @@ impl Connection {
 
     /// A message of this length was handled.
     pub(super) fn handled(&self, bytes: usize) {
-        self.gate.change(|gate| gate.unhandled = gate.unhandled.saturating_sub(bytes));
+        self.gate.change(|gate| gate.unhandled = gate.unhandled.saturating_sub(weight(bytes)));
+    }
+
+    /// An `Inbound::Progress` was taken.
+    pub(super) fn progress_taken(&self) {
+        self.gate.change(|gate| gate.progress = false);
     }
 
     /// Whether the engine wants to hear of this peer.
     pub(super) fn set_may_read(&self, open: bool) {
         self.gate.change(|gate| gate.open = open);
     }
+}
+
+/// What a message of so many bytes on the wire counts for in the queue: its place there too, or a flood of
+/// the smallest messages would take ten times the memory that it seems to.
+const fn weight(bytes: usize) -> usize {
+    bytes.saturating_add(size_of::<Inbound>())
 }
 
 /// Runs a task of a connection in its span; a panic reaches the driver.
@@ -220,7 +233,7 @@ impl Reader {
                 return self.end("the executor has ended");
             };
             for (message, bytes) in messages {
-                self.gate.change(|gate| gate.unhandled = gate.unhandled.saturating_add(bytes));
+                self.gate.change(|gate| gate.unhandled = gate.unhandled.saturating_add(weight(bytes)));
                 self.around.inbox.send(Inbound::Received(self.id, message, bytes));
             }
             if let Some(fault) = checked.or(fault) {
@@ -229,8 +242,18 @@ impl Reader {
                 return;
             }
             if self.decoder.progress().is_some() {
-                self.around.inbox.send(Inbound::Progress(self.id, self.decoder.received()));
+                self.tell_progress();
             }
+        }
+    }
+
+    /// At most one waits, or bytes that come one by one would fill the inbox. What is left out now is
+    /// counted by the next.
+    fn tell_progress(&self) {
+        let mut waits = false;
+        self.gate.change(|gate| waits = core::mem::replace(&mut gate.progress, true));
+        if !waits {
+            self.around.inbox.send(Inbound::Progress(self.id, self.decoder.received()));
         }
     }
 
@@ -254,7 +277,8 @@ impl Reader {
 
     /// Messages up to the first fault. `None` if the executor dropped the work.
     async fn check(&self, frames: Vec<Frame>) -> Option<Checked> {
-        if !frames.iter().any(|frame| frame.command.as_str() == "block") {
+        let long = |frame: &Frame| frame.command.as_str() == "block" || frame.payload.len() >= READ_CHUNK;
+        if !frames.iter().any(long) {
             return Some(check(frames));
         }
         let (reply, checked) = oneshot::channel();
@@ -483,6 +507,61 @@ mod tests {
             }
         }
         assert_eq!(received, messages);
+    }
+
+    /// Story: each read told of its progress, however few bytes it was, and nothing bounded how much of that
+    /// waited in the inbox.
+    #[cfg(unix)]
+    #[test]
+    fn bytes_that_come_one_by_one_do_not_fill_the_inbox() {
+        let mut edge = edge();
+        let (near, mut far) = std::os::unix::net::UnixStream::pair().unwrap();
+        let near = async_io::Async::new(near).unwrap();
+        let mut connection = Connection::dial(PeerId(1), ([127, 0, 0, 1], 1).into_peer(), &edge.around);
+        connection.tasks.drain(..).for_each(|task| task.abort());
+        connection.open(PeerId(1), Box::new(near), &edge.around);
+        let bytes = stream(&[block()]);
+        for byte in &bytes[..bytes.len() - 1] {
+            std::io::Write::write_all(&mut far, &[*byte]).unwrap();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let mut told = 0;
+        while let Ok(inbound) = edge.inbound.try_recv() {
+            told += usize::from(matches!(inbound, Inbound::Progress(..)));
+        }
+        assert_eq!(told, 1);
+        connection.progress_taken();
+        std::io::Write::write_all(&mut far, &bytes[bytes.len() - 1..]).unwrap();
+        assert!(matches!(edge.next(), Inbound::Received(_, Message::Block(_), _)));
+    }
+
+    #[test]
+    fn a_message_counts_for_its_place_in_the_queue() {
+        assert!(weight(HEADER_SIZE) >= HEADER_SIZE + size_of::<Inbound>());
+        let mut edge = edge();
+        // More of the smallest messages than may wait, so that the reader stops half-way.
+        let count = 2 * MAX_UNHANDLED_BYTES / weight(HEADER_SIZE);
+        let connection = edge.fed_with(stream(&vec![Message::Verack; count]));
+        let mut received = 0;
+        loop {
+            std::thread::sleep(Duration::from_millis(100));
+            let before = received;
+            while let Ok(inbound) = edge.inbound.try_recv() {
+                received += usize::from(matches!(inbound, Inbound::Received(..)));
+            }
+            if received > 0 && received == before {
+                break;
+            }
+        }
+        let chunk = READ_CHUNK / HEADER_SIZE + 1;
+        assert!(received <= MAX_UNHANDLED_BYTES / weight(HEADER_SIZE) + chunk, "{received} of {count}");
+        (0..received).for_each(|_| connection.handled(HEADER_SIZE));
+        while received < count {
+            if let Inbound::Received(_, _, bytes) = edge.next() {
+                connection.handled(bytes);
+                received += 1;
+            }
+        }
     }
 
     #[test]

@@ -239,7 +239,12 @@ impl Driver {
                     self.feed(Input::Received(id, message, bytes));
                 }
             }
-            Inbound::Progress(id, bytes) => self.feed_from(id, Input::Progress(id, bytes)),
+            Inbound::Progress(id, bytes) => {
+                if let Some(connection) = self.connections.get(&id) {
+                    connection.progress_taken();
+                    self.feed(Input::Progress(id, bytes));
+                }
+            }
             Inbound::Faulted(id, fault) => self.feed_from(id, Input::Faulted(id, fault)),
             Inbound::Flushed(id, bytes) => self.feed_from(id, Input::Flushed(id, bytes)),
             Inbound::Closed(id) => {

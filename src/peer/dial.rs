@@ -9,9 +9,11 @@
 //!
 //! Left out: connections opened by others, feelers, anchors, block-relay-only connections.
 
-use super::book::{AddressBook, NetGroup, backoff};
+use super::book::{AddressBook, NetGroup, backoff, is_routable};
 use super::{PeerAddress, PeerId};
-use crate::limits::{DIAL_SPACING, SAVE_INTERVAL, SEED_DELAY, SEED_INTERVAL};
+use crate::limits::{
+    DIAL_SPACING, MAX_SEED_ADDRESSES, RECONNECT_MAX, SAVE_INTERVAL, SEED_DELAY, SEED_INTERVAL,
+};
 use crate::rng::Rng;
 use crate::time::{Now, Timestamp};
 use core::time::Duration;
@@ -65,6 +67,8 @@ struct Manual {
     failures: u32,
     next_try: Timestamp,
     peer: Option<PeerId>,
+    /// When its handshake was complete.
+    ready: Option<Timestamp>,
 }
 
 /// The policy with its list of addresses.
@@ -104,7 +108,7 @@ impl Dialer {
 
     /// The host wants this address kept up. Idempotent.
     pub fn add_manual(&mut self, address: PeerAddress) {
-        let fresh = Manual { failures: 0, next_try: Timestamp::ZERO, peer: None };
+        let fresh = Manual { failures: 0, next_try: Timestamp::ZERO, peer: None, ready: None };
         self.manual.entry(address).or_insert(fresh);
     }
 
@@ -126,8 +130,10 @@ impl Dialer {
 
     /// A DNS seed answered.
     pub fn on_resolved(&mut self, addresses: &[SocketAddr], now: Now) {
-        // An answer of DNS is bounded only by the message; Core takes 256 as well.
-        for socket in addresses.iter().take(256) {
+        // An answer of DNS is bounded only by the message; Core takes 256 as well, and like gossip nothing
+        // that would lead into the host's own network.
+        let usable = addresses.iter().filter(|socket| is_routable(socket.ip()) && socket.port() != 0);
+        for socket in usable.take(MAX_SEED_ADDRESSES) {
             self.book.add(PeerAddress::Ip(*socket), now.unix, false);
         }
     }
@@ -200,7 +206,7 @@ impl Dialer {
     pub fn on_ready(&mut self, address: &PeerAddress, now: Now) {
         self.book.on_good(address, now.unix);
         if let Some(entry) = self.manual.get_mut(address) {
-            entry.failures = 0;
+            entry.ready = Some(now.at);
         }
         if self.automatic.len() >= self.config.target {
             self.seed_wait = SEED_INTERVAL;
@@ -217,9 +223,13 @@ impl Dialer {
         let manual = match self.manual.get_mut(address) {
             Some(entry) if entry.peer == Some(peer) => {
                 entry.peer = None;
+                // A connection counts as good only once it has lasted, or one that ends right after its
+                // handshake would be dialled every second for ever.
+                let lasted = entry.ready.take().is_some_and(|ready| now.since(ready) >= RECONNECT_MAX);
                 entry.failures = match ending {
                     // It would only break the rule again at once.
                     Ending::Misbehaved | Ending::Useless => u32::MAX,
+                    Ending::Lost if lasted => 1,
                     _ => entry.failures.saturating_add(1),
                 };
                 entry.next_try = now + backoff(entry.failures);
@@ -299,6 +309,43 @@ mod tests {
             now = next;
         }
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+    }
+
+    #[test]
+    fn a_connection_that_ends_after_its_handshake_is_dialled_ever_more_slowly() {
+        let (mut dialer, mut rng) = (Dialer::new(config(false)), Rng::from_number(1));
+        let peer = address("127.0.0.1:1");
+        dialer.add_manual(peer.clone());
+        let mut now = Now::new(0, 1_700_000_000);
+        let mut waits = Vec::new();
+        for (n, lasting) in [0, 0, 0, 0, 60, 0].into_iter().enumerate() {
+            while dialer.next(now, &mut rng).is_some_and(|wish| matches!(wish, DialWish::Save(_))) {}
+            let id = PeerId(n as u64);
+            dialer.on_dialled(id, &peer, true, now.at);
+            dialer.on_ready(&peer, now);
+            now.at = now.at + Duration::from_secs(lasting);
+            dialer.on_gone(id, &peer, Ending::Lost, now.at);
+            let next = dialer.next_deadline().unwrap();
+            waits.push(next.since(now.at).as_secs());
+            now.at = next;
+        }
+        assert_eq!(waits, [1, 2, 4, 8, 1, 2]);
+    }
+
+    #[test]
+    fn seeds_that_answer_nonsense_fill_nothing() {
+        let mut dialer = Dialer::new(config(true));
+        let private: Vec<SocketAddr> =
+            ["127.0.0.1:8333", "10.0.0.1:22", "192.168.1.1:80", "[::1]:1", "8.8.8.8:0", "0.0.0.0:1"]
+                .iter()
+                .map(|text| text.parse().unwrap())
+                .collect();
+        dialer.on_resolved(&private, seconds(0));
+        assert!(dialer.book.is_empty());
+        let many: Vec<SocketAddr> =
+            (0..10_000u32).map(|n| (std::net::Ipv4Addr::from(0x0800_0000 + n), 8333).into()).collect();
+        dialer.on_resolved(&many, seconds(0));
+        assert_eq!(dialer.book.len(), MAX_SEED_ADDRESSES);
     }
 
     #[test]
