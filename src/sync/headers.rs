@@ -67,6 +67,8 @@ struct Peer {
     passed_over: bool,
     /// An `inv` made us ask it before its turn.
     asked_by_inv: bool,
+    /// Its last full message held nothing new.
+    repeats: bool,
     /// The last header it is known to have.
     best: Option<HeaderId>,
     /// The last block it announced that we did not know.
@@ -143,6 +145,7 @@ impl HeaderSync {
                 done: false,
                 passed_over: false,
                 asked_by_inv: false,
+                repeats: false,
                 best: None,
                 unknown: None,
                 presync: None,
@@ -443,6 +446,7 @@ impl HeaderSync {
         presyncing: bool,
     ) -> Result<(), CloseReason> {
         let best_before = tree.best_header();
+        let known_before = tree.len();
         let mut fresh = Vec::new();
         let mut last = None;
         let mut refused = None;
@@ -477,14 +481,27 @@ impl HeaderSync {
         }
         let Some(last) = last else { return Ok(()) };
         if full && !presyncing {
-            if let Some(peer) = self.peers.get_mut(&id) {
-                peer.done = false;
-            }
-            self.ask(cx, id, tree.locator(last));
+            self.ask_for_more(cx, tree, id, last, tree.len() > known_before);
         } else if !presyncing {
             self.sent_all(cx, tree, id, last)?;
         }
         Ok(())
+    }
+
+    /// A full message was taken: the peer may have more. A source that tells what we know is asked once from
+    /// our best header on; telling it again it is none, or it could keep the role by saying nothing new.
+    fn ask_for_more(&mut self, cx: &mut Cx<'_>, tree: &BlockTree, id: PeerId, last: HeaderId, fresh: bool) {
+        let has_role = self.role.is_some_and(|role| role.peer == id);
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.done = false;
+        let repeated = core::mem::replace(&mut peer.repeats, !fresh);
+        if fresh || !has_role {
+            self.ask(cx, id, tree.locator(last));
+        } else if repeated {
+            self.finished(id);
+        } else {
+            self.ask(cx, id, best_locator(tree));
+        }
     }
 
     /// A message that was not full: the peer has shown its tip.

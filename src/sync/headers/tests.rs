@@ -221,6 +221,29 @@ fn a_source_that_does_not_come_to_an_end_times_out_if_there_is_another() {
     }
 }
 
+/// Story: a source that answered each question with the same 2,000 headers, at once, kept the role until the
+/// time for all headers was over: half an hour on mainnet.
+#[test]
+fn a_source_that_tells_the_same_again_loses_its_role() {
+    let mut world = World::new(u32::MAX);
+    let (a, b) = (forged::view(1, 10_000), forged::view(2, 10_000));
+    world.ready(&a);
+    world.ready(&b);
+    world.tree = forged::tree(&forged::params(0));
+    let chain = world.chain(4_000, 0);
+    forged::insert(&mut world.tree, &chain[..3_000]);
+    assert_eq!(world.asked_peers(), [1]);
+    world.headers(&a, &chain[..2_000]);
+    // It may have been behind: it learns where we are.
+    let asked = world.asked();
+    assert_eq!((asked[0].0, asked[0].1[0]), (a.id, chain[2_998].block_hash()));
+    world.headers(&a, &chain[..2_000]);
+    assert_eq!(world.asked_peers(), [2]);
+    world.headers(&b, &chain[2_000..]);
+    assert_eq!(world.asked_peers(), [2]);
+    assert!(world.closed().is_empty());
+}
+
 #[test]
 fn an_empty_answer_from_a_peer_that_claims_more_does_not_mean_synced() {
     let mut world = World::new(0);
