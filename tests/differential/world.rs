@@ -142,7 +142,7 @@ impl World {
         // Often the end of a period, where BIP94 has its rule.
         let interval = self.params.difficulty_interval();
         let over = (self.known[tip].height + 1) % interval;
-        if self.params.enforce_bip94 && over < 6 && self.rng.below(3) > 0 {
+        if self.params.enforce_bip94 && over < 20 && self.rng.below(2) == 0 {
             return (0..over).fold(tip, |at, _| self.known[at].parent.unwrap_or(at));
         }
         match self.rng.below(10) {
@@ -167,13 +167,15 @@ impl World {
         let period = place.height.is_multiple_of(self.params.difficulty_interval());
         let least = place.mtp() + 1;
         let usual = place.parent_time.saturating_add(1 + self.rng.below(900) as u32);
-        // Bounded so that the next median leaves room, but sometimes far ahead, for BIP94.
+        // The end of a period is ahead, so that the next block's time can be before it (BIP94).
+        let last = (place.height + 1).is_multiple_of(self.params.difficulty_interval());
         let ahead = self.clock + self.rng.below(7_000) as u32;
         let time = match self.rng.below(8) {
+            _ if last => self.clock.max(usual) + 3_600,
             0 => least + self.rng.below(600) as u32,
             1 => ahead,
             _ if period && self.rng.below(3) > 0 => {
-                place.parent_time.saturating_sub(598 + self.rng.below(5) as u32)
+                place.parent_time.saturating_sub(600 + self.rng.below(2) as u32)
             }
             _ => usual,
         };
