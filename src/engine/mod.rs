@@ -433,7 +433,7 @@ impl Engine {
             Stage::Connecting
         } else if !self.synced {
             Stage::Headers
-        } else if tip != best {
+        } else if !self.is_at_end() {
             Stage::Blocks
         } else {
             Stage::Synced
@@ -485,6 +485,11 @@ impl Engine {
         soonest.into_iter().flatten().min().map(|at| {
             if at <= self.now.at && more.is_none() { self.now.at + Duration::from_millis(1) } else { at }
         })
+    }
+
+    /// Whether no better block than the proved tip is to be had.
+    fn is_at_end(&self) -> bool {
+        self.best_is(self.activation.proved()) || self.blocks.is_at_end(&self.tree)
     }
 
     fn best_is(&self, id: HeaderId) -> bool {

@@ -53,7 +53,7 @@ impl Engine {
                 self.apply(demand);
             }
             self.route_facts();
-            let in_step = self.synced && self.best_is(self.activation.proved());
+            let in_step = self.synced && self.is_at_end();
             if let Err(error) = self.activation.advance(cx!(self), &self.tree, in_step) {
                 self.fail_with(&error);
                 return;

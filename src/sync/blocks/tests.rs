@@ -836,6 +836,15 @@ fn headers_without_blocks_do_not_keep_us_from_the_chain_that_has_blocks() {
         world.run(90.0);
         assert_eq!(world.stored.len(), 100, "stored {:?}", world.stored.len());
         assert!(world.tree.is_complete(honest));
+        // At the end of that chain nothing better is to be had.
+        for height in 11..=100 {
+            assert!(!world.scheduler.is_at_end(&world.tree));
+            let id = world.tree.ancestor(honest, height).expect("on the chain");
+            world.with(|scheduler, cx, tree| scheduler.on_tip(cx, tree, id));
+        }
+        assert!(world.scheduler.is_at_end(&world.tree));
+        let tip = world.tip;
+        world.with(|scheduler, cx, tree| scheduler.on_tip(cx, tree, tip));
         // The block that was kept back is tried again now and then, not all the time.
         world.connecting = false;
         world.asked.clear();

@@ -76,6 +76,19 @@ impl BlockScheduler {
         self.alternative(tree, None).unwrap_or(best)
     }
 
+    /// Whether the best header's chain has a block that nobody delivered, and no peer has shown more work
+    /// than the tip's without such a block: the tip is the best block there is.
+    pub fn is_at_end(&self, tree: &BlockTree) -> bool {
+        let lacks = |id: HeaderId| {
+            let mut withheld = self.withholding.blocks.keys();
+            withheld.any(|&block| !tree.has_body(block) && tree.is_ancestor(block, id))
+        };
+        let least = tree.work(self.tip);
+        let mut shown = self.sources.values().filter_map(|source| source.best);
+        lacks(tree.best_header())
+            && !shown.any(|id| tree.work(id) > least && !tree.is_failed(id) && !lacks(id))
+    }
+
     /// The best chain that a peer has shown, with more work than the tip, without withheld blocks and
     /// without `block`.
     fn alternative(&self, tree: &BlockTree, block: Option<HeaderId>) -> Option<HeaderId> {
