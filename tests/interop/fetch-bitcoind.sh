@@ -33,14 +33,14 @@ quietly() { "$@" > "$dir/log" 2>&1 || { tail -n 20 "$dir/log" >&2; exit 1; }; }
 quietly apt -o APT::Update::Error-Mode=any update
 # shellcheck disable=SC2086
 ( cd "$dir/debs" && rm -f ./*.deb && quietly apt download $packages )
-rm -rf "$dir/root" && mkdir -p "$dir/root" "$dir/bin"
-for deb in "$dir"/debs/*.deb; do dpkg -x "$deb" "$dir/root"; done
+rm -rf "$dir/tree" && mkdir -p "$dir/tree" "$dir/bin"
+for deb in "$dir"/debs/*.deb; do dpkg -x "$deb" "$dir/tree"; done
 
-loader=$(find "$dir/root" -name 'ld-linux-*.so.*' | head -n 1)
+loader=$(find "$dir/tree" -name 'ld-linux-*.so.*' | head -n 1)
 [ -n "$loader" ] || { echo "no dynamic loader among the packages" >&2; exit 1; }
 for tool in bitcoind bitcoin-cli; do
     printf '#!/bin/sh\nexec "%s" --library-path "%s" "%s" "$@"\n' \
-        "$loader" "${loader%/*}" "$dir/root/usr/bin/$tool" > "$dir/bin/$tool"
+        "$loader" "${loader%/*}" "$dir/tree/usr/bin/$tool" > "$dir/bin/$tool"
     chmod +x "$dir/bin/$tool"
 done
 "$dir/bin/bitcoind" -version | head -n 1
