@@ -152,6 +152,33 @@ fn a_branch_found_invalid_halfway_is_left_for_the_best_valid_one() {
     assert!(world.fatal.is_none());
 }
 
+/// Story: on a network of low difficulty anyone can show headers with the most work and keep the blocks back.
+/// Only blocks of that chain were asked for, and the headers of the chain with blocks were refused.
+#[test]
+fn headers_without_blocks_hold_up_nothing() {
+    let mut forge = Forge::new(params(), 8);
+    // Two days ago, so that there is room for two hundred blocks.
+    let mut branch = forge.genesis(Some(world::BEGIN as u32 - 2 * 24 * 3_600));
+    let mut blocks = extend(&mut forge, &mut branch, 10);
+    let mut empty = branch.clone();
+    blocks.extend(extend(&mut forge, &mut branch, 15));
+    let empty_blocks = extend(&mut forge, &mut empty, 200);
+    let (good_chain, empty_chain) = (served(&blocks), served(&blocks[..10]));
+    empty_chain.write().extend(&empty_blocks);
+    let mut world = World::new(config(&[1, 2, 3]), 1);
+    world.serve(1, &good_chain, manner(100, 5));
+    for hostile in [2, 3] {
+        world.serve(hostile, &empty_chain, Manner { silent_after: Some(0), ..manner(1, 5) });
+    }
+    assert!(world.run(5 * MINUTE, |w| w.books.durable == branch.tip), "{:?}", world.engine.status());
+    assert_eq!(world.engine.status().best_header, empty.tip);
+    for _ in 0..3 {
+        good_chain.write().extend(&extend(&mut forge, &mut branch, 1));
+        world.announce();
+        assert!(world.run(2 * MINUTE, |w| w.books.durable == branch.tip), "{:?}", world.engine.status());
+    }
+}
+
 #[test]
 fn a_changed_body_is_its_senders_fault_and_fetched_from_another() {
     let mut forge = Forge::new(params(), 7);
