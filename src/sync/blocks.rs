@@ -302,6 +302,9 @@ impl BlockScheduler {
             return;
         };
         let bytes = block.bytes().len() as u64;
+        if self.is_intrusion(peer, id) {
+            return;
+        }
         self.note_delivery(cx.now.at, peer, id, bytes);
         let asked = self.flights.contains_key(&id);
         self.cancel(id);

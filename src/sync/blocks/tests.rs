@@ -639,6 +639,28 @@ fn a_mutated_body_is_the_senders_fault_and_is_asked_of_another() {
     world.sync(10).expect("synced");
 }
 
+/// Story: a body that nobody asked this peer for, however false, cancelled the requests of that block to all
+/// others, so that one connection could take a whole window away from them.
+#[test]
+fn what_others_were_asked_for_is_not_taken_from_a_stranger() {
+    let mut world = World::new(20, 1_000_000, config());
+    let a = world.join(1, 1_000_000);
+    let mut view = forged::view(2, 0);
+    view.best_known = None;
+    let stranger = world.join_as(view, 1_000_000);
+    world.run(0.1);
+    let owed = world.scheduler.in_flight(Some(a));
+    assert!(owed > 4);
+    for height in 1..=4 {
+        let header = bitcoin::consensus::serialize(&world.tree.header(world.at(height)));
+        let body = RawBlock::new(header).expect("a header's length");
+        world.with(|scheduler, cx, tree| scheduler.on_block(cx, tree, stranger, body));
+    }
+    assert_eq!(world.scheduler.in_flight(Some(a)), owed);
+    assert!(world.to_store.is_empty());
+    world.sync(60).expect("synced");
+}
+
 #[test]
 fn an_invalid_block_is_its_senders_fault_and_its_chain_is_left() {
     let mut world = World::new(50, 1_000, config());
