@@ -104,8 +104,7 @@ async fn watch(handle: Handle) {
     let mut version = 0;
     while let Ok(status) = handle.status_changed(version).await {
         version = status.version;
-        let (height, best) = (status.tip.height, status.best_header.height);
-        eprintln!("{:?}: {height} of {best}, {} peers", status.stage, status.peers);
+        hosts::show(&status);
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }

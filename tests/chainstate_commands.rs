@@ -15,6 +15,7 @@ use headlong::chain::params::{BuriedDeployment, Network, Params, RegtestOptions}
 use headlong::chainstate::{Chainstate, Opened};
 use headlong::consensus::header;
 use headlong::error::{Error, RejectKind};
+use headlong::store::header_file::HEADER_FILE;
 use headlong::store::medium::Medium;
 use headlong::verify::interpreter::Interpreter;
 use headlong::verify::{TxScripts, Verdict, Verifier, VerifierError};
@@ -392,6 +393,57 @@ fn marks_and_headers_survive_a_restart() {
     assert_eq!(opened.tip.height, 101);
     let failed = |block: &Block| opened.tree.is_failed(opened.tree.find(&block.block_hash()).unwrap());
     assert!(!failed(&blocks[98]) && failed(&blocks[99]) && failed(&blocks[100]));
+}
+
+/// The header file loses its end, from any byte on: what leads to the tip is taken from the stored blocks,
+/// and is in the file again at the next start. The header of a block that is not stored is gone.
+#[test]
+fn headers_that_were_lost_come_back_from_the_stored_blocks() {
+    let ground = Ground::new(0, 1_000, 1 << 20);
+    let mut side = Side::new(ground.open_bare(Arc::new(Interpreter)));
+    let blocks = trunk(&ground, &mut side);
+    let above = mine(&blocks[100].header, 102, 0, SUBSIDY, Vec::new());
+    side.chainstate.submit(ChainCommand::SaveHeaders(vec![above.header]));
+    side.commit();
+    side.reports();
+    drop(side);
+    let whole = ground.medium.len(HEADER_FILE).unwrap() as usize;
+    for kept in [whole - 1, whole / 2, 9, 3, 0] {
+        let damaged = ground.with_store(ground.store.fork());
+        let mut byte = [0];
+        damaged.medium.read_at(HEADER_FILE, kept as u64, &mut byte).unwrap();
+        let mut rest = vec![0; whole - kept - 1];
+        damaged.medium.read_at(HEADER_FILE, kept as u64 + 1, &mut rest).unwrap();
+        damaged.medium.truncate(HEADER_FILE, kept as u64).unwrap();
+        damaged.medium.append(HEADER_FILE, &[&[byte[0] ^ 1], &rest]).unwrap();
+        for _ in 0..2 {
+            let opened = damaged.open_bare(Arc::new(Interpreter));
+            assert_eq!((opened.tip.height, opened.tree.len()), (101, 102), "{kept} bytes kept");
+            assert_eq!(opened.tip.hash, blocks[100].block_hash());
+        }
+        let mut side = Side::new(damaged.open_bare(Arc::new(Interpreter)));
+        side.store(&above);
+        side.connect(&above);
+        assert_eq!(side.reports(), ["stored 102 1", "connected 102 0 1"]);
+    }
+}
+
+/// If the block that a lost header belongs to is gone as well, nothing can be had back: the error says which
+/// and what remains to be done.
+#[test]
+fn a_lost_header_of_a_lost_block_is_an_error_that_names_it() {
+    let ground = Ground::new(0, 1_000, 1 << 20);
+    let mut side = Side::new(ground.open_bare(Arc::new(Interpreter)));
+    let blocks = trunk(&ground, &mut side);
+    side.commit();
+    side.reports();
+    drop(side);
+    ground.medium.truncate(HEADER_FILE, 8).unwrap();
+    ground.medium.truncate("blk-000000.dat", 60).unwrap();
+    let Err(Error::Store(error)) = ground.open_failing(usize::MAX, false) else { panic!("opened") };
+    assert_eq!(error.kind, headlong::store::StoreErrorKind::Corrupt);
+    let named = blocks.iter().any(|block| error.to_string().contains(&block.block_hash().to_string()));
+    assert!(named && error.to_string().contains("header file"), "{error}");
 }
 
 #[test]

@@ -2,6 +2,8 @@
 //! part of this file; the rest are shared vectors, and where that folder is not, their tests say so.
 #![cfg(feature = "consensus")]
 
+mod vectors;
+
 use bitcoin::hashes::Hash;
 use bitcoin::hex::FromHex;
 use bitcoin::opcodes::Opcode;
@@ -25,9 +27,9 @@ use headlong::verify::{Proof, TxScripts, Verdict, Verifier, check_block};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
+use vectors::{unpacked, vector};
 
 /// Block 170 of the main network, with the first payment.
 const MAIN_170: &str = "\
@@ -54,18 +56,6 @@ const SIGNET_1: &str = "\
     98d008836c725005b3c787c41ebe46022047246e4467ad7cc7f1ad98662afcaf14c115e0095a227c7b05c5182591c23e\
     7e01000120000000000000000000000000000000000000000000000000000000000000000000000000\
 ";
-
-/// A file of the folder of shared vectors; `None`, loudly, where that folder is not.
-fn vector(name: &str) -> Option<Vec<u8>> {
-    let shared = std::env::var_os("HEADLONG_SHARED")
-        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared")), PathBuf::from);
-    if !shared.is_dir() {
-        eprintln!("SKIPPED: no shared vectors in {}", shared.display());
-        return None;
-    }
-    let path = shared.join("vectors").join(name);
-    Some(std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())))
-}
 
 fn checked(bytes: Vec<u8>, network: Network) -> CheckedBlock {
     let decoded = decode_block(Arc::new(bytes)).unwrap();
@@ -200,31 +190,112 @@ fn real_blocks_connect_with_the_outputs_they_spend() {
     }
 }
 
+/// Takes a number as btcd's store (and Core's) writes it: seven bits a byte, the highest first, each form
+/// counted from where the shorter ones end.
+fn take_number(bytes: &mut &[u8]) -> u64 {
+    let mut number = 0;
+    loop {
+        let byte = *bytes.split_off_first().unwrap();
+        number = number << 7 | u64::from(byte & 0x7f);
+        if byte & 0x80 == 0 {
+            return number;
+        }
+        number += 1;
+    }
+}
+
+/// An amount whose trailing zeros were folded into an exponent.
+fn unfold(folded: u64) -> u64 {
+    let Some(rest) = folded.checked_sub(1) else { return 0 };
+    let (exponent, rest) = (rest % 10, rest / 10);
+    let digits = if exponent < 9 { rest / 9 * 10 + rest % 9 + 1 } else { rest + 1 };
+    digits * 10_u64.pow(exponent as u32)
+}
+
+/// A script as btcd's store keeps it.
+fn unpack_script(mut bytes: &[u8]) -> ScriptBuf {
+    let form = take_number(&mut bytes);
+    let hash = || bytes.try_into().unwrap();
+    match form {
+        0 => ScriptBuf::new_p2pkh(&bitcoin::PubkeyHash::from_byte_array(hash())),
+        1 => ScriptBuf::new_p2sh(&bitcoin::ScriptHash::from_byte_array(hash())),
+        2..=5 => {
+            let compressed = [&[2 + form as u8 % 2], bytes].concat();
+            let inner = bitcoin::secp256k1::PublicKey::from_slice(&compressed).unwrap();
+            ScriptBuf::new_p2pk(&bitcoin::PublicKey { inner, compressed: form < 4 })
+        }
+        _ => ScriptBuf::from_bytes(bytes[..form as usize - 6].to_vec()),
+    }
+}
+
+/// The outputs that main 277,647 spends, with their heights: outpoint, length, number of height and
+/// coinbase, amount, script.
+fn spent_by_277647() -> Option<BTreeMap<OutPoint, (u32, bool, TxOut)>> {
+    let store = unpacked("blocks/main-277647.utxostore.btcd.bz2")?;
+    let mut rest = store.as_slice();
+    let mut spent = BTreeMap::new();
+    while !rest.is_empty() {
+        let outpoint: OutPoint = bitcoin::consensus::deserialize(rest.split_off(..36).unwrap()).unwrap();
+        let length = u32::from_le_bytes(*rest.split_off(..4).unwrap().first_chunk().unwrap());
+        let mut entry = rest.split_off(..length as usize).unwrap();
+        let code = take_number(&mut entry);
+        let value = Amount::from_sat(unfold(take_number(&mut entry)));
+        let output = TxOut { value, script_pubkey: unpack_script(entry) };
+        spent.insert(outpoint, (code as u32 >> 1, code & 1 == 1, output));
+    }
+    Some(spent)
+}
+
+#[test]
+fn a_real_block_connects_with_coins_from_a_store_of_btcd() {
+    let Some(framed) = unpacked("blocks/main-277647.btcd.bz2") else { return };
+    let mut coins = spent_by_277647().unwrap();
+    let block = checked(framed[8..].to_vec(), Network::Main);
+    let paid: u64 = block.transactions()[0].output.iter().map(|output| output.value.to_sat()).sum();
+    let mut spent = Vec::new();
+    for (tx, txid) in block.transactions().iter().zip(block.txids()) {
+        for input in tx.input.iter().filter(|_| !tx.is_coinbase()) {
+            let (height, coinbase, output) = coins.remove(&input.previous_output).unwrap();
+            assert!(height <= 277_647 && (!coinbase || height + 100 <= 277_647));
+            spent.push(output);
+        }
+        for (vout, output) in (0..).zip(&tx.output) {
+            coins.entry(OutPoint { txid: *txid, vout }).or_insert((277_647, false, output.clone()));
+        }
+    }
+    assert!(spent.len() > 500, "{}", spent.len());
+    let rules = Rules { bip30: true, bip34: true, script_flags: FLAGS_2009, ..Rules::default() };
+    let context = context(&block, 277_647, rules);
+    let totals = connect(block, spent, context, Network::Main);
+    assert_eq!(totals.fees.to_sat() + 2_500_000_000, paid);
+}
+
 #[test]
 fn real_blocks_pass_what_needs_no_coins() {
-    for (name, csv, segwit) in [
-        ("main-413567", false, false),
-        ("main-482683", true, true),
-        ("main-000000000000000000000c835b2adcae", true, true),
+    use Network::{Main, Testnet3};
+    for (name, network, csv, segwit, witnesses) in [
+        ("blocks/main-413567.raw", Main, false, false, false),
+        ("bip152/main-426884.block.raw", Main, true, false, false),
+        ("blocks/main-482683.raw", Main, true, true, true),
+        ("blocks/main-000000000000000000000c835b2adcae.raw", Main, true, true, true),
+        ("bip152/test3-898352.block.raw", Testnet3, true, true, false),
     ] {
-        let Some(bytes) = vector(&format!("blocks/{name}.raw")) else { return };
+        let Some(bytes) = vector(name) else { return };
         let size = bytes.len();
-        let block = checked(bytes, Network::Main);
+        let block = checked(bytes, network);
         assert_eq!(block.size(), size);
         let height = block.block().bip34_block_height().unwrap() as u32;
         assert!(height > 413_000, "{height}");
         let rules = Rules { bip30: false, bip34: true, csv, segwit, script_flags: ALL };
         contextual_check_block(&block, &context(&block, height, rules)).unwrap();
-        let witnesses = (0..block.transactions().len()).any(|i| block.has_witness(i));
-        assert_eq!(witnesses, segwit, "{name}");
+        let found = (0..block.transactions().len()).any(|i| block.has_witness(i));
+        assert_eq!(found, witnesses, "{name}");
     }
 }
 
 #[test]
 fn the_first_255_blocks_connect_one_after_another() {
-    let Some(compressed) = vector("blocks/main-0001-0255.btcd.bz2") else { return };
-    let mut framed = Vec::new();
-    bzip2_rs::DecoderReader::new(compressed.as_slice()).read_to_end(&mut framed).unwrap();
+    let Some(framed) = unpacked("blocks/main-0001-0255.btcd.bz2") else { return };
     let params = Params::new(Network::Main);
     let mut coins: BTreeMap<OutPoint, TxOut> = BTreeMap::new();
     let (mut rest, mut height, mut tip, mut inputs) = (framed.as_slice(), 0, params.genesis_hash(), 0);

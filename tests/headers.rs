@@ -1,6 +1,8 @@
 //! Real headers go through the rules of their networks: a small set that comes with the project, and larger
 //! ones from the folder of vectors beside it (or in `HEADLONG_SHARED`), where that is present.
 
+mod vectors;
+
 use headlong::chain::block_tree::BlockTree;
 use headlong::chain::params::{Network, Params};
 use headlong::chain::work::ChainWork;
@@ -10,26 +12,12 @@ use headlong::error::RejectKind;
 use bitcoin::CompactTarget;
 use bitcoin::block::Header;
 use bitcoin::hex::FromHex;
-use std::io::{BufRead, BufReader, Cursor, Write};
-use std::path::PathBuf;
+use std::io::{BufRead, BufReader, Cursor};
 use std::sync::Arc;
+use vectors::vector;
 
 const FIRST_HEADERS: &str = include_str!("data/headers-main-0-20.txt");
 const LATE: u64 = u32::MAX as u64;
-
-/// A file of vectors; where it is absent the caller is skipped, loudly.
-fn vector(name: &str) -> Option<Vec<u8>> {
-    let folder = std::env::var_os("HEADLONG_SHARED")
-        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared")), PathBuf::from);
-    let path = folder.join("vectors").join(name);
-    let bytes = std::fs::read(&path);
-    if bytes.is_err() {
-        // Past the capture of the test harness.
-        let line = format!("SKIPPED: there is no {}\n", path.display());
-        let _ = std::io::stderr().write_all(line.as_bytes());
-    }
-    bytes.ok()
-}
 
 fn tree(network: Network) -> BlockTree {
     BlockTree::new(Arc::new(Params::new(network)), [11, 12])

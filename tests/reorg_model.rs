@@ -10,13 +10,13 @@ mod ground;
 
 use bitcoin::block::Header;
 use bitcoin::{Amount, Block, BlockHash, OutPoint, Transaction, TxOut};
-use ground::{ANYONE, Ground, NOBODY, SUBSIDY, Utxos, bytes, mine, output, spend};
+use ground::{ANYONE, Ground, History, NOBODY, SUBSIDY, Utxos, bytes, mine, output, spend};
 use headlong::chainstate::{BlockVerdict, Front};
 use headlong::error::Error;
 use headlong::rng::Rng;
 use headlong::store::coin::Coin;
 use headlong::store::schema;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Blocks of the trunk below the random tree, so that there are mature coinbases.
 const TRUNK: usize = 104;
@@ -564,4 +564,31 @@ fn a_failure_at_any_commit_recovers_to_a_state_that_existed() {
         }
         assert!(in_steps > 10, "flushes of several batches were hardly tested: {in_steps}");
     }
+}
+
+/// A store whose log was damaged may come up at any earlier commit of its own, in the middle of a flush too,
+/// while the files beside it are as they were at the end.
+#[test]
+fn a_store_that_stepped_back_comes_up_at_its_older_tip() {
+    let mut rng = Rng::from_number(5);
+    let history = History::default();
+    let ground = Ground { history: Some(history.clone()), ..Ground::new(0, 3, 1 << 20) };
+    let tree = grow(&mut rng, *ground.params.genesis_header(), 30);
+    let mut front = ground.open();
+    feed(&mut front, &tree).unwrap();
+    let end = front.tip();
+    drop(front);
+    let commits = std::mem::take(&mut *history.lock().unwrap());
+    let mut tips = BTreeSet::new();
+    for store in &commits {
+        let older = ground.with_store(store.fork());
+        let mut front = older.open();
+        check_stored(&older, &front, &tree);
+        tips.insert(front.chainstate().durable_tip().height);
+        // What is known to be stored connects at once, and what is not may be delivered again.
+        feed(&mut front, &tree).unwrap();
+        check_stored(&older, &front, &tree);
+        assert_eq!(front.tip().height, end.height);
+    }
+    assert!(commits.len() > 20 && tips.len() > 3, "{} commits, tips {tips:?}", commits.len());
 }

@@ -1,6 +1,8 @@
 //! The example `validate` as a program: what it prints for blocks, headers, marks and malformed lines, from
 //! framed files and with a data directory; and real blocks from the folder of shared vectors.
 
+mod vectors;
+
 use bitcoin::hex::{DisplayHex, FromHex};
 use bitcoin::{Block, BlockHash};
 use headlong::chain::params::{Network, Params};
@@ -10,6 +12,7 @@ use std::io::{BufRead, BufReader, Cursor, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
+use vectors::{unpacked, vector};
 
 /// The program, which cargo builds with the tests.
 fn program() -> PathBuf {
@@ -56,20 +59,6 @@ fn forge() -> (Forge, Branch) {
     let forge = Forge::new(Arc::new(Params::new(Network::Regtest)), 11);
     let branch = forge.genesis(None);
     (forge, branch)
-}
-
-/// A file of the folder of shared vectors; `None`, loudly, where it is absent.
-fn vector(name: &str) -> Option<Vec<u8>> {
-    let folder = std::env::var_os("HEADLONG_SHARED")
-        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared")), PathBuf::from);
-    let path = folder.join("vectors").join(name);
-    let bytes = std::fs::read(&path);
-    if bytes.is_err() {
-        // Past the capture of the test harness.
-        let line = format!("SKIPPED: there is no {}\n", path.display());
-        let _ = std::io::stderr().write_all(line.as_bytes());
-    }
-    bytes.ok()
 }
 
 const REGTEST: [&str; 4] = ["--network", "regtest", "--clock", "1700000000"];
@@ -285,18 +274,12 @@ fn two_thousand_blocks_on_mainnet_rules() {
     }
 }
 
-fn unpack(packed: Vec<u8>) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    bzip2_rs::DecoderReader::new(Cursor::new(packed)).read_to_end(&mut bytes).unwrap();
-    bytes
-}
-
 #[test]
 fn the_first_blocks_of_mainnet_from_a_framed_file() {
-    let Some(packed) = vector("blocks/main-0001-0255.btcd.bz2") else { return };
+    let Some(framed) = unpacked("blocks/main-0001-0255.btcd.bz2") else { return };
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("blocks.dat");
-    std::fs::write(&file, unpack(packed)).unwrap();
+    std::fs::write(&file, framed).unwrap();
     let found = answers(&["--network", "main", "--utxo-hash", file.to_str().unwrap()], b"");
     assert_eq!(found.len(), 256);
     assert!(found[..255].iter().all(|answer| answer["verdict"] == "connected"));
@@ -309,17 +292,17 @@ fn the_first_blocks_of_mainnet_from_a_framed_file() {
 
 #[test]
 fn a_coinbase_spent_too_early_ends_a_private_chain() {
-    let Some(packed) = vector("blocks/btcd-reorg/blk_0_to_4.dat.bz2") else { return };
+    let Some(trunk) = unpacked("blocks/btcd-reorg/blk_0_to_4.dat.bz2") else { return };
     let folder = tempfile::tempdir().unwrap();
     let mut args = vec!["--network".to_owned(), "main".to_owned()];
     for name in ["blk_3A", "blk_4A", "blk_5A"] {
         let file = folder.path().join(name);
-        let packed = vector(&format!("blocks/btcd-reorg/{name}.dat.bz2")).unwrap();
-        std::fs::write(&file, unpack(packed)).unwrap();
+        let block = unpacked(&format!("blocks/btcd-reorg/{name}.dat.bz2")).unwrap();
+        std::fs::write(&file, block).unwrap();
         args.push(file.to_str().unwrap().to_owned());
     }
     let file = folder.path().join("blk_0_to_4");
-    std::fs::write(&file, unpack(packed)).unwrap();
+    std::fs::write(&file, trunk).unwrap();
     args.push(file.to_str().unwrap().to_owned());
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let found = answers(&args, b"");

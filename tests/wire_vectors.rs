@@ -1,6 +1,8 @@
 //! The wire format against shared vectors: CompactSize, BIP155, real compact blocks, a merkle block and a
 //! real block.
 
+mod vectors;
+
 use bitcoin::consensus::encode::serialize;
 use bitcoin::hex::FromHex;
 use headlong::limits;
@@ -8,19 +10,7 @@ use headlong::wire::compact_size::{self, CompactSizeError, ReadError, Reader};
 use headlong::wire::frame::{Command, Decoder, encode};
 use headlong::wire::{Message, addr};
 use serde_json::Value;
-use std::path::PathBuf;
-
-/// A file of the folder of shared vectors; `None`, loudly, where that folder is not.
-fn vector(name: &str) -> Option<Vec<u8>> {
-    let shared = std::env::var_os("HEADLONG_SHARED")
-        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared")), PathBuf::from);
-    if !shared.is_dir() {
-        eprintln!("SKIPPED: no shared vectors in {}", shared.display());
-        return None;
-    }
-    let path = shared.join("vectors").join(name);
-    Some(std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())))
-}
+use vectors::vector;
 
 fn json(name: &str) -> Option<Value> {
     vector(name).map(|bytes| serde_json::from_slice(&bytes).unwrap())

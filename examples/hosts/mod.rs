@@ -4,7 +4,7 @@ use headlong::chain::params::Params;
 use headlong::sim::forge::demo_chain;
 use headlong::sim::loopback::LoopbackPeer;
 use headlong::sim::serve::ServedChain;
-use headlong::{Builder, Network, PeerAddress};
+use headlong::{Builder, Network, PeerAddress, Status};
 use parking_lot::RwLock;
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ impl Plan {
                     plan.connect.push(arguments.value()?.to_str().ok_or("UTF-8")?.parse()?)
                 }
                 lexopt::Arg::Long("network") => {
-                    plan.network = network(&arguments.value()?.to_string_lossy())?
+                    plan.network = arguments.value()?.to_string_lossy().parse()?
                 }
                 other => return Err(other.unexpected().into()),
             }
@@ -67,13 +67,8 @@ impl Plan {
     }
 }
 
-fn network(name: &str) -> Result<Network, String> {
-    Ok(match name {
-        "main" => Network::Main,
-        "testnet3" => Network::Testnet3,
-        "testnet4" => Network::Testnet4,
-        "signet" => Network::Signet,
-        "regtest" => Network::Regtest,
-        other => return Err(format!("no network is called {other}")),
-    })
+/// Shows a status in one line.
+pub fn show(status: &Status) {
+    let (height, best) = (status.tip.height, status.best_header.height);
+    eprintln!("{:?}: {height} of {best}, {} peers", status.stage, status.peers);
 }

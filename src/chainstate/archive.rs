@@ -9,6 +9,7 @@ use crate::store::block_files::{BlockFiles, Location};
 use crate::store::schema::{self, BlockEntry};
 use crate::store::{Store, StoreError, StoreErrorKind};
 use bitcoin::BlockHash;
+use bitcoin::block::Header;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -42,6 +43,12 @@ impl Archive {
         self.read(hash, self.entry(hash)?.and_then(|entry| entry.block))
     }
 
+    /// The header of a stored block, from its first bytes; `None` if it is not stored or damaged.
+    pub fn read_header(&self, hash: &BlockHash) -> Result<Option<Header>, StoreError> {
+        let Some(location) = self.entry(hash)?.and_then(|entry| entry.block) else { return Ok(None) };
+        if_whole(self.files.read_header(location, *hash))
+    }
+
     /// A block's undo data; `None` if it was never connected or the data is damaged.
     pub fn read_undo(&self, hash: &BlockHash) -> Result<Option<Vec<u8>>, StoreError> {
         self.read(hash, self.entry(hash)?.and_then(|entry| entry.undo))
@@ -49,11 +56,7 @@ impl Archive {
 
     fn read(&self, hash: &BlockHash, location: Option<Location>) -> Result<Option<Vec<u8>>, StoreError> {
         let Some(location) = location else { return Ok(None) };
-        match self.files.read(location, *hash) {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(error) if error.kind == StoreErrorKind::Corrupt => Ok(None),
-            Err(error) => Err(error),
-        }
+        if_whole(self.files.read(location, *hash))
     }
 
     /// Appends a block.
@@ -99,5 +102,14 @@ impl Archive {
     /// After the entries were committed.
     pub fn committed(&mut self) {
         self.pending.clear();
+    }
+}
+
+/// What is damaged counts as absent.
+fn if_whole<T>(read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+    match read {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind == StoreErrorKind::Corrupt => Ok(None),
+        Err(error) => Err(error),
     }
 }

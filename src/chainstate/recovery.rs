@@ -3,12 +3,19 @@
 //! 1. The store is claimed for the network, or belongs to it with this schema.
 //! 2. Headers and marks are read into a tree, in the order they were written. Each header's proof of work
 //!    and parent are looked at; the other rules were checked before it was written.
-//! 3. A marker in the store says that a flush was cut short. The coins are then a mixture of two tips. As in
+//! 3. Where the header file was damaged, it lost its end. Headers up to the tip (and to both tips of a
+//!    flush that was cut short) are taken from the stored blocks and appended again; others, and marks,
+//!    are lost: headers are fetched again, invalid blocks are found invalid again when they are the best.
+//!    A mark that the host had asked for is not known any more.
+//! 4. A marker in the store says that a flush was cut short. The coins are then a mixture of two tips. As in
 //!    Core's `ReplayBlocks`, the blocks from the old tip down to the fork are rolled back and those from the
 //!    fork up to the new tip are rolled forward, blindly; then the coins are those of the new tip.
-//! 4. The chain of checkpoints is checked; the last one must lead to the tip.
-//! 5. Stored bodies are marked in the tree, those of the active chain first, then in the order of storing,
+//! 5. The chain of checkpoints is checked; the last one must lead to the tip.
+//! 6. Stored bodies are marked in the tree, those of the active chain first, then in the order of storing,
 //!    which decides ties.
+//!
+//! The store may have stepped back to an earlier commit (a damaged log): headers, blocks and undo data are
+//! ahead of it then, which is harmless, since a commit names only bytes that were durable before it.
 //!
 //! A new store starts at the genesis block, whose coinbase is no coin.
 
@@ -31,6 +38,7 @@ use crate::store::{Batch, Durability, Store, StoreError, StoreErrorKind, Table};
 use crate::verify::Verifier;
 use crate::verify::pool::Pool;
 use bitcoin::BlockHash;
+use bitcoin::block::Header;
 use bitcoin::hashes::Hash;
 use core::ops::Bound;
 use std::sync::Arc;
@@ -74,15 +82,18 @@ pub struct Opened {
 /// The store's: `Unsupported` if it belongs to another network or schema, `Corrupt` if what it holds does
 /// not fit together; [`Error::MissingBlock`] if a flush was cut short and a block to repeat it is gone.
 pub fn open(sources: Sources, options: ChainstateOptions, key: [u64; 2]) -> Result<Opened, Error> {
-    let Sources { params, store, blocks, headers, loaded, pool, verifier } = sources;
+    let Sources { params, store, blocks, mut headers, loaded, pool, verifier } = sources;
     schema::claim(&*store, params.magic, params.genesis_hash())?;
     let mut tree = BlockTree::new(params.clone(), key);
-    read_headers(&mut tree, &loaded)?;
+    read_headers(&mut tree, &loaded.records)?;
     let archive = Archive::new(blocks, store.clone());
     if let Some(pending) = schema::pending(&*store)? {
+        restore_headers(&mut tree, &archive, &mut headers, pending.from)?;
+        restore_headers(&mut tree, &archive, &mut headers, pending.to)?;
         replay(&store, &archive, &tree, pending, options.coins_bytes)?;
     }
     let (tip, checkpoint) = read_tip(&*store, &params)?;
+    restore_headers(&mut tree, &archive, &mut headers, tip)?;
     let tip_id = find(&tree, tip)?;
     let mtps = mark_chain(&mut tree, tip_id);
     mark_bodies(&mut tree, &*store)?;
@@ -111,8 +122,8 @@ fn find(tree: &BlockTree, block: BlockRef) -> Result<HeaderId, Error> {
         .ok_or_else(|| corrupt(format!("the header of block {} is not in the header file", block.hash)))
 }
 
-fn read_headers(tree: &mut BlockTree, loaded: &Loaded) -> Result<(), Error> {
-    for record in &loaded.records {
+fn read_headers(tree: &mut BlockTree, records: &[Record]) -> Result<(), Error> {
+    for record in records {
         match record {
             Record::Header(header) => {
                 let hash = header.block_hash();
@@ -135,6 +146,44 @@ fn read_headers(tree: &mut BlockTree, loaded: &Loaded) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Takes the headers of a block and its ancestors, as far as the header file lost them, from the stored
+/// blocks, and appends them to the file.
+fn restore_headers(
+    tree: &mut BlockTree,
+    archive: &Archive,
+    file: &mut HeaderFile,
+    block: BlockRef,
+) -> Result<(), Error> {
+    let mut lost = Vec::new();
+    let mut hash = block.hash;
+    while tree.find(&hash).is_none() {
+        let header = archive.read_header(&hash)?.ok_or_else(|| {
+            corrupt(format!(
+                "the header file lost the header of block {hash}, and the block itself is damaged or gone: \
+                 the data directory has to be synced anew"
+            ))
+        })?;
+        // Each is another, lower block than the one before, so that a cycle is no more likely than a
+        // collision of hashes.
+        hash = header.prev_blockhash;
+        lost.push(Record::Header(header));
+    }
+    if lost.is_empty() {
+        return Ok(());
+    }
+    lost.reverse();
+    read_headers(tree, &lost)?;
+    let headers: Vec<Header> = lost
+        .into_iter()
+        .filter_map(|record| match record {
+            Record::Header(header) => Some(header),
+            Record::Mark(..) => None,
+        })
+        .collect();
+    file.append_headers(&headers)?;
+    Ok(file.sync()?)
 }
 
 /// The tip and the checkpoint that led to it. A new store is given both.

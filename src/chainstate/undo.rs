@@ -7,10 +7,10 @@
 //! | varint | bytes of the coin |
 //! | rest | the coin as in the store ([`Coin::encode`]): height, coinbase, amount, script |
 //!
-//! Varints have seven bits a byte, the lowest first; only the shortest form is accepted. A checksum is the
-//! block files' matter. Core keeps the same facts in `CBlockUndo` (`undo.h`).
+//! Varints are those of [`crate::store::coin`]. A checksum is the block files' matter. Core keeps the same
+//! facts in `CBlockUndo` (`undo.h`).
 
-use crate::store::coin::Coin;
+use crate::store::coin::{Coin, put_varint, take_varint};
 
 /// The least bytes that a coin takes, its length included.
 const LEAST: usize = 4;
@@ -29,14 +29,14 @@ impl UndoWriter {
         self.coins += 1;
         self.coin.clear();
         coin.encode_into(&mut self.coin);
-        put(&mut self.body, self.coin.len() as u64);
+        put_varint(&mut self.body, self.coin.len() as u64);
         self.body.extend_from_slice(&self.coin);
     }
 
     /// The serialised undo data.
     pub fn finish(self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.body.len() + 9);
-        put(&mut out, self.coins);
+        put_varint(&mut out, self.coins);
         out.extend_from_slice(&self.body);
         out
     }
@@ -45,41 +45,17 @@ impl UndoWriter {
 /// Reads undo data: the coins in the order of the inputs. `None` if the bytes are not what
 /// [`UndoWriter`] writes.
 pub fn decode(mut bytes: &[u8]) -> Option<Vec<Coin>> {
-    let count = usize::try_from(take(&mut bytes)?).ok()?;
+    let count = usize::try_from(take_varint(&mut bytes)?).ok()?;
     // A wrong count allocates no more than the bytes justify.
     if count > bytes.len() / LEAST {
         return None;
     }
     let mut coins = Vec::with_capacity(count);
     for _ in 0..count {
-        let length = usize::try_from(take(&mut bytes)?).ok()?;
+        let length = usize::try_from(take_varint(&mut bytes)?).ok()?;
         coins.push(Coin::decode(bytes.split_off(..length)?)?);
     }
     bytes.is_empty().then_some(coins)
-}
-
-fn put(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-fn take(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0u64;
-    for shift in (0..64).step_by(7) {
-        let byte = *bytes.split_off_first()?;
-        let bits = u64::from(byte & 0x7f);
-        if bits << shift >> shift != bits || (byte == 0 && shift > 0) {
-            return None;
-        }
-        value |= bits << shift;
-        if byte < 0x80 {
-            return Some(value);
-        }
-    }
-    None
 }
 
 #[cfg(test)]

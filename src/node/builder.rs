@@ -272,6 +272,18 @@ impl Builder {
                 (BlockFiles::in_memory(), HeaderFile::with_medium(medium, HEADER_FILE)?)
             }
         };
+        for damage in blocks.recovery().truncated.iter().chain(&blocks.recovery().damaged) {
+            trace::event!(WARN, "block files", file = damage.file, at = damage.offset, bytes = damage.bytes);
+        }
+        if let Some(lost) = &loaded.dropped {
+            trace::event!(
+                WARN,
+                "the header file was cut where it was damaged",
+                file = lost.file,
+                at = lost.offset,
+                bytes = lost.bytes,
+            );
+        }
         let pool = Pool::new("headlong-check", threads, POOL_QUEUE).map_err(BuildError::Thread)?;
         let sources = Sources { params, store, blocks, headers, loaded, pool: Arc::new(pool), verifier };
         let options = ChainstateOptions::default().coins_bytes(coins_bytes);

@@ -44,6 +44,8 @@ use super::medium::{FolderMedium, Medium, MemoryMedium, Tail};
 use super::{StoreError, StoreErrorKind};
 use crate::limits::MAX_RECORD;
 use bitcoin::BlockHash;
+use bitcoin::block::Header;
+use bitcoin::consensus::encode;
 use bitcoin::hashes::{Hash, HashEngine, siphash24};
 use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
@@ -276,7 +278,43 @@ impl BlockFiles {
     /// `Corrupt`, naming file and offset, if the record is absent, torn, damaged or another block's; else
     /// failures of the medium.
     pub fn read(&self, location: Location, expected: BlockHash) -> Result<Vec<u8>, StoreError> {
-        let Location { kind, segment, offset, length } = location;
+        let (payload, whole) = self.read_start(location, expected, location.length)?;
+        let key = self.files.key(location.kind, location.segment)?;
+        if check(key, &[&payload]) != whole {
+            let name = segment_name(location.kind, location.segment);
+            let what = "a payload that does not match its checksum";
+            return Err(self.files.corrupt(&name, u64::from(location.offset), what));
+        }
+        Ok(payload)
+    }
+
+    /// The first 80 bytes of a block's record: its header, if it hashes to `expected`, which is all that
+    /// vouches for it.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_header(&self, location: Location, expected: BlockHash) -> Result<Header, StoreError> {
+        let (bytes, _) = self.read_start(location, expected, location.length.min(80))?;
+        let header = encode::deserialize::<Header>(&bytes).ok();
+        header.filter(|header| header.block_hash() == expected).ok_or_else(|| {
+            let name = segment_name(location.kind, location.segment);
+            self.files.corrupt(
+                &name,
+                u64::from(location.offset),
+                "a block that does not begin with its header",
+            )
+        })
+    }
+
+    /// The first `length` bytes of the payload, after the record's head was compared, and the checksum of
+    /// the whole payload.
+    fn read_start(
+        &self,
+        location: Location,
+        expected: BlockHash,
+        length: u32,
+    ) -> Result<(Vec<u8>, u64), StoreError> {
+        let Location { kind, segment, offset, length: whole } = location;
         let name = segment_name(kind, segment);
         let key = self.files.key(kind, segment)?;
         let offset = u64::from(offset);
@@ -284,16 +322,13 @@ impl BlockFiles {
         let mut head = [0; RECORD_HEAD];
         self.files.read_at(&name, offset, &mut head)?;
         let head = RecordHead::decode(&head, key, offset).ok_or_else(|| bad("no record's head"))?;
-        if (head.kind, head.length, head.hash) != (kind, length, expected) {
+        if (head.kind, head.length, head.hash) != (kind, whole, expected) {
             return Err(bad("another record than expected"));
         }
         // The length is vouched for by the head's checksum, so this allocates what once was written.
         let mut payload = vec![0; length as usize];
         self.files.read_at(&name, offset + RECORD_HEAD as u64, &mut payload)?;
-        if check(key, &[&payload]) != head.check {
-            return Err(bad("a payload that does not match its checksum"));
-        }
-        Ok(payload)
+        Ok((payload, head.check))
     }
 
     /// Makes all appended records durable.

@@ -14,7 +14,7 @@ use headlong::error::Error;
 use headlong::store::block_files::{BlockFiles, BlockFilesOptions};
 use headlong::store::coin::Coin;
 use headlong::store::header_file::{HEADER_FILE, HeaderFile};
-use headlong::store::medium::MemoryMedium;
+use headlong::store::medium::{Medium, MemoryMedium};
 use headlong::store::memory::MemoryStore;
 use headlong::store::{Batch, Durability, Entry, Store, StoreError, StoreErrorKind, Table, schema};
 use headlong::verify::Verifier;
@@ -22,8 +22,8 @@ use headlong::verify::interpreter::Interpreter;
 use headlong::verify::pool::Pool;
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 /// The clock of a front, in Unix seconds.
 pub const CLOCK: u64 = 1_700_000_000;
@@ -38,7 +38,11 @@ pub struct Faulty {
     /// Commits until the failure; it comes before the commit is applied, or after it.
     left: AtomicUsize,
     applied: bool,
+    history: Option<History>,
 }
+
+/// What a store was after each of its commits.
+pub type History = Arc<Mutex<Vec<MemoryStore>>>;
 
 impl Store for Faulty {
     fn get_many(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
@@ -60,6 +64,9 @@ impl Store for Faulty {
         let dies = self.left.fetch_sub(1, Ordering::Relaxed) == 1;
         if !dies || self.applied {
             self.inner.commit(batch, durability)?;
+            if let Some(history) = &self.history {
+                history.lock().unwrap().push(self.inner.fork());
+            }
         }
         if dies {
             return Err(StoreError::new(StoreErrorKind::Transient, "the test pulls the plug"));
@@ -80,6 +87,8 @@ pub struct Ground {
     pub pool: Arc<Pool>,
     pub batch_limit: usize,
     pub coins_bytes: usize,
+    /// Where the stores of this ground are recorded, if anywhere.
+    pub history: Option<History>,
 }
 
 impl Ground {
@@ -91,6 +100,7 @@ impl Ground {
             pool: Arc::new(Pool::new("test", threads, 64).unwrap()),
             batch_limit,
             coins_bytes,
+            history: None,
         }
     }
 
@@ -119,6 +129,7 @@ impl Ground {
                 batch_limit: self.batch_limit,
                 left: AtomicUsize::new(at),
                 applied,
+                history: self.history.clone(),
             }),
             blocks: BlockFiles::with_medium(medium, options)?,
             headers,
@@ -128,6 +139,17 @@ impl Ground {
         };
         let options = ChainstateOptions::default().coins_bytes(self.coins_bytes).bodies_bytes(20_000);
         chainstate::open(sources, options, [1, 2])
+    }
+
+    /// A ground with another store and copies of this one's files.
+    pub fn with_store(&self, store: MemoryStore) -> Self {
+        let medium = MemoryMedium::new();
+        for name in self.medium.list().unwrap() {
+            let mut content = vec![0; self.medium.len(&name).unwrap() as usize];
+            self.medium.read_at(&name, 0, &mut content).unwrap();
+            medium.append(&name, &[&content]).unwrap();
+        }
+        Self { store, medium, history: None, ..self.clone() }
     }
 
     pub fn stored_coins(&self) -> Utxos {
