@@ -123,7 +123,7 @@ impl RollbackCheckpoint {
     /// The checkpoint that follows `previous` (`None`: the first).
     pub fn next(previous: Option<&Self>, time: u64, from: BlockRef, to: BlockRef) -> Self {
         Self {
-            sequence: previous.map_or(1, |p| p.sequence + 1),
+            sequence: previous.map_or(1, |p| p.sequence.saturating_add(1)),
             time,
             from,
             to,

@@ -676,6 +676,26 @@ mod tests {
     }
 
     #[test]
+    fn rust_bitcoin_knows_the_same_numbers() {
+        use bitcoin::params::{MAINNET, REGTEST, SIGNET, TESTNET3, TESTNET4};
+        for (network, theirs) in
+            Network::ALL.into_iter().zip([&MAINNET, &TESTNET3, &TESTNET4, &SIGNET, &REGTEST])
+        {
+            let ours = Params::new(network);
+            assert_eq!(ours.magic, theirs.network.magic().to_bytes(), "{network}");
+            assert_eq!(u64::from(ours.pow_target_spacing), theirs.pow_target_spacing, "{network}");
+            assert_eq!(ours.allow_min_difficulty, theirs.allow_min_difficulty_blocks, "{network}");
+            assert_eq!(ours.no_retargeting, theirs.no_pow_retargeting, "{network}");
+            let limit = theirs.max_attainable_target.to_compact_lossy().to_consensus();
+            assert_eq!(ours.pow_limit.to_bits(), limit, "{network}");
+            if matches!(network, Network::Main | Network::Testnet3) {
+                let heights = (ours.buried.bip34, ours.buried.cltv, ours.buried.dersig);
+                assert_eq!(heights, (theirs.bip34_height, theirs.bip65_height, theirs.bip66_height));
+            }
+        }
+    }
+
+    #[test]
     fn a_signet_with_its_own_challenge_trusts_nothing_of_the_default_one() {
         let params = Params::signet(ScriptBuf::from_bytes(vec![0x51]));
         assert_eq!(params.minimum_chain_work, ChainWork::ZERO);

@@ -13,7 +13,7 @@
 //!    sends again, and is dropped only if it stays silent while others send. If all are slow, or silent,
 //!    nobody is dropped. Slowness is no fault.
 //! 5. If nobody delivers the first block of the window while a peer has shown another chain, the window
-//!    follows that one for a while ([`withheld`]).
+//!    follows that one for a while (`withheld`).
 //! 6. Blocks go to the chainstate unparsed. Its report frees the bytes, and blames the sender where the body
 //!    was false; a body that was changed on its way is asked of another peer.
 //!
