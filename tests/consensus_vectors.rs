@@ -74,13 +74,7 @@ fn context(block: &CheckedBlock, height: u32, rules: Rules) -> BlockContext {
     }
 }
 
-const ALL: ScriptFlags = ScriptFlags::P2SH
-    .with(ScriptFlags::DERSIG)
-    .with(ScriptFlags::NULLDUMMY)
-    .with(ScriptFlags::CHECKLOCKTIMEVERIFY)
-    .with(ScriptFlags::CHECKSEQUENCEVERIFY)
-    .with(ScriptFlags::WITNESS)
-    .with(ScriptFlags::TAPROOT);
+const ALL: ScriptFlags = ScriptFlags::ALL;
 
 /// Everything that connecting asks of a block whose spent outputs (in order of inputs) are known.
 fn connect(block: CheckedBlock, spent: Vec<TxOut>, context: BlockContext, network: Network) -> Totals {

@@ -33,6 +33,14 @@ impl ScriptFlags {
     pub const WITNESS: Self = Self(1 << 11);
     /// BIPs 341 and 342.
     pub const TAPROOT: Self = Self(1 << 17);
+    /// All of the above: what is in force for a block of today.
+    pub const ALL: Self = Self::P2SH
+        .with(Self::DERSIG)
+        .with(Self::NULLDUMMY)
+        .with(Self::CHECKLOCKTIMEVERIFY)
+        .with(Self::CHECKSEQUENCEVERIFY)
+        .with(Self::WITNESS)
+        .with(Self::TAPROOT);
 
     /// Whether all flags of `other` are set.
     pub const fn contains(self, other: Self) -> bool {

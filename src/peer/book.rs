@@ -101,7 +101,8 @@ struct Entry {
     connected: bool,
 }
 
-/// The list.
+/// Addresses worth dialling, and hosts that are not; at most [`crate::limits::MAX_BOOK`] and
+/// [`crate::limits::MAX_DISCOURAGED`].
 #[derive(Debug, Default)]
 pub struct AddressBook {
     entries: BTreeMap<PeerAddress, Entry>,

@@ -49,7 +49,7 @@ pub enum Ending {
     Useless,
 }
 
-/// The configuration.
+/// Which connections are made of our own accord.
 #[derive(Clone, Debug)]
 pub struct DialConfig {
     /// Whether connections of our own accord are made at all.

@@ -55,7 +55,7 @@ enum Step {
     Disconnect(HeaderId),
 }
 
-/// The machine.
+/// Decides the active chain; see the [module](self).
 #[derive(Debug)]
 pub struct Activation {
     config: ActivationConfig,

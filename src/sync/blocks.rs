@@ -164,7 +164,7 @@ struct Stall {
     since: Timestamp,
 }
 
-/// The machine.
+/// The scheduler's window, peers and requests.
 #[derive(Debug)]
 pub struct BlockScheduler {
     config: SchedulerConfig,

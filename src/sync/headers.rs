@@ -95,7 +95,7 @@ struct Batch<'a> {
     full: bool,
 }
 
-/// The machine.
+/// Which headers are asked of whom, and what is done with those that come.
 #[derive(Debug)]
 pub struct HeaderSync {
     params: Arc<Params>,

@@ -9,15 +9,6 @@ use crate::chain::deployments::ScriptFlags;
 use bitcoin::TxOut;
 use bitcoinconsensus::{Error, Utxo, verify_with_flags};
 
-/// All flags the library takes.
-const KNOWN: ScriptFlags = ScriptFlags::P2SH
-    .with(ScriptFlags::DERSIG)
-    .with(ScriptFlags::NULLDUMMY)
-    .with(ScriptFlags::CHECKLOCKTIMEVERIFY)
-    .with(ScriptFlags::CHECKSEQUENCEVERIFY)
-    .with(ScriptFlags::WITNESS)
-    .with(ScriptFlags::TAPROOT);
-
 /// The verifier that comes with the crate.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Interpreter;
@@ -37,7 +28,7 @@ impl Verifier for Interpreter {
 fn first_failure(scripts: &TxScripts<'_>) -> Result<Option<usize>, VerifierError> {
     let TxScripts { tx, raw, spent, flags } = *scripts;
     let no_verdict = |reason: &str| Err(VerifierError { reason: reason.into() });
-    if !KNOWN.contains(flags) {
+    if !ScriptFlags::ALL.contains(flags) {
         return no_verdict("unknown script verification flags");
     }
     // The library would abort the process.
