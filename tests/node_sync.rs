@@ -11,6 +11,7 @@ use headlong::store::StoreErrorKind;
 use headlong::{BuildError, MemoryStore, PeerAddress, SledStore, Stage};
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use world::{PATIENCE, Running, World};
@@ -54,6 +55,61 @@ fn a_second_run_on_the_same_directory_resumes() {
     node.wait_for(world.tip());
     assert_eq!(node.handle.status().blocks, 5);
     assert_eq!(node.stop(), world.tip());
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// sled takes a damaged byte of its log for the log's end: the node comes up at an older tip and goes on from
+/// there to the same coins, or says that the store is damaged.
+#[test]
+fn a_damaged_store_comes_up_at_an_older_tip_or_says_so() {
+    let mut world = World::new(105);
+    let folder = tempfile::tempdir().unwrap();
+    let node = Running::start(world.builder().datadir(folder.path()).build().unwrap());
+    node.wait_for(world.tip());
+    for _ in 0..8 {
+        world.grow(1);
+        node.wait_for(world.tip());
+    }
+    let coins = node.handle.utxo_stats_blocking().unwrap().value;
+    node.stop();
+    let (mut older, mut said) = (0, 0);
+    let log = std::fs::read(folder.path().join("coins-sled/db")).unwrap();
+    let end = log.iter().rposition(|byte| *byte != 0).unwrap();
+    for part in 1..=16 {
+        let damaged = tempfile::tempdir().unwrap();
+        copy(folder.path(), damaged.path());
+        let mut log = log.clone();
+        log[end * part / 16] ^= 0x20;
+        std::fs::write(damaged.path().join("coins-sled/db"), log).unwrap();
+        match world.builder().datadir(damaged.path()).build() {
+            Ok(built) => {
+                let node = Running::start(built);
+                older += u32::from(node.handle.status().durable != world.tip());
+                node.wait_for(world.tip());
+                assert_eq!(node.handle.utxo_stats_blocking().unwrap().value, coins);
+                node.stop();
+            }
+            Err(BuildError::Store(error)) => {
+                assert_eq!(error.kind, StoreErrorKind::Corrupt, "{error}");
+                said += 1;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    eprintln!("{older} of 16 came up at an older tip, {said} said that they are damaged");
+    assert!(older + said > 0);
 }
 
 #[test]
