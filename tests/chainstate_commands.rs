@@ -446,6 +446,25 @@ fn a_lost_header_of_a_lost_block_is_an_error_that_names_it() {
     assert!(named && error.to_string().contains("header file"), "{error}");
 }
 
+/// Undo data has no other source: without it the block stays where it is, and the error says what remains.
+#[test]
+fn a_block_whose_undo_data_is_damaged_cannot_be_disconnected() {
+    let ground = Ground::new(0, 1_000, 1 << 20);
+    let mut side = Side::new(ground.open_bare(Arc::new(Interpreter)));
+    let blocks = trunk(&ground, &mut side);
+    side.commit();
+    side.reports();
+    drop(side);
+    ground.medium.truncate("undo-000000.dat", 60).unwrap();
+    let mut side = Side::new(ground.open_bare(Arc::new(Interpreter)));
+    side.chainstate
+        .submit(ChainCommand::Disconnect(BlockRef { height: 101, hash: blocks[100].block_hash() }));
+    let reports = side.reports();
+    assert!(reports[0].contains("undo data of block") && reports[0].contains("synced anew"), "{reports:?}");
+    drop(side);
+    assert_eq!(ground.open().tip().height, 101);
+}
+
 #[test]
 fn a_store_of_another_network_is_refused() {
     let ground = Ground::new(0, 1_000, 1 << 20);

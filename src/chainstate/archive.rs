@@ -4,8 +4,10 @@
 //! before the coins. After a crash, blocks that were stored since the last commit are in the files without
 //! an entry: they are fetched again, and their bytes stay unused until their segment is pruned.
 
+use super::undo;
 use crate::chain::command::BlockRef;
 use crate::store::block_files::{BlockFiles, Location};
+use crate::store::coin::Coin;
 use crate::store::schema::{self, BlockEntry};
 use crate::store::{Store, StoreError, StoreErrorKind};
 use bitcoin::BlockHash;
@@ -50,13 +52,27 @@ impl Archive {
     }
 
     /// A block's undo data; `None` if it was never connected or the data is damaged.
-    pub fn read_undo(&self, hash: &BlockHash) -> Result<Option<Vec<u8>>, StoreError> {
+    fn read_undo(&self, hash: &BlockHash) -> Result<Option<Vec<u8>>, StoreError> {
         self.read(hash, self.entry(hash)?.and_then(|entry| entry.undo))
     }
 
     fn read(&self, hash: &BlockHash, location: Option<Location>) -> Result<Option<Vec<u8>>, StoreError> {
         let Some(location) = location else { return Ok(None) };
         if_whole(self.files.read(location, *hash))
+    }
+
+    /// The coins that a block spent, to disconnect it.
+    ///
+    /// # Errors
+    /// `Corrupt` where they are damaged or gone: they have no other source. A storage failure.
+    pub fn spent_coins(&self, hash: &BlockHash) -> Result<Vec<Coin>, StoreError> {
+        self.read_undo(hash)?.and_then(|bytes| undo::decode(&bytes)).ok_or_else(|| {
+            let context = format!(
+                "the undo data of block {hash} is damaged or gone, so that the block cannot be disconnected: \
+                 the data directory has to be synced anew"
+            );
+            StoreError::new(StoreErrorKind::Corrupt, context)
+        })
     }
 
     /// Appends a block.

@@ -17,7 +17,6 @@ use super::bodies::Bodies;
 use super::coins::Coins;
 use super::connect::{ConnectError, connect};
 use super::disconnect::disconnect;
-use super::undo;
 use super::utxo_hash::{UtxoStats, utxo_stats};
 use crate::chain::command::{
     BlockContext, BlockRef, ChainCommand, ChainReport, HeaderMark, RawBlock, RollbackCheckpoint,
@@ -27,9 +26,9 @@ use crate::consensus::block::{CheckedBlock, contextual_check_block};
 use crate::consensus::decode::decode_block;
 use crate::error::{Error, Reject, RejectKind};
 use crate::limits::{LOOK_AHEAD, MAX_UNPROVED_BLOCKS, MAX_UNPROVED_BYTES};
+use crate::store::Store;
 use crate::store::coin::Coin;
 use crate::store::header_file::HeaderFile;
-use crate::store::{Store, StoreError, StoreErrorKind};
 use crate::verify::pool::{Pool, WorkerPanic};
 use crate::verify::scripts::{ScriptPool, ScriptTask, Ticket};
 use crate::verify::{CheckError, Proof, Verified, Verifier, check_block};
@@ -683,10 +682,7 @@ impl Chainstate {
         let bytes = self.archive.read_block(&block.hash)?.ok_or_else(lost)?;
         let body = decode_block(Arc::new(bytes)).ok().filter(|body| body.hash() == block.hash);
         let body = body.ok_or_else(lost)?;
-        let undo = self.archive.read_undo(&block.hash)?.and_then(|bytes| undo::decode(&bytes));
-        let undo = undo.ok_or_else(|| {
-            StoreError::new(StoreErrorKind::Corrupt, format!("undo data of block {}", block.hash))
-        })?;
+        let undo = self.archive.spent_coins(&block.hash)?;
         disconnect(&mut self.coins, &body, block, &undo)?;
         let height = block.height.checked_sub(1).ok_or(Error::Bug("the genesis block is disconnected"))?;
         self.top = BlockRef { height, hash: body.header().prev_blockhash };

@@ -24,7 +24,6 @@ use super::coins::Coins;
 use super::commit::write_changes;
 use super::disconnect::{roll_back, roll_forward};
 use super::pipeline::{Chainstate, ChainstateOptions, Parts};
-use super::undo;
 use crate::chain::block_tree::{BlockTree, HeaderId};
 use crate::chain::command::{BlockRef, HeaderMark, RollbackCheckpoint};
 use crate::chain::params::Params;
@@ -264,8 +263,7 @@ fn replay(
     };
     for id in back {
         let hash = tree.hash(id);
-        let undo = archive.read_undo(&hash)?.and_then(|bytes| undo::decode(&bytes));
-        let undo = undo.ok_or_else(|| corrupt(format!("the undo data of block {hash}")))?;
+        let undo = archive.spent_coins(&hash)?;
         roll_back(&mut coins, &body(archive, hash)?, &undo)?;
         write(&mut coins, false)?;
     }
