@@ -119,6 +119,9 @@ impl Batch {
     }
 
     /// Refuses keys and values beyond what the contract of [`Store`] asks backends to take.
+    ///
+    /// # Errors
+    /// `Unsupported`, naming table and sizes.
     pub fn check_sizes(&self) -> Result<(), StoreError> {
         for change in &self.changes {
             let (table, key, value) = match change {
@@ -155,13 +158,21 @@ pub type Entry = (Vec<u8>, Vec<u8>);
 /// 3. Methods may be called from several threads at once; a reader may see the state before or after a
 ///    commit that runs meanwhile.
 /// 4. Keys are ordered bytewise. Keys have at most 255 bytes, values at most 16 MiB.
-/// 5. After an error of `commit` the state is that before or after it; the caller opens the store anew or
+/// 5. Errors are sorted by what can be done ([`StoreErrorKind`]). Absent keys are none. `commit` fails with
+///    `Unsupported` for keys and values beyond these sizes ([`Batch::check_sizes`]).
+/// 6. After an error of `commit` the state is that before or after it; the caller opens the store anew or
 ///    repeats the batch (batches are idempotent).
 pub trait Store: Send + Sync + fmt::Debug {
     /// The values of `keys`, in the order asked; `None` where a key is absent.
+    ///
+    /// # Errors
+    /// As the contract says.
     fn get_many(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, StoreError>;
 
     /// Up to `limit` entries with keys within the bounds, in ascending order.
+    ///
+    /// # Errors
+    /// As the contract says.
     fn range(
         &self,
         table: Table,
@@ -171,6 +182,9 @@ pub trait Store: Send + Sync + fmt::Debug {
     ) -> Result<Vec<Entry>, StoreError>;
 
     /// Applies a batch atomically.
+    ///
+    /// # Errors
+    /// As the contract says.
     fn commit(&self, batch: Batch, durability: Durability) -> Result<(), StoreError>;
 
     /// The most changes that one `commit` should carry; larger flushes are cut into several with a marker
