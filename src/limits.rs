@@ -48,7 +48,9 @@ pub const MAX_CFHEADERS: usize = 2_000;
 pub const MAX_CFCHECKPTS: usize = 10_000;
 /// Bytes of messages of a few fixed fields. They need far less; what later versions append is ignored.
 pub const MAX_SMALL_PAYLOAD: usize = 1_024;
-/// Bytes of a payload for which a mere header makes us allocate; the rest once so many have arrived.
+/// Bytes of a payload for which a mere header makes us allocate; the rest once so many have arrived. Not so
+/// for `block`, which would have to be copied again: there a header costs up to [`MAX_PAYLOAD`] a peer, of
+/// which the operating system gives pages only as bytes arrive.
 pub const PAYLOAD_FIRST_ALLOCATION: usize = 64 * 1_024;
 
 // ---- sync: headers (net_processing.cpp, headerssync.cpp) ----

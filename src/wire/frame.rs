@@ -12,10 +12,11 @@
 //! 3. [`Frame::verify`] computes the checksum: apart, since for a block it takes milliseconds and belongs on a worker.
 //! 4. [`Frame::into_message`] parses; a block is not parsed beyond its header.
 //!
-//! Each command has its own limit, checked on the header. For a longer payload 64 KiB are allocated at
-//! first, and all of it once these have arrived: a peer that sends headers only makes us hold little, and a
-//! block is not copied over and over as its buffer grows. An unknown command is read over and kept nowhere;
-//! its checksum is not checked, since nothing depends on it. The first error is final.
+//! Each command has its own limit, checked on the header before anything is allocated. A `block` gets the
+//! whole of its stated length at once, so that its body is copied only once, to where it stays. Any other
+//! payload gets 64 KiB at first, and the rest once these have arrived: a peer that sends headers only makes
+//! us hold little. An unknown command is read over and kept nowhere; its checksum is not checked, since
+//! nothing depends on it. The first error is final.
 //!
 //! Bitcoin Core: `V1Transport` in `net.cpp`, `CMessageHeader` in `protocol.cpp`. Core drops a message with a
 //! wrong checksum and reads on; here it is an error, as it cannot happen on a transport that delivers what
@@ -84,6 +85,11 @@ impl Command {
     /// Its twelve bytes.
     pub const fn to_bytes(self) -> [u8; 12] {
         self.0
+    }
+
+    /// Bytes that are allocated when a header states this length, which is within the limit.
+    fn first_allocation(&self, length: usize) -> usize {
+        if self.as_str() == "block" { length } else { length.min(limits::PAYLOAD_FIRST_ALLOCATION) }
     }
 
     /// The most bytes that its payload may have; `None` for a command that is not known.
@@ -358,7 +364,7 @@ impl Decoder {
             return Err(FrameError::Length { command: command.to_string(), length });
         }
         Ok(if limit.is_some() {
-            let payload = Vec::with_capacity(size.min(limits::PAYLOAD_FIRST_ALLOCATION));
+            let payload = Vec::with_capacity(command.first_allocation(size));
             State::Payload(Frame { command, payload, checksum: [c0, c1, c2, c3] }, size)
         } else {
             State::Skip(Progress { command, received: 0, length: size })
@@ -480,18 +486,44 @@ mod tests {
     #[test]
     fn a_header_alone_allocates_little() {
         let mut decoder = Decoder::new(MAGIC);
-        let block = vec![0; limits::MAX_PAYLOAD];
-        let stream = raw("block", &block);
+        let payload = vec![0; limits::MAX_PAYLOAD];
+        let stream = raw("cmpctblock", &payload);
         decoder.feed(&stream[..HEADER_SIZE]).unwrap();
         assert!(capacity(&decoder) <= limits::PAYLOAD_FIRST_ALLOCATION);
         let progress = decoder.progress().unwrap();
-        assert_eq!((progress.command.as_str(), progress.received, progress.length), ("block", 0, 4_000_000));
+        let expected = ("cmpctblock", 0, 4_000_000);
+        assert_eq!((progress.command.as_str(), progress.received, progress.length), expected);
         decoder.feed(&stream[HEADER_SIZE..HEADER_SIZE + limits::PAYLOAD_FIRST_ALLOCATION]).unwrap();
         assert!(capacity(&decoder) <= limits::PAYLOAD_FIRST_ALLOCATION);
         decoder.feed(&stream[HEADER_SIZE + limits::PAYLOAD_FIRST_ALLOCATION..]).unwrap();
-        assert_eq!(capacity(&decoder), block.len());
-        assert_eq!(decoder.take_frame().unwrap().payload, block);
+        assert_eq!(capacity(&decoder), payload.len());
+        assert_eq!(decoder.take_frame().unwrap().payload, payload);
         assert_eq!(decoder.progress(), None);
+    }
+
+    #[test]
+    fn the_body_of_a_block_stays_where_it_was_first_copied_to() {
+        let mut decoder = Decoder::new(MAGIC);
+        let block: Vec<u8> = (0..limits::MAX_PAYLOAD).map(|n| (n % 251) as u8).collect();
+        let stream = raw("block", &block);
+        decoder.feed(&stream[..HEADER_SIZE]).unwrap();
+        assert_eq!(capacity(&decoder), block.len());
+        let State::Payload(frame, _) = &decoder.state else { panic!() };
+        let place = frame.payload.as_ptr();
+        for piece in stream[HEADER_SIZE..].chunks(100_000) {
+            assert_eq!(decoder.feed(piece), Ok(piece.len()));
+        }
+        let frame = decoder.take_frame().unwrap();
+        assert_eq!(frame.payload.as_ptr(), place);
+        let Ok(Some(Message::Block(raw))) = frame.into_message() else { panic!() };
+        assert!(**raw.bytes() == block);
+        assert_eq!(raw.bytes().as_ptr(), place);
+        // A byte over the limit allocates nothing.
+        let mut over = stream[..HEADER_SIZE].to_vec();
+        over[16..20].copy_from_slice(&(limits::MAX_PAYLOAD as u32 + 1).to_le_bytes());
+        let mut decoder = Decoder::new(MAGIC);
+        assert!(matches!(decoder.feed(&over), Err(FrameError::Length { .. })));
+        assert_eq!(capacity(&decoder), 0);
     }
 
     #[test]
@@ -530,7 +562,7 @@ mod tests {
         }
 
         #[test]
-        fn random_bytes_never_panic_nor_allocate_more_than_arrived(
+        fn random_bytes_never_panic_nor_allocate_more_than_allowed(
             pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 0..8),
             command in prop::sample::select(vec!["block", "inv", "version", "cmpctblock", "nothing"]),
             length in 0u32..5_000_000,
@@ -551,7 +583,9 @@ mod tests {
                             failed = Some(error);
                         }
                     }
-                    prop_assert!(capacity(&decoder) <= limits::PAYLOAD_FIRST_ALLOCATION);
+                    let block = decoder.progress().is_some_and(|frame| frame.command.as_str() == "block");
+                    let most = if block { limits::MAX_PAYLOAD } else { limits::PAYLOAD_FIRST_ALLOCATION };
+                    prop_assert!(capacity(&decoder) <= most);
                 }
             }
         }
