@@ -1,17 +1,17 @@
 //! The handshake of a connection that we opened.
 //!
 //! 1. We send `version` (protocol 70016, `relay` 0; the caller says which services).
-//! 2. The peer's `version`: services, protocol and nonce are judged; we answer `sendaddrv2` (BIP155, to
-//!    protocol 70016 and later only) and `verack`, in this order.
+//! 2. The peer's `version`: services, protocol and nonce are judged; we answer `wtxidrelay` (BIP339) and
+//!    `sendaddrv2` (BIP155), both to protocol 70016 and later only, and `verack`, in this order.
 //! 3. The peer's `wtxidrelay`, `sendaddrv2`, `sendtxrcncl` and `sendcmpct` between its `version` and its
 //!    `verack` are taken note of; anything else sent early is dropped, as in Core's net_processing.cpp.
 //! 4. The peer's `verack` completes it; we say `sendheaders` (BIP130).
 //! 5. Sixty seconds are allowed for all of it (the engine's timer).
 //!
 //! A second `version` or `verack` is ignored, `wtxidrelay` or `sendaddrv2` after the `verack` ends the
-//! connection, both as Core does; none of it is punished. Left out: `wtxidrelay` and `feefilter` of ours
-//! (we relay no transactions: with `relay` 0 the peer announces none), `sendcmpct` (compact blocks are
-//! not handled yet), connections opened by others.
+//! connection, both as Core does; none of it is punished. Left out: `feefilter` of ours (we relay no
+//! transactions: with `relay` 0 the peer announces none), `sendcmpct` (compact blocks are not handled
+//! yet), connections opened by others.
 
 use super::CloseReason;
 use crate::limits::{MAX_USER_AGENT, MIN_PEER_PROTOCOL, PROTOCOL};
@@ -178,8 +178,9 @@ impl Handshake {
         self.info.services = version.services;
         self.info.user_agent = printable(&version.user_agent);
         self.info.start_height = start_height;
-        let mut answer = Vec::with_capacity(2);
+        let mut answer = Vec::with_capacity(3);
         if version.version >= PROTOCOL {
+            answer.push(Message::WtxidRelay);
             answer.push(Message::SendAddrV2);
         }
         answer.push(Message::Verack);
@@ -230,7 +231,7 @@ mod tests {
         assert_eq!(on(&mut handshake, &Message::Verack), Step::Ignore, "verack before version is dropped");
         assert_eq!(on(&mut handshake, &Message::Ping(3)), Step::Ignore);
         let step = on(&mut handshake, &their_version(|_| ()));
-        assert_eq!(step, Step::Send(vec![Message::SendAddrV2, Message::Verack]));
+        assert_eq!(step, Step::Send(vec![Message::WtxidRelay, Message::SendAddrV2, Message::Verack]));
         assert_eq!(on(&mut handshake, &their_version(|_| ())), Step::Ignore, "a second version is ignored");
         assert_eq!(on(&mut handshake, &Message::WtxidRelay), Step::Ignore);
         assert_eq!(on(&mut handshake, &Message::SendAddrV2), Step::Ignore);
@@ -245,9 +246,9 @@ mod tests {
     }
 
     #[test]
-    fn an_old_peer_gets_no_sendaddrv2_and_a_too_old_one_nothing() {
+    fn an_old_peer_gets_a_verack_only_and_a_too_old_one_nothing() {
         let (mut handshake, _) = Handshake::begin(&me(), None);
-        let old = their_version(|v| v.version = 31_800);
+        let old = their_version(|v| v.version = 70_015);
         assert_eq!(on(&mut handshake, &old), Step::Send(vec![Message::Verack]));
         let (mut handshake, _) = Handshake::begin(&me(), None);
         let too_old = their_version(|v| v.version = 31_799);
