@@ -207,7 +207,14 @@ fn a_peer_that_cannot_be_reached_is_tried_again() {
     let world = World::new(10);
     let flaky = Flaky { failures: AtomicUsize::new(2), sockets: NativeTransport::new() };
     let node = Running::start(world.builder().transport(flaky).build().unwrap());
+    let mut status = node.handle.status();
+    while status.trouble.is_none() {
+        status = node.handle.status_changed_blocking(status.version).unwrap();
+    }
+    let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+    assert_eq!(status.trouble, Some(format!("{}: {refused}", world.peer.address())));
     node.wait_for(world.tip());
+    assert_eq!(node.handle.status().trouble, None);
     node.stop();
 }
 

@@ -13,6 +13,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 const BLOCKS: u32 = 160;
 /// The past, so that the chain is valid at any time.
@@ -26,13 +27,21 @@ fn program() -> PathBuf {
 
 /// A peer that serves a chain, and the hashes of the chain by height.
 fn peer() -> (LoopbackPeer, Vec<String>) {
+    let (chain, magic, hashes) = chain();
+    (LoopbackPeer::start(chain, magic).unwrap(), hashes)
+}
+
+type Served = Arc<RwLock<ServedChain>>;
+
+/// A chain to serve, the network's magic, and the hashes of the chain by height.
+fn chain() -> (Served, [u8; 4], Vec<String>) {
     let params = Arc::new(Params::new(Network::Regtest));
     let blocks = demo_chain(&params, 5, BLOCKS, 300, FIRST_TIME);
     let mut hashes = vec![params.genesis_hash().to_string()];
     hashes.extend(blocks.iter().map(|block| block.block_hash().to_string()));
     let mut chain = ServedChain::new(&params.genesis);
     chain.extend(&blocks);
-    (LoopbackPeer::start(Arc::new(RwLock::new(chain)), params.magic).unwrap(), hashes)
+    (Arc::new(RwLock::new(chain)), params.magic, hashes)
 }
 
 fn command(peer: &LoopbackPeer, folder: &Path, more: &[&str]) -> Command {
@@ -201,6 +210,102 @@ fn hashes_of_the_coins_are_those_of_validate() {
     let memory =
         output(&peer, folder.path(), &["--store", "memory", "--stop-at-height", &height, "--utxo-hash"]);
     assert_eq!(text(&memory.stdout), text(&done.stdout));
+}
+
+#[test]
+fn a_store_in_memory_leaves_the_folder_alone() {
+    let (peer, hashes) = peer();
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("never");
+    let done = output(&peer, &folder, &["--store", "memory", "--stop-at-height", "30"]);
+    assert_eq!(text(&done.stdout), format!("reached 30 {}\n", hashes[30]));
+    assert!(!folder.exists());
+}
+
+#[test]
+fn genesis_is_a_height_to_stop_at_and_one_above_the_tip_is_waited_for() {
+    let (peer, hashes) = peer();
+    let folder = tempfile::tempdir().unwrap();
+    let done = output(&peer, folder.path(), &["--stop-at-height", "0"]);
+    assert_eq!(text(&done.stdout), format!("reached 0 {}\n", hashes[0]));
+    let above = (BLOCKS + 1).to_string();
+    let goal = ["--stop-at-height", &above, "--status", "json"];
+    let mut running = Running::start(command(&peer, folder.path(), &goal));
+    running.until(|status| status["stage"] == "synced" && status["height"] == BLOCKS);
+    // It is still there a second later.
+    assert_eq!(running.object()["final"], false);
+    running.signal("INT");
+    let (out, _, code) = running.end();
+    assert!(!out.contains("reached"), "{out}");
+    assert_eq!(code, Some(0));
+}
+
+#[test]
+fn a_peer_that_comes_later_is_found_by_name_and_by_either_kind_of_address() {
+    let (chain, magic, hashes) = chain();
+    for (listen, connect) in
+        [("127.0.0.1:0", "127.0.0.1"), ("127.0.0.1:0", "localhost"), ("[::1]:0", "[::1]")]
+    {
+        let Ok(first) = LoopbackPeer::start_at(listen.parse().unwrap(), chain.clone(), magic) else {
+            eprintln!("SKIPPED: nobody can listen on {listen} here");
+            continue;
+        };
+        let address = first.address();
+        drop(first);
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = Command::new(program());
+        command.args(["--network", "regtest", "--stop-at-height", "20", "--status", "json", "--datadir"]);
+        command.arg(folder.path()).args(["--connect", &format!("{connect}:{}", address.port())]);
+        let mut running = Running::start(command);
+        let waiting = running.until(|status| !status["trouble"].is_null());
+        assert_eq!(waiting["stage"], "connecting");
+        let _peer = LoopbackPeer::start_at(address, chain.clone(), magic).unwrap();
+        let (out, err, code) = running.end();
+        assert!(out.contains(&format!("reached 20 {}\n", hashes[20])), "{connect}: {out}{err}");
+        assert_eq!(code, Some(0));
+    }
+}
+
+/// Kills at any moment, with a cache that holds next to nothing: the next run goes on, and the coins at the
+/// end are those of a run that nobody disturbed.
+#[test]
+fn a_run_that_is_killed_again_and_again_ends_with_the_same_coins() {
+    let (peer, _) = peer();
+    let (folder, height) = (tempfile::tempdir().unwrap(), BLOCKS.to_string());
+    for millis in [60, 90, 120, 150, 180, 210, 240, 270] {
+        let mut running = Running::start(command(&peer, folder.path(), &["--dbcache", "1"]));
+        std::thread::sleep(Duration::from_millis(millis));
+        running.child.kill().unwrap();
+        running.child.wait().unwrap();
+    }
+    let goal = ["--dbcache", "1", "--threads", "1", "--stop-at-height", &height, "--utxo-hash"];
+    let resumed = output(&peer, folder.path(), &goal);
+    assert_eq!(resumed.status.code(), Some(0), "{}", text(&resumed.stderr));
+    let whole = tempfile::tempdir().unwrap();
+    let undisturbed = output(&peer, whole.path(), &["--stop-at-height", &height, "--utxo-hash"]);
+    assert_eq!(text(&resumed.stdout), text(&undisturbed.stdout));
+    assert_eq!(text(&resumed.stdout).lines().count(), 2);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn without_a_datadir_it_is_the_one_of_the_user_and_the_network() {
+    let (peer, hashes) = peer();
+    let home = tempfile::tempdir().unwrap();
+    let connect = peer.address().to_string();
+    for (variable, below) in
+        [("XDG_DATA_HOME", "headlong/regtest"), ("HOME", ".local/share/headlong/regtest")]
+    {
+        let done = Command::new(program())
+            .args(["--network", "regtest", "--stop-at-height", "5", "--connect", &connect])
+            .env_remove("XDG_DATA_HOME")
+            .env(variable, home.path())
+            .output()
+            .unwrap();
+        assert_eq!(text(&done.stdout), format!("reached 5 {}\n", hashes[5]));
+        assert!(home.path().join(below).is_dir());
+        assert!(text(&done.stderr).contains(below), "it is said: {}", text(&done.stderr));
+    }
 }
 
 #[test]

@@ -71,6 +71,7 @@ impl Display {
             "durable_height": status.durable.height,
             "durable_tip": status.durable.hash.to_string(),
             "peers": status.peers,
+            "trouble": status.trouble,
             "in_flight": status.in_flight,
             "blocks": status.blocks,
             "inputs": status.inputs,
@@ -108,8 +109,9 @@ fn message(status: &Status) -> String {
         Some(left) if status.stage == Stage::Blocks => format!(", {} left", span(left)),
         _ => String::new(),
     };
+    let trouble = status.trouble.as_ref().map_or_else(String::new, |trouble| format!(" ({trouble})"));
     format!(
-        "{}: headers {}, {:.0} blocks/s, {:.0} inputs/s, {:.1} MB/s, {} peers, durable {}{left}",
+        "{}{trouble}: headers {}, {:.0} blocks/s, {:.0} inputs/s, {:.1} MB/s, {} peers, durable {}{left}",
         stage(status.stage),
         status.best_header.height,
         status.blocks_per_second,

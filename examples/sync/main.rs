@@ -10,7 +10,7 @@ mod options;
 
 use display::{Display, print_line};
 use headlong::store::datadir;
-use headlong::{Builder, Handle, MemoryStore, Node, Stage};
+use headlong::{BlockRef, Builder, Handle, MemoryStore, Node, Stage};
 use network::FixedClock;
 use options::{Invocation, Options, StoreKind};
 use std::error::Error;
@@ -143,14 +143,25 @@ fn follow(
         }
         let status = handle.status();
         display.update(&status)?;
-        if let Some(height) = goal.height.filter(|height| status.durable.height >= *height) {
-            let header = handle.header_at_blocking(height)?.value.ok_or("the tip moved below the goal")?;
-            print_line(&format!("reached {height} {}", header.block.hash))?;
+        if let Some(block) = reached(handle, goal, status.durable)? {
+            print_line(&format!("reached {} {}", block.height, block.hash))?;
             return Ok(None);
         }
         if goal.synced && status.stage == Stage::Synced && status.durable == status.best_header {
             return Ok(None);
         }
+    }
+}
+
+/// The active block at the goal's height, once it is durable.
+fn reached(handle: &Handle, goal: &Goal, durable: BlockRef) -> Result<Option<BlockRef>, Failure> {
+    match goal.height {
+        Some(height) if height == durable.height => Ok(Some(durable)),
+        // In the middle of a reorganisation the tip may lie below for a moment.
+        Some(height) if height < durable.height => {
+            Ok(handle.header_at_blocking(height)?.value.map(|header| header.block))
+        }
+        _ => Ok(None),
     }
 }
 

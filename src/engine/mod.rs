@@ -123,6 +123,7 @@ pub struct Engine {
     // What the host was told.
     known_headers: usize,
     bytes_in: u64,
+    trouble: Option<String>,
     status: Option<Status>,
     status_at: Timestamp,
     synced: bool,
@@ -199,6 +200,7 @@ impl Engine {
             paused: BTreeSet::new(),
             known_headers: tree.len(),
             bytes_in: 0,
+            trouble: None,
             status: None,
             status_at: Timestamp::ZERO,
             synced: false,
@@ -247,7 +249,14 @@ impl Engine {
         match input {
             Input::Timer => {}
             Input::Connected(peer) => self.on_connected(peer),
-            Input::DialFailed(peer, _) | Input::Closed(peer) => self.drop_peer(peer, &CloseReason::Remote),
+            Input::DialFailed(peer, why) => {
+                self.note_trouble(peer, why);
+                self.drop_peer(peer, &CloseReason::Remote);
+            }
+            Input::Closed(peer) => {
+                self.note_trouble(peer, &CloseReason::Remote);
+                self.drop_peer(peer, &CloseReason::Remote);
+            }
             Input::Received(peer, message, bytes) => self.on_received(peer, message, bytes),
             Input::Progress(peer, bytes) => self.on_progress(peer, bytes),
             Input::Faulted(peer, fault) => self.close_peer(peer, CloseReason::Fault(fault)),
@@ -256,7 +265,10 @@ impl Engine {
                     peer.bytes_out = peer.bytes_out.saturating_add(bytes as u64);
                 }
             }
-            Input::Resolved(_, addresses) => {
+            Input::Resolved(seed, addresses) => {
+                if addresses.is_empty() {
+                    self.trouble = Some(format!("{seed}: no addresses"));
+                }
                 self.dialer.on_resolved(&addresses, self.now);
                 self.dialer.on_addresses(self.now.at);
             }
@@ -449,6 +461,7 @@ impl Engine {
             inputs,
             bytes_in: self.bytes_in,
             headers: self.tree.len().saturating_sub(self.known_headers) as u64,
+            trouble: self.trouble.clone().filter(|_| ready == 0),
         }
     }
 

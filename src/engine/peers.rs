@@ -13,6 +13,7 @@ use bitcoin::BlockHash;
 use bitcoin::block::Header;
 use bitcoin::p2p::ServiceFlags;
 use bitcoin::p2p::message_blockdata::Inventory;
+use core::fmt;
 use std::net::SocketAddr;
 
 /// A connection.
@@ -78,9 +79,17 @@ impl Engine {
     /// Ends a connection from our side.
     pub(super) fn close_peer(&mut self, id: PeerId, reason: CloseReason) {
         if self.peers.contains_key(&id) {
+            self.note_trouble(id, &reason);
             self.life_event(id, PeerEvent::GracefulShutdown);
             self.drop_peer(id, &reason);
             self.outputs.push_back(Output::Close(id, reason));
+        }
+    }
+
+    /// Keeps the reason for which an address did not become a peer, or ceased to be one.
+    pub(super) fn note_trouble(&mut self, id: PeerId, why: impl fmt::Display) {
+        if let Some(peer) = self.peers.get(&id) {
+            self.trouble = Some(format!("{}: {why}", peer.view.address));
         }
     }
 
@@ -151,6 +160,7 @@ impl Engine {
             Step::Complete(messages) => {
                 let info = handshake.info();
                 peer.view.ready = true;
+                self.trouble = None;
                 peer.view.services = info.services;
                 peer.view.start_height = info.start_height;
                 let address = peer.view.address.clone();

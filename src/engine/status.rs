@@ -42,4 +42,7 @@ pub struct Status {
     pub bytes_in: u64,
     /// Headers accepted since the start.
     pub headers: u64,
+    /// Why there is no ready peer: the last dial, handshake or look-up that failed, for people. `None`
+    /// while there is one.
+    pub trouble: Option<String>,
 }

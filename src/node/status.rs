@@ -36,13 +36,16 @@ pub struct Status {
     pub bytes_in: u64,
     /// Headers accepted since the start.
     pub headers: u64,
+    /// Why there is no ready peer: the last dial, handshake or look-up that failed, for people. `None`
+    /// while there is one.
+    pub trouble: Option<String>,
     /// Blocks connected a second, over the last half minute.
     pub blocks_per_second: f64,
     /// Inputs checked a second, over the last half minute.
     pub inputs_per_second: f64,
     /// Bytes received a second, over the last half minute.
     pub bytes_per_second: f64,
-    /// Blocks that are known and missing, at the present rate. `None` before there is a rate. Blocks of
+    /// Blocks that are known and missing, at the present rate. `None` before there is a rate or a header. Blocks of
     /// different ages differ much in size, so that on the main network this is a rough figure.
     pub time_left: Option<Duration>,
 }
@@ -104,10 +107,11 @@ impl Meter {
         };
         let blocks_per_second = rate(latest.blocks, base.map(|s| s.blocks));
         let missing = latest.best_header.height.saturating_sub(latest.tip.height);
-        let time_left = if missing == 0 {
-            Some(Duration::ZERO)
-        } else {
-            Duration::try_from_secs_f64(f64::from(missing) / blocks_per_second).ok()
+        let time_left = match (latest.stage, missing) {
+            // Before the headers are there, nobody knows what is missing.
+            (Stage::Connecting | Stage::Headers, 0) => None,
+            (_, 0) => Some(Duration::ZERO),
+            _ => Duration::try_from_secs_f64(f64::from(missing) / blocks_per_second).ok(),
         };
         Status {
             version,
@@ -121,6 +125,7 @@ impl Meter {
             inputs: latest.inputs,
             bytes_in: latest.bytes_in,
             headers: latest.headers,
+            trouble: latest.trouble.clone(),
             blocks_per_second,
             inputs_per_second: rate(latest.inputs, base.map(|s| s.inputs)),
             bytes_per_second: rate(latest.bytes_in, base.map(|s| s.bytes)),
@@ -148,6 +153,7 @@ mod tests {
             inputs: blocks * 10,
             bytes_in: blocks * 1_000,
             headers: u64::from(best),
+            trouble: None,
         }
     }
 
@@ -180,8 +186,12 @@ mod tests {
     }
 
     #[test]
-    fn nothing_missing_means_no_time_left() {
+    fn nothing_missing_means_no_time_left_once_that_is_known() {
         let meter = Meter::new(Timestamp::ZERO, engine_status(10, 10));
         assert_eq!(meter.status(Timestamp::ZERO, 0).time_left, Some(Duration::ZERO));
+        for stage in [Stage::Connecting, Stage::Headers] {
+            let meter = Meter::new(Timestamp::ZERO, EngineStatus { stage, ..engine_status(0, 0) });
+            assert_eq!(meter.status(Timestamp::ZERO, 0).time_left, None);
+        }
     }
 }

@@ -38,7 +38,19 @@ impl LoopbackPeer {
     /// # Errors
     /// Those of the operating system.
     pub fn start(chain: Arc<RwLock<ServedChain>>, magic: [u8; 4]) -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        Self::start_at((Ipv4Addr::LOCALHOST, 0).into(), chain, magic)
+    }
+
+    /// The same at this address.
+    ///
+    /// # Errors
+    /// Those of the operating system.
+    pub fn start_at(
+        address: SocketAddr,
+        chain: Arc<RwLock<ServedChain>>,
+        magic: [u8; 4],
+    ) -> io::Result<Self> {
+        let listener = TcpListener::bind(address)?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
             chain,
