@@ -110,9 +110,10 @@ fn run(node: Node, handle: &Handle, goal: Goal, json: bool) -> Result<(), Failur
     let ended = follow(handle, &goal, &happened, &mut display)?;
     if ended.is_none() {
         if goal.utxo_hash {
-            print_line(&utxo_line(handle)?)?;
+            let line = showing(handle, &mut display, || utxo_line(handle))??;
+            print_line(&line)?;
         }
-        let durable = handle.shutdown_blocking()?;
+        let durable = showing(handle, &mut display, || handle.shutdown_blocking())??;
         display.finish(&handle.status())?;
         eprintln!("stopped; durable tip {} {}", durable.height, durable.hash);
     }
@@ -126,6 +127,22 @@ fn run(node: Node, handle: &Handle, goal: Goal, json: bool) -> Result<(), Failur
     };
     let _ = thread.join();
     result
+}
+
+/// Does something long while progress goes on being shown.
+fn showing<T: Send>(
+    handle: &Handle,
+    display: &mut Display,
+    work: impl FnOnce() -> T + Send,
+) -> Result<T, Failure> {
+    std::thread::scope(|scope| {
+        let working = scope.spawn(work);
+        while !working.is_finished() {
+            display.update(&handle.status())?;
+            std::thread::sleep(TICK);
+        }
+        working.join().map_err(|_| "a panic".into())
+    })
 }
 
 /// Shows progress until the goal is reached or a signal comes (`None`), or the node ended by itself.

@@ -68,7 +68,7 @@ fn free_address() -> SocketAddr {
 }
 
 impl Bitcoind {
-    /// Starts one with further options.
+    /// Starts one with further options, on regtest unless they name a network.
     pub fn start(options: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let (rpc, p2p) = (free_address(), free_address());
@@ -76,7 +76,9 @@ impl Bitcoind {
             .arg(format!("-datadir={}", folder.path().display()))
             .arg(format!("-rpcport={}", rpc.port()))
             .arg(format!("-bind={p2p}"))
-            .args(["-regtest", "-server", "-listen=1", "-dnsseed=0", "-fixedseeds=0", "-listenonion=0"])
+            .arg(format!("-rpccookiefile={}", folder.path().join("cookie").display()))
+            .arg(if options.contains(&"-signet") { "-signet" } else { "-regtest" })
+            .args(["-server", "-listen=1", "-dnsseed=0", "-fixedseeds=0", "-listenonion=0"])
             .args(["-disablewallet", "-par=1", "-dbcache=50", "-printtoconsole=0"])
             .args(options)
             .stdout(Stdio::null())
@@ -103,8 +105,8 @@ impl Bitcoind {
 
     /// Calls a method; the error is the text of what bitcoind says.
     pub fn try_call(&self, method: &str, parameters: &Value) -> Result<Value, String> {
-        let cookie = std::fs::read_to_string(self.folder.path().join("regtest/.cookie"))
-            .map_err(|error| error.to_string())?;
+        let cookie =
+            std::fs::read_to_string(self.folder.path().join("cookie")).map_err(|error| error.to_string())?;
         let body = json!({"id": 0, "method": method, "params": parameters}).to_string();
         let answer = post(self.rpc, &cookie, &body).map_err(|error| error.to_string())?;
         let mut answer: Value =

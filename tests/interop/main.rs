@@ -6,10 +6,11 @@
 
 mod bitcoind;
 
-use bitcoin::Block;
+use bitcoin::{Block, ScriptBuf};
 use bitcoind::{Bitcoind, available};
 use headlong::sim::forge::{BlockPlan, Branch, Forge};
 use headlong::{Builder, Event, Handle, MemoryStore, Network, Params, PeerAddress};
+use serde_json::json;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -39,7 +40,11 @@ struct Sync {
 
 impl Sync {
     fn start(folder: Option<&Path>, nodes: &[&Bitcoind]) -> Self {
-        let mut builder = Builder::new(Network::Regtest).threads(2);
+        Self::start_on(Params::new(Network::Regtest), folder, nodes)
+    }
+
+    fn start_on(params: Params, folder: Option<&Path>, nodes: &[&Bitcoind]) -> Self {
+        let mut builder = Builder::with_params(params).threads(2);
         builder = match folder {
             Some(folder) => builder.datadir(folder),
             None => builder.store(MemoryStore::new()),
@@ -279,4 +284,21 @@ fn servers_with_and_without_the_v2_transport() {
         sync.assert_same_coins(&node);
         sync.stop();
     }
+}
+
+/// The simplest challenge is one that everything satisfies: bitcoind mines such a signet by itself, and its
+/// blocks need no solution. Real solutions are in the vectors.
+#[test]
+fn a_signet_with_its_own_challenge() {
+    if !available() {
+        return;
+    }
+    let node = Bitcoind::start(&["-signet", "-signetchallenge=51"]);
+    let address = "tb1qw508d6qejxtdg4y5r3zarvary0c5xw7kxpjzsx";
+    node.call("generatetoaddress", json!([3, address, 100_000_000]));
+    let params = Params::signet(ScriptBuf::from_bytes(vec![0x51]));
+    let sync = Sync::start_on(params, None, &[&node]);
+    sync.reach(&node.tip());
+    sync.assert_same_coins(&node);
+    sync.stop();
 }
