@@ -19,7 +19,8 @@ const BLOCKS: u32 = 160;
 /// The past, so that the chain is valid at any time.
 const FIRST_TIME: u32 = 1_700_000_000;
 
-/// The program, which cargo builds with the tests.
+/// The program, which `cargo test` builds with the tests; before a run of this file alone, `cargo build
+/// --examples` does.
 fn program() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     test.parent().and_then(Path::parent).unwrap().join("examples/sync")

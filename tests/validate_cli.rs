@@ -14,7 +14,8 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use vectors::{unpacked, vector};
 
-/// The program, which cargo builds with the tests.
+/// The program, which `cargo test` builds with the tests; before a run of this file alone, `cargo build
+/// --examples` does.
 fn program() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let target = test.parent().and_then(Path::parent).unwrap();
