@@ -21,6 +21,7 @@ use bitcoin::BlockHash;
 use bitcoin::consensus::serialize;
 use bitcoin::hex::DisplayHex;
 use bitcoind::Bitcoind;
+use headlong::chain::block_tree::Validity;
 use headlong::chain::params::{Params, RegtestOptions};
 use headlong::chainstate::{BlockVerdict, Front};
 use serde_json::{Value, json};
@@ -116,7 +117,17 @@ impl Pair {
             Err(error) if error.contains("Block decode failed") => ("rejected", "decode-failed".into()),
             Err(error) => ("rejected", error),
         };
+        let theirs = self.with_inherited_marks(&hash, &ours, theirs);
         self.compare(ours, theirs)
+    }
+
+    /// A known difference: before version 31, Core marks a block's known descendants only when it comes
+    /// across them, not when the block is refused. So there they are still duplicates, or accepted headers.
+    fn with_inherited_marks(&self, hash: &BlockHash, ours: &Outcome, theirs: Outcome) -> Outcome {
+        let tree = self.ours.tree();
+        let inherited = tree.find(hash).is_some_and(|id| tree.validity(id) == Validity::FailedParent);
+        let unaware = matches!(theirs.0, "duplicate" | "accepted") && ours.1 == "duplicate-invalid";
+        if self.version < 310_000 && inherited && unaware { ours.clone() } else { theirs }
     }
 
     /// Whether a block is the end of a branch that bitcoind found invalid.
@@ -146,6 +157,8 @@ impl Pair {
                 ("rejected", word(error["message"].as_str().unwrap_or_default()))
             }
         };
+        let hash = self.world.known[index].hash;
+        let theirs = self.with_inherited_marks(&hash, &ours, theirs);
         self.compare(ours, theirs)
     }
 
