@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 /// How long bitcoind may take to answer its first call.
 const START: Duration = Duration::from_secs(60);
+/// How often it is started anew before a test gives up.
+const ATTEMPTS: usize = 3;
 
 /// The program, found or fetched once per test process; `None` if it cannot be had.
 pub fn program() -> Option<&'static Path> {
@@ -63,15 +65,23 @@ pub struct Bitcoind {
     p2p: SocketAddr,
 }
 
-fn free_address() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|l| l.local_addr()).expect("a free port")
+/// Two ports that are free now; by the time bitcoind listens on them, another test may have taken one.
+fn free_addresses() -> [SocketAddr; 2] {
+    let listeners = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port"));
+    listeners.map(|listener| listener.local_addr().expect("it is bound"))
 }
 
 impl Bitcoind {
     /// Starts one with further options, on regtest unless they name a network.
     pub fn start(options: &[&str]) -> Self {
+        let started = (0..ATTEMPTS).find_map(|_| Self::try_start(options));
+        started.expect("bitcoind answers")
+    }
+
+    /// One attempt; `None` if the process ended (a port was taken) or does not answer.
+    fn try_start(options: &[&str]) -> Option<Self> {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let (rpc, p2p) = (free_address(), free_address());
+        let [rpc, p2p] = free_addresses();
         let child = Command::new(program().expect("checked by available()"))
             .arg(format!("-datadir={}", folder.path().display()))
             .arg(format!("-rpcport={}", rpc.port()))
@@ -84,13 +94,17 @@ impl Bitcoind {
             .stdout(Stdio::null())
             .spawn()
             .expect("bitcoind starts");
-        let node = Self { child, folder, rpc, p2p };
+        let mut node = Self { child, folder, rpc, p2p };
         let begun = Instant::now();
         while node.try_call("getblockcount", &json!([])).is_err() {
-            assert!(begun.elapsed() < START, "bitcoind does not answer");
+            let ended = node.child.try_wait().is_ok_and(|status| status.is_some());
+            if ended || begun.elapsed() > START {
+                eprintln!("bitcoind {}", if ended { "ended at once" } else { "does not answer" });
+                return None;
+            }
             std::thread::sleep(Duration::from_millis(50));
         }
-        node
+        Some(node)
     }
 
     /// Where its peers connect.
