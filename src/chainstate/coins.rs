@@ -143,7 +143,7 @@ impl Overlay {
 pub struct Coins {
     store: Arc<dyn Store>,
     shards: Vec<HashTable<Entry>>,
-    hasher: foldhash::fast::RandomState,
+    hasher: foldhash::fast::FixedState,
     overlays: VecDeque<Overlay>,
     table_bytes: usize,
     script_bytes: usize,
@@ -156,13 +156,15 @@ pub struct Coins {
 }
 
 impl Coins {
-    /// An empty cache over `store` that is full at about `budget` bytes.
-    pub fn new(store: Arc<dyn Store>, budget: usize) -> Self {
+    /// An empty cache over `store` that is full at about `budget` bytes. `key` keys the table and should be
+    /// secret, so that nobody can choose outpoints that meet in it; the same key gives the same table, so that
+    /// a simulation repeats.
+    pub fn new(store: Arc<dyn Store>, budget: usize, key: u64) -> Self {
         let shards = (budget / 3 * 2 / (SHARD_BUCKETS * BUCKET_BYTES)).max(LEAST_SHARDS);
         Self {
             store,
             shards: (0..shards).map(|_| HashTable::new()).collect(),
-            hasher: Default::default(),
+            hasher: foldhash::fast::FixedState::with_seed(key),
             overlays: VecDeque::new(),
             table_bytes: 0,
             script_bytes: 0,
@@ -465,7 +467,7 @@ mod tests {
 
     #[test]
     fn created_and_spent_in_the_cache_leaves_nothing_to_write() {
-        let mut coins = Coins::new(Arc::new(MemoryStore::new()), 1 << 20);
+        let mut coins = Coins::new(Arc::new(MemoryStore::new()), 1 << 20, 1);
         coins.add(outpoint(1), coin(5, false), false);
         coins.spend(outpoint(1));
         assert_eq!(coins.dirty_changes().count(), 0);
@@ -475,7 +477,7 @@ mod tests {
     #[test]
     fn a_coinbase_may_overwrite_and_is_deleted_when_spent() {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-        let mut coins = Coins::new(store.clone(), 1 << 20);
+        let mut coins = Coins::new(store.clone(), 1 << 20, 1);
         coins.add(outpoint(1), coin(5, true), true);
         flush(&mut coins, &*store, true);
         // The same outpoint again, the store's coin unseen: spending it must reach the store.
@@ -488,7 +490,7 @@ mod tests {
     #[test]
     fn a_coin_that_comes_back_before_its_spending_is_written_is_not_fresh() {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-        let mut coins = Coins::new(store.clone(), 1 << 20);
+        let mut coins = Coins::new(store.clone(), 1 << 20, 1);
         coins.add(outpoint(1), coin(5, false), false);
         flush(&mut coins, &*store, false);
         coins.spend(outpoint(1));
@@ -502,7 +504,7 @@ mod tests {
     fn a_flush_makes_room_with_any_budget() {
         for (budget, most) in [(1, 1), (100_000, 5_000), (30 << 20, 300_000)] {
             let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-            let mut coins = Coins::new(store.clone(), budget);
+            let mut coins = Coins::new(store.clone(), budget, 1);
             let mut filled = Vec::new();
             let mut id = 0u32;
             for _ in 0..3 {
@@ -551,7 +553,7 @@ mod tests {
         #[test]
         fn the_cache_equals_a_plain_map(ops in prop::collection::vec(op(), 1..200)) {
             let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-            let mut coins = Coins::new(store.clone(), 1 << 20);
+            let mut coins = Coins::new(store.clone(), 1 << 20, 1);
             // One map a level: proved, each pushed overlay, and the block being built on top.
             let mut levels: Vec<BTreeMap<OutPoint, Coin>> = vec![BTreeMap::new()];
             let mut work = BTreeMap::new();

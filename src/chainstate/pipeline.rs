@@ -175,6 +175,8 @@ pub struct Chainstate {
 pub(super) struct Parts {
     pub params: Arc<Params>,
     pub options: ChainstateOptions,
+    /// Keys the table of coins.
+    pub key: u64,
     pub store: Arc<dyn Store>,
     pub archive: Archive,
     pub headers: HeaderFile,
@@ -190,7 +192,7 @@ impl Chainstate {
         let (sender, receiver) = crossbeam_channel::unbounded();
         Self {
             params: parts.params,
-            coins: Coins::new(parts.store.clone(), parts.options.coins_bytes),
+            coins: Coins::new(parts.store.clone(), parts.options.coins_bytes, parts.key),
             store: parts.store,
             archive: parts.archive,
             headers: parts.headers,

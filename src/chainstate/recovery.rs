@@ -75,7 +75,7 @@ pub struct Opened {
     pub tip: BlockRef,
 }
 
-/// Opens a chainstate. `key` keys the tree's table of hashes and should be random.
+/// Opens a chainstate. `key` keys the tables of headers and coins and should be random.
 ///
 /// # Errors
 /// The store's: `Unsupported` if it belongs to another network or schema, `Corrupt` if what it holds does
@@ -89,7 +89,7 @@ pub fn open(sources: Sources, options: ChainstateOptions, key: [u64; 2]) -> Resu
     if let Some(pending) = schema::pending(&*store)? {
         restore_headers(&mut tree, &archive, &mut headers, pending.from)?;
         restore_headers(&mut tree, &archive, &mut headers, pending.to)?;
-        replay(&store, &archive, &tree, pending, options.coins_bytes)?;
+        replay(&store, &archive, &tree, pending, options.coins_bytes, key[1])?;
     }
     let (tip, checkpoint) = read_tip(&*store, &params)?;
     restore_headers(&mut tree, &archive, &mut headers, tip)?;
@@ -99,6 +99,7 @@ pub fn open(sources: Sources, options: ChainstateOptions, key: [u64; 2]) -> Resu
     let chainstate = Chainstate::new(Parts {
         params,
         options,
+        key: key[1],
         store,
         archive,
         headers,
@@ -250,10 +251,11 @@ fn replay(
     tree: &BlockTree,
     pending: Pending,
     budget: usize,
+    key: u64,
 ) -> Result<(), Error> {
     let (from, to) = (find(tree, pending.from)?, find(tree, pending.to)?);
     let (back, forward) = tree.path(from, to, usize::MAX);
-    let mut coins = Coins::new(store.clone(), budget);
+    let mut coins = Coins::new(store.clone(), budget, key);
     let write = |coins: &mut Coins, last: bool| -> Result<(), Error> {
         if last || coins.is_full() {
             write_changes(&**store, coins.dirty_changes())?;

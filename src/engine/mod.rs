@@ -11,6 +11,7 @@
 //! between the machines, `peers` holds the connections, `queries` answers the host.
 
 pub mod input;
+pub mod load;
 pub mod output;
 mod peers;
 mod queries;
@@ -18,6 +19,7 @@ pub mod routing;
 pub mod status;
 
 pub use input::{Input, Query, QueryId};
+pub use load::Load;
 pub use output::{Answer, Output};
 
 use crate::chain::block_tree::{BlockTree, HeaderId};

@@ -118,6 +118,11 @@ impl AddressBook {
         self.entries.len()
     }
 
+    /// The number of hosts that are not dialled because they broke a rule.
+    pub fn discouraged(&self) -> usize {
+        self.discouraged.len()
+    }
+
     /// Whether there is no address.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()

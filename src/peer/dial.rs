@@ -106,6 +106,11 @@ impl Dialer {
         }
     }
 
+    /// The number of addresses that are kept up for the host.
+    pub fn manual_addresses(&self) -> usize {
+        self.manual.len()
+    }
+
     /// The host wants this address kept up. Idempotent.
     pub fn add_manual(&mut self, address: PeerAddress) {
         let fresh = Manual { failures: 0, next_try: Timestamp::ZERO, peer: None, ready: None };

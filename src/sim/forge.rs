@@ -56,7 +56,7 @@ pub struct Branch {
 #[derive(Debug)]
 pub struct Forge {
     params: Arc<Params>,
-    wallet: Wallet,
+    wallet: Arc<Wallet>,
     rng: Rng,
 }
 
@@ -64,8 +64,14 @@ impl Forge {
     /// A forge for a network whose difficulty stays at its lowest (regtest).
     pub fn new(params: Arc<Params>, seed: u64) -> Self {
         let mut rng = Rng::from_number(seed);
-        let wallet = Wallet::new(&mut rng, 16);
+        let wallet = Arc::new(Wallet::new(&mut rng, 16));
         Self { params, wallet, rng }
+    }
+
+    /// A forge with the same keys and choices of its own, so that it goes on from this one's branches.
+    #[must_use]
+    pub fn fork(&self, seed: u64) -> Self {
+        Self { params: self.params.clone(), wallet: self.wallet.clone(), rng: Rng::from_number(seed) }
     }
 
     /// The keys.

@@ -7,8 +7,19 @@
 //! | [`wallet`] | a way to lock and to spend every standard output type |
 //! | [`serve`] | the serving side of the protocol, without I/O |
 //! | [`loopback`] | that side on real sockets of the loopback interface |
+//! | [`world`] | nodes and peers on virtual time, with invariants checked after every step |
+//! | [`node`], [`manner`], [`disk`] | what nodes and peers of a world are made of, and how they fail |
+//! | [`ledger`] | what is true in a world, by naive code |
+//! | [`scenario`] | worlds made of a seed, and how a failing one is made small |
 
+pub mod disk;
 pub mod forge;
+mod invariants;
+pub mod ledger;
 pub mod loopback;
+pub mod manner;
+pub mod node;
+pub mod scenario;
 pub mod serve;
 pub mod wallet;
+pub mod world;

@@ -59,6 +59,11 @@ impl ServedChain {
         (self.active.get(*height as usize)?.hash() == *hash).then_some(*height)
     }
 
+    /// The block of the active chain at this height.
+    pub fn at(&self, height: u32) -> Option<&RawBlock> {
+        self.active.get(height as usize)
+    }
+
     /// A block, active or not.
     pub fn block(&self, hash: &BlockHash) -> Option<&RawBlock> {
         self.all.get(hash).map(|(_, raw)| raw)

@@ -79,6 +79,11 @@ pub struct Activation {
 }
 
 impl Activation {
+    /// Commands to connect and disconnect that are not answered.
+    pub fn path_in_flight(&self) -> usize {
+        self.steps.len()
+    }
+
     /// A machine whose tip, proved and durable, is `tip`; `last` is the last checkpoint of the store.
     ///
     /// # Errors

@@ -164,6 +164,23 @@ struct Stall {
     since: Timestamp,
 }
 
+/// What a scheduler holds, for [`crate::engine::Load`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SchedulerLoad {
+    /// Blocks that are asked for.
+    pub flights: usize,
+    /// The most peers that one of them is asked of.
+    pub requests: usize,
+    /// Bytes reserved.
+    pub reserved: u64,
+    /// Remembered senders of stored blocks.
+    pub senders: usize,
+    /// The most blocks that one peer is remembered to lack.
+    pub lacking: usize,
+    /// Blocks that nobody delivers.
+    pub withheld: usize,
+}
+
 /// The scheduler's window, peers and requests.
 #[derive(Debug)]
 pub struct BlockScheduler {
@@ -457,6 +474,18 @@ impl BlockScheduler {
         match peer {
             None => self.flights.len(),
             Some(peer) => self.sources.get(&peer).map_or(0, |source| source.owes.len()),
+        }
+    }
+
+    /// What is held now.
+    pub fn load(&self) -> SchedulerLoad {
+        SchedulerLoad {
+            flights: self.flights.len(),
+            requests: self.flights.values().map(|flight| flight.requests.len()).max().unwrap_or(0),
+            reserved: self.reserved,
+            senders: self.senders.len(),
+            lacking: self.sources.values().map(|source| source.lacking.len()).max().unwrap_or(0),
+            withheld: self.withholding.len(),
         }
     }
 

@@ -127,6 +127,12 @@ impl HeaderSync {
         }
     }
 
+    /// How many presyncs are under way, and their bytes of memory.
+    pub fn presync_load(&self) -> (usize, usize) {
+        let presyncs = self.peers.values().filter_map(|peer| peer.presync.as_ref());
+        presyncs.fold((0, 0), |(count, bytes), presync| (count + 1, bytes + presync.memory()))
+    }
+
     /// The proved tip changed: chains are measured by its work.
     pub fn set_tip(&mut self, tip: HeaderId) {
         self.tip = Some(tip);

@@ -39,6 +39,11 @@ pub(super) struct Withholding {
 }
 
 impl Withholding {
+    /// The number of blocks that nobody delivers.
+    pub fn len(&self) -> usize {
+        self.blocks.len()
+    }
+
     /// When something is to be done.
     pub fn next_deadline(&self) -> Option<Timestamp> {
         self.due.into_iter().chain(self.again).min()

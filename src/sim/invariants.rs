@@ -1,0 +1,88 @@
+//! What must hold in a simulated world after every step. Each function answers with what is wrong.
+
+use super::disk::SimDisk;
+use super::ledger::{CoinSet, Ledger};
+use super::node::NodePlan;
+use crate::chain::command::BlockRef;
+use crate::chainstate::Chainstate;
+use crate::engine::Engine;
+use crate::engine::output::Event;
+use crate::limits::{BLOCK_SIZE_MAX, MAX_UNPROVED_BYTES};
+use crate::store::schema;
+
+/// The store's coins are those of its tip, and no flush is cut short.
+pub(super) fn store_is_a_state(ledger: &Ledger, disk: &SimDisk, tip: BlockRef) -> Result<(), String> {
+    let (stored, pending, entries) = disk.coins();
+    if stored != Some(tip) || pending {
+        return Err(format!("tip {stored:?} instead of {tip:?}, a flush under way: {pending}"));
+    }
+    if !ledger.is_valid(&tip.hash) {
+        return Err(format!("{tip:?} is not valid"));
+    }
+    let mut coins = CoinSet::new();
+    for (key, value) in &entries {
+        let outpoint = schema::decode_coin_key(key).map_err(|error| error.to_string())?;
+        coins.insert(outpoint, schema::decode_coin(key, value).map_err(|error| error.to_string())?);
+    }
+    let expected = ledger.coins(&tip.hash);
+    if coins == *expected {
+        return Ok(());
+    }
+    let lost = expected.keys().filter(|outpoint| !coins.contains_key(outpoint)).count();
+    let extra = coins.keys().filter(|outpoint| !expected.contains_key(outpoint)).count();
+    Err(format!("at {tip:?} {lost} coins are missing and {extra} are too many"))
+}
+
+/// An event continues at the cursor and tells what a loss of power keeps. Answers the next cursor.
+pub(super) fn event_follows(
+    ledger: &Ledger,
+    cursor: Option<BlockRef>,
+    event: &Event,
+    stable: Option<BlockRef>,
+) -> Result<Option<BlockRef>, String> {
+    match event {
+        Event::Apply(block, header) => {
+            let parent = ledger.parent(&block.hash);
+            if !ledger.is_valid(&block.hash) || header.block_hash() != block.hash {
+                return Err(format!("{block:?} is applied and not valid"));
+            }
+            // Without a cursor the first event is the genesis block's.
+            if cursor != parent {
+                return Err(format!("{block:?} is applied on {cursor:?}"));
+            }
+            if stable.is_some_and(|stable| stable.height < block.height) {
+                return Err(format!("{block:?} is applied and {stable:?} is durable"));
+            }
+            Ok(Some(*block))
+        }
+        Event::Undo(block, header) => {
+            if cursor != Some(*block) || header.block_hash() != block.hash {
+                return Err(format!("{block:?} is undone at {cursor:?}"));
+            }
+            Ok(ledger.parent(&block.hash))
+        }
+    }
+}
+
+/// Queues are within [`crate::limits`], memory within its budgets.
+pub(super) fn held_is_bounded(
+    engine: &Engine,
+    chainstate: &Chainstate,
+    plan: &NodePlan,
+) -> Result<(), String> {
+    if let Some((what, value, bound)) = engine.load().over() {
+        return Err(format!("{what}: {value}, at most {bound}"));
+    }
+    let memory = chainstate.memory();
+    let block = BLOCK_SIZE_MAX as usize;
+    // One block more than the budget may come in before a commit.
+    let figures = [
+        ("coins", memory.coins, plan.coins_bytes.max(16 * 8_192 * 80) + block),
+        ("unproved", memory.unproved, MAX_UNPROVED_BYTES + 4 * block),
+        ("bodies", memory.bodies, 200_000 + block),
+    ];
+    match figures.into_iter().find(|(_, value, bound)| value > bound) {
+        Some((what, value, bound)) => Err(format!("{what}: {value} bytes, at most {bound}")),
+        None => Ok(()),
+    }
+}

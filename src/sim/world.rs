@@ -1,0 +1,1086 @@
+//! The deterministic network: nodes and peers on virtual time, everything from one seed.
+//!
+//! 1. Whatever happens has a time and a number; the first is taken, and what it leads to is put in its place.
+//!    The same seed and the same calls give the same run, to the byte.
+//! 2. Nodes are real: [`crate::engine::Engine`] over [`crate::chainstate::Chainstate`] on a [`SimDisk`], with
+//!    real blocks and a real verifier. Peers are as their [`Manner`] says, over links with latency, jitter,
+//!    bandwidth and losses. What a process adds to this (sockets, threads, files) is not here.
+//! 3. After every step the [invariants](World::violation) are checked; a world in which one is broken
+//!    stands still.
+//!
+//! ```
+//! use headlong::sim::manner::Manner;
+//! use headlong::sim::node::NodePlan;
+//! use headlong::sim::world::{PeerPlan, World};
+//!
+//! let mut world = World::new(7);
+//! world.extend(30, 0);
+//! world.add_peer(PeerPlan::default());
+//! world.add_peer(PeerPlan { manner: Manner::NotFound, ..PeerPlan::default() });
+//! let node = world.add_node(NodePlan::default());
+//! assert!(world.run_until(600_000, |world| world.is_synced(node)), "{:?}", world.violation());
+//! ```
+
+use super::disk::{Crash, DiskFault, SimDisk};
+use super::forge::{BlockPlan, Branch, Forge, mine};
+use super::invariants;
+use super::ledger::Ledger;
+use super::manner::{Act, Conversation, Manner};
+use super::node::{Link, NodePlan, SimNode};
+use super::serve::ServedChain;
+use crate::chain::command::{BlockRef, ChainReport};
+use crate::chain::params::{Network, Params};
+use crate::engine::output::Event;
+use crate::engine::{Answer, Engine, Input, Output, Query, QueryId};
+use crate::error::Error;
+use crate::peer::{CloseReason, PeerAddress, PeerId};
+use crate::rng::Rng;
+use crate::store::StoreErrorKind;
+use crate::time::Now;
+use crate::verify::Verifier;
+use crate::verify::pool::Pool;
+use crate::wire::Message;
+use bitcoin::{Amount, Block};
+use parking_lot::RwLock;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+/// Seconds between the last block and the beginning of a world.
+const SLACK: u64 = 36_000;
+/// Milliseconds from the end of a life to the next.
+const REBIRTH: u64 = 2_000;
+/// Milliseconds between signs of life of a message that takes long to arrive.
+const PROGRESS: u64 = 1_000;
+/// Branches of the honest chain that are remembered, to fork from.
+const REMEMBERED: usize = 80;
+/// Steps at one moment after which a world counts as going round in circles.
+const MAX_STEPS_AT_ONCE: u64 = 200_000;
+/// Lines of the trace that are kept.
+const TRACE_LINES: usize = 100_000;
+
+/// A connection's qualities, the same both ways but for the bandwidth, which is that of what the peer sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wire {
+    /// Milliseconds for a message.
+    pub latency: u64,
+    /// The most milliseconds more, drawn for each message.
+    pub jitter: u64,
+    /// Bytes a second; 0 is without limit.
+    pub bandwidth: u64,
+    /// Of ten thousand messages to the node, how many end the connection instead.
+    pub losses: u64,
+}
+
+impl Default for Wire {
+    /// 20 ms, and no limits.
+    fn default() -> Self {
+        Self { latency: 20, jitter: 0, bandwidth: 0, losses: 0 }
+    }
+}
+
+/// Which chain a peer serves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Serves {
+    /// The honest one, growing.
+    #[default]
+    Honest,
+    /// The chain that [`World::fork_off`] made, by its number.
+    Fork(usize),
+}
+
+/// A peer.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PeerPlan {
+    /// What it does.
+    pub manner: Manner,
+    /// How it is connected.
+    pub wire: Wire,
+    /// What it serves.
+    pub serves: Serves,
+}
+
+/// What is wrong with a forked chain, in its second block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    /// Nothing.
+    None,
+    /// The coinbase takes a satoshi too much.
+    Greed,
+    /// A signature is by the wrong key. (Greed, where nothing can be spent.)
+    Signature,
+    /// A coin is spent twice. (Greed, where nothing can be spent.)
+    DoubleSpend,
+}
+
+/// A broken invariant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Milliseconds since the world began.
+    pub at: u64,
+    /// The node.
+    pub node: usize,
+    /// Which.
+    pub invariant: &'static str,
+    /// How.
+    pub detail: String,
+}
+
+#[derive(Debug)]
+enum Happening {
+    /// An input for the engine of a life.
+    Input(usize, u64, Input),
+    /// A message arrives at a node.
+    FromPeer(usize, u64, PeerId, Message, usize),
+    /// The peer's end of the connection.
+    PeerLeft(usize, u64, PeerId),
+    /// A message arrives at a peer.
+    ToPeer(usize, u64, PeerId, Message),
+    /// The chainstate takes its next command.
+    Command(usize, u64),
+    /// A job of the pool is done.
+    Job(usize, u64, u64),
+    /// The next life begins.
+    Birth(usize, u64),
+}
+
+struct Peer {
+    plan: PeerPlan,
+    address: PeerAddress,
+    /// Not to be reached before this.
+    away_until: u64,
+}
+
+/// Nodes, peers, and the chain they talk about. See the [module](self).
+pub struct World {
+    now: u64,
+    sequence: u64,
+    happenings: BTreeMap<(u64, u64), Happening>,
+    rng: Rng,
+    params: Arc<Params>,
+    forge: Forge,
+    ledger: Ledger,
+    begin: u64,
+    honest: Branch,
+    /// Earlier ends of the honest chain.
+    past: VecDeque<Branch>,
+    chain: Arc<RwLock<ServedChain>>,
+    forks: Vec<Arc<RwLock<ServedChain>>>,
+    peers: Vec<Peer>,
+    nodes: Vec<SimNode>,
+    verifier: Arc<dyn Verifier>,
+    pool: Arc<Pool>,
+    steps: u64,
+    /// Steps at the present moment.
+    steps_now: u64,
+    violation: Option<Violation>,
+    trace: Option<VecDeque<String>>,
+}
+
+/// Blocks without spends that every world begins with, so that there is something to spend.
+const BASE: u32 = 110;
+
+/// The forge and the first blocks of all worlds, made once a process.
+fn base() -> &'static (Forge, Branch, Vec<Block>) {
+    static FIRST: std::sync::OnceLock<(Forge, Branch, Vec<Block>)> = std::sync::OnceLock::new();
+    FIRST.get_or_init(|| {
+        let mut forge = Forge::new(Arc::new(Params::new(Network::Regtest)), 0);
+        let mut branch = forge.genesis(None);
+        let blocks = (0..BASE).map(|_| forge.extend(&mut branch, BlockPlan::default())).collect();
+        (forge, branch, blocks)
+    })
+}
+
+impl World {
+    /// An empty world of this seed, whose nodes run scripts through Bitcoin Core's code. Its chain has 110
+    /// blocks, the last of them ten hours old.
+    #[cfg(feature = "consensus")]
+    pub fn new(seed: u64) -> Self {
+        Self::with_verifier(seed, Arc::new(crate::verify::interpreter::Interpreter))
+    }
+
+    /// An empty world of this seed, whose nodes have this verifier.
+    ///
+    /// # Panics
+    /// Never: a pool without threads asks nothing of the system.
+    pub fn with_verifier(seed: u64, verifier: Arc<dyn Verifier>) -> Self {
+        let params = Arc::new(Params::new(Network::Regtest));
+        let (forge, branch, blocks) = base();
+        let mut ledger = Ledger::new(&params.genesis);
+        let mut chain = ServedChain::new(&params.genesis);
+        for block in blocks {
+            ledger.enter(block, true);
+        }
+        chain.extend(blocks);
+        Self {
+            now: 0,
+            sequence: 0,
+            happenings: BTreeMap::new(),
+            rng: Rng::from_number(seed),
+            forge: forge.fork(seed),
+            ledger,
+            begin: u64::from(branch.time) + SLACK,
+            honest: branch.clone(),
+            past: VecDeque::from([branch.clone()]),
+            chain: Arc::new(RwLock::new(chain)),
+            forks: Vec::new(),
+            peers: Vec::new(),
+            nodes: Vec::new(),
+            verifier,
+            pool: Arc::new(Pool::new("sim", 0, 1).expect("no thread is asked for")),
+            params,
+            steps: 0,
+            steps_now: 0,
+            violation: None,
+            trace: None,
+        }
+    }
+
+    // ---- what the test does ----
+
+    /// Keeps a readable trace from here on, of the last 100,000 lines.
+    pub fn keep_trace(&mut self) {
+        self.trace = Some(VecDeque::new());
+    }
+
+    /// The trace's lines, oldest first.
+    pub fn trace(&self) -> impl Iterator<Item = &str> {
+        self.trace.iter().flatten().map(String::as_str)
+    }
+
+    /// Adds a peer and answers its number. Nodes that are added later know its address.
+    pub fn add_peer(&mut self, plan: PeerPlan) -> usize {
+        let number = self.peers.len();
+        // One network group each.
+        let address = PeerAddress::Ip(([11 + (number / 250) as u8, (number % 250) as u8, 0, 1], 8333).into());
+        self.peers.push(Peer { plan, address, away_until: 0 });
+        number
+    }
+
+    /// Adds a node, which begins at once, and answers its number.
+    pub fn add_node(&mut self, plan: NodePlan) -> usize {
+        let number = self.nodes.len();
+        self.nodes.push(SimNode::new(plan, self.verifier.clone(), self.pool.clone()));
+        self.later(0, Happening::Birth(number, 0));
+        number
+    }
+
+    /// Lets the honest chain grow by so many blocks, each with about so many spent inputs.
+    pub fn extend(&mut self, blocks: u32, inputs: usize) {
+        for _ in 0..blocks {
+            let plan = BlockPlan { inputs, growth: inputs / 2 };
+            let block = self.forge.extend(&mut self.honest, plan);
+            self.ledger.enter(&block, true);
+            self.chain.write().extend([&block]);
+            self.past.push_back(self.honest.clone());
+        }
+        while self.past.len() > REMEMBERED {
+            self.past.pop_front();
+        }
+        self.note(|| format!("the honest chain grows by {blocks}"));
+        self.announce();
+    }
+
+    /// Replaces the last `depth` blocks of the honest chain (as far as they are remembered, never below
+    /// block 110) by `depth + longer` others.
+    pub fn reorg(&mut self, depth: usize, longer: u32, inputs: usize) {
+        let depth = depth.min(self.past.len() - 1);
+        self.past.truncate(self.past.len() - depth);
+        if let Some(fork) = self.past.back() {
+            self.honest = fork.clone();
+        }
+        self.note(|| format!("a reorg, {depth} deep"));
+        self.extend(depth as u32 + longer.max(1), inputs);
+    }
+
+    /// Makes a chain that leaves the honest one `depth` blocks below its tip (at least 2), is `longer` blocks
+    /// longer than it is now, and has this flaw in its second block. Answers its number for
+    /// [`Serves::Fork`]. With a flaw, every block from the second on is invalid.
+    pub fn fork_off(&mut self, depth: usize, longer: u32, flaw: Flaw) -> usize {
+        let depth = depth.clamp(2, (self.past.len() - 1).max(2)).min(self.past.len() - 1);
+        let mut branch = self.past[self.past.len() - 1 - depth].clone();
+        let mut fork = ServedChain::new(&self.params.genesis);
+        let chain = self.chain.read();
+        for height in 1..=branch.tip.height {
+            let block = chain.at(height).and_then(|raw| bitcoin::consensus::deserialize::<Block>(raw.bytes()).ok());
+            fork.extend(&block);
+        }
+        drop(chain);
+        for index in 0..depth as u32 + longer {
+            let flawed = index == 1 && flaw != Flaw::None;
+            let block =
+                if flawed { self.flawed(&mut branch, flaw) } else { self.forge.extend(&mut branch, BlockPlan::default()) };
+            self.ledger.enter(&block, !flawed);
+            fork.extend([&block]);
+        }
+        self.forks.push(Arc::new(RwLock::new(fork)));
+        self.note(|| format!("a fork to height {}, {flaw:?}", branch.tip.height));
+        self.forks.len() - 1
+    }
+
+    /// Changes what a peer does and serves, for connections to come.
+    pub fn set_peer(&mut self, peer: usize, plan: PeerPlan) {
+        self.peers[peer].plan = plan;
+    }
+
+    /// Ends all connections of a peer, which is not to be reached for so many milliseconds.
+    pub fn take_away(&mut self, peer: usize, millis: u64) {
+        self.peers[peer].away_until = self.now + millis;
+        self.note(|| format!("peer {peer} is away for {millis} ms"));
+        for node in 0..self.nodes.len() {
+            let number = self.nodes[node].number;
+            let Some(life) = &self.nodes[node].life else { continue };
+            let ids: Vec<PeerId> =
+                life.links.iter().filter(|(_, link)| link.peer == peer).map(|(id, _)| *id).collect();
+            for id in ids {
+                self.later(0, Happening::PeerLeft(node, number, id));
+            }
+        }
+    }
+
+    /// Ends a node at once; it begins again two seconds later from what its disk then holds.
+    pub fn kill(&mut self, node: usize, how: Crash) {
+        self.note(|| format!("node {node}: {how:?}"));
+        let SimNode { disk, life, number, fuse, .. } = &mut self.nodes[node];
+        (*life, *fuse) = (None, None);
+        *number += 1;
+        let number = *number;
+        disk.crash(how, &mut self.rng);
+        self.later(REBIRTH, Happening::Birth(node, number));
+    }
+
+    /// Lets a node die between two outputs of its engine: after so many more.
+    pub fn kill_at_output(&mut self, node: usize, outputs: u64, how: Crash) {
+        self.nodes[node].fuse = Some((outputs, how));
+    }
+
+    /// Lays a fault on a write of a node's disk, counted from now. A node that dies of it dies so.
+    pub fn strike_disk(&mut self, node: usize, writes: u64, fault: DiskFault, death: Crash) {
+        let node = &mut self.nodes[node];
+        node.disk.strike(node.disk.writes() + 1 + writes, fault);
+        node.death = death;
+    }
+
+    /// Makes a node's Unix clock wrong by so many seconds; its timers run on.
+    pub fn set_clock(&mut self, node: usize, seconds: i64) {
+        self.note(|| format!("node {node}: the clock is wrong by {seconds} s"));
+        self.nodes[node].clock = seconds;
+    }
+
+    /// Asks a node to shut down in order; it begins again two seconds after its end.
+    pub fn shut_down(&mut self, node: usize) {
+        if let Some(life) = &mut self.nodes[node].life {
+            life.stopping = true;
+            self.input(node, Input::Shutdown);
+        }
+    }
+
+    // ---- what the test sees ----
+
+    /// Milliseconds since the world began.
+    pub fn now(&self) -> u64 {
+        self.now
+    }
+
+    /// Steps taken.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// The first broken invariant:
+    ///
+    /// 1. No block is proved, committed or reported that the [`Ledger`] does not hold for valid.
+    /// 2. After each commit and each start the store holds exactly the coins of its tip, and no flush that
+    ///    was cut short; a start loses no commit that was reported.
+    /// 3. Every `Apply` has its parent applied, every `Undo` is of the last applied block, and what is told
+    ///    survives a loss of power.
+    /// 4. What the engine and the chainstate hold stays within [`crate::limits`] and the budgets.
+    /// 5. No peer that broke no rule is held for hostile.
+    /// 6. A node ends only if its host or its disk is the cause; it does not spin.
+    pub fn violation(&self) -> Option<&Violation> {
+        self.violation.as_ref()
+    }
+
+    /// What is true.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// The tip of the honest chain.
+    pub fn tip(&self) -> BlockRef {
+        self.honest.tip
+    }
+
+    /// The number of nodes.
+    pub fn nodes(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// The engine of a node that lives.
+    pub fn engine(&self, node: usize) -> Option<&Engine> {
+        self.nodes[node].life.as_ref().map(|life| &life.engine)
+    }
+
+    /// A node's disk.
+    pub fn disk(&self, node: usize) -> &SimDisk {
+        &self.nodes[node].disk
+    }
+
+    /// The lives that a node has begun, less one.
+    pub fn deaths(&self, node: usize) -> u64 {
+        self.nodes[node].number
+    }
+
+    /// Events that a node's consumer has got.
+    pub fn events(&self, node: usize) -> u64 {
+        self.nodes[node].events
+    }
+
+    /// Whether a node's durable tip is the honest chain's tip, and its consumer has been told.
+    pub fn is_synced(&self, node: usize) -> bool {
+        let synced = self.engine(node).is_some_and(|engine| engine.status().durable == self.honest.tip);
+        synced && self.nodes[node].cursor == Some(self.honest.tip)
+    }
+
+    // ---- time ----
+
+    /// Lets so many milliseconds pass.
+    pub fn run(&mut self, millis: u64) {
+        self.run_until(millis, |_| false);
+    }
+
+    /// Runs until the condition holds (true), or so many milliseconds have passed or an invariant is broken
+    /// (false).
+    pub fn run_until(&mut self, millis: u64, until: impl Fn(&Self) -> bool) -> bool {
+        let end = self.now + millis;
+        loop {
+            if self.violation.is_some() {
+                return false;
+            }
+            if until(self) {
+                return true;
+            }
+            if !self.step(end) {
+                self.now = end;
+                return false;
+            }
+        }
+    }
+
+    /// The next step, if there is one before `end`.
+    fn step(&mut self, end: u64) -> bool {
+        let happening = self.happenings.first_key_value().map(|((at, _), _)| *at);
+        let deadlines = self.nodes.iter().enumerate();
+        let wake = deadlines.filter_map(|(n, node)| Some((node.life.as_ref()?.deadline?, n))).min();
+        let next = happening.into_iter().chain(wake.map(|(at, _)| at)).min();
+        let Some(next) = next.filter(|next| *next <= end) else { return false };
+        self.steps_now = if next > self.now { 0 } else { self.steps_now + 1 };
+        self.now = self.now.max(next);
+        self.steps += 1;
+        if self.steps_now > MAX_STEPS_AT_ONCE {
+            let node = wake.map_or(0, |(_, node)| node);
+            self.violate(node, "no spinning", format!("{MAX_STEPS_AT_ONCE} steps at {next} ms"));
+            return false;
+        }
+        match wake {
+            Some((at, node)) if happening.is_none_or(|happening| at < happening) => {
+                self.input(node, Input::Timer);
+                self.forbid_spinning(node, at);
+            }
+            _ => {
+                if let Some((_, happening)) = self.happenings.pop_first() {
+                    self.happen(happening);
+                }
+            }
+        }
+        true
+    }
+
+    fn forbid_spinning(&mut self, node: usize, was: u64) {
+        let deadline = self.nodes[node].life.as_ref().and_then(|life| life.deadline);
+        if deadline.is_some_and(|deadline| deadline <= was && deadline < self.now) {
+            self.violate(node, "no spinning", format!("the deadline stays at {was} ms"));
+        }
+    }
+
+    fn later(&mut self, wait: u64, what: Happening) {
+        self.at(self.now + wait, what);
+    }
+
+    fn at(&mut self, at: u64, what: Happening) {
+        self.sequence += 1;
+        self.happenings.insert((at, self.sequence), what);
+    }
+
+    fn note(&mut self, line: impl FnOnce() -> String) {
+        if let Some(trace) = &mut self.trace {
+            if trace.len() >= TRACE_LINES {
+                trace.pop_front();
+            }
+            trace.push_back(format!("{:>10} {}", self.now, line()));
+        }
+    }
+
+    fn violate(&mut self, node: usize, invariant: &'static str, detail: String) {
+        self.note(|| format!("node {node}: BROKEN: {invariant}: {detail}"));
+        let violation = Violation { at: self.now, node, invariant, detail };
+        self.violation.get_or_insert(violation);
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Birth(node, number) => {
+                if self.nodes[node].number == number && self.nodes[node].life.is_none() {
+                    self.give_birth(node);
+                }
+            }
+            Happening::Input(node, number, input) => {
+                if self.lives(node, number) && self.concerns_a_link(node, &input) {
+                    self.input(node, input);
+                }
+            }
+            Happening::FromPeer(node, number, id, message, bytes) => {
+                if self.lives(node, number) {
+                    self.arrive(node, id, message, bytes);
+                }
+            }
+            Happening::PeerLeft(node, number, id) => {
+                if self.lives(node, number)
+                    && let Some(life) = &mut self.nodes[node].life
+                    && let Some(link) = life.links.get_mut(&id)
+                {
+                    link.ended = true;
+                    self.settle(node);
+                }
+            }
+            Happening::ToPeer(node, number, id, message) => {
+                if self.lives(node, number) {
+                    self.hear(node, id, message);
+                }
+            }
+            Happening::Command(node, number) => {
+                if self.lives(node, number)
+                    && let Some(life) = &mut self.nodes[node].life
+                    && let Some(command) = life.commands.pop_front()
+                {
+                    life.chainstate.submit(command);
+                    self.after_work(node);
+                }
+            }
+            Happening::Job(node, number, job) => {
+                if self.lives(node, number)
+                    && let Some(life) = &mut self.nodes[node].life
+                    && let Some(completion) = life.completions.remove(&job)
+                {
+                    life.chainstate.complete(completion);
+                    self.after_work(node);
+                }
+            }
+        }
+    }
+
+    fn lives(&self, node: usize, number: u64) -> bool {
+        self.nodes[node].number == number && self.nodes[node].life.is_some()
+    }
+
+    fn concerns_a_link(&self, node: usize, input: &Input) -> bool {
+        let Some(life) = &self.nodes[node].life else { return false };
+        match input {
+            Input::Connected(id) => life.links.contains_key(id),
+            Input::Progress(id, _) => {
+                life.links.get(id).is_some_and(|link| link.held.is_empty() && life.engine.may_read(*id))
+            }
+            _ => true,
+        }
+    }
+
+    // ---- a node's life ----
+
+    fn give_birth(&mut self, node: usize) {
+        let peers: Vec<PeerAddress> = self.peers.iter().map(|peer| peer.address.clone()).collect();
+        let before = self.nodes[node].disk.struck().len();
+        let opened = self.nodes[node].open(&self.params, &peers, self.now, &mut self.rng);
+        let struck = self.note_faults(node, before);
+        if self.nodes[node].disk.is_dead() {
+            let how = self.nodes[node].death;
+            return self.kill(node, how);
+        }
+        match opened {
+            Ok(life) => {
+                let tip = life.engine.status().durable;
+                self.note(|| format!("node {node}: begins at {}", tip.height));
+                let sequence = life.chainstate.checkpoint().sequence;
+                let committed = self.nodes[node].committed;
+                self.nodes[node].life = Some(life);
+                self.nodes[node].committed = (sequence, Some(tip));
+                if sequence < committed.0 && !self.nodes[node].damaged {
+                    self.violate(node, "a start loses no reported commit", format!("{sequence} after {committed:?}"));
+                }
+                self.check_coins(node, tip);
+                if !self.nodes[node].plan.manual {
+                    self.input(node, Input::SavedAddresses(peers));
+                }
+                self.input(node, Input::Timer);
+            }
+            Err(error) => self.after_failure(node, &error, struck),
+        }
+    }
+
+    /// What becomes of a node that could not begin, or could not go on.
+    fn after_failure(&mut self, node: usize, error: &Error, struck: bool) {
+        self.note(|| format!("node {node}: fails: {error}"));
+        let damage = match error {
+            Error::Store(error) => error.kind == StoreErrorKind::Corrupt,
+            Error::MissingBlock(_) => true,
+            _ => false,
+        };
+        let storage = matches!(error, Error::Store(_)) || damage;
+        let damaged = self.nodes[node].damaged;
+        if !storage || !(struck || damaged) {
+            self.violate(node, "a node ends only with a cause", error.to_string());
+        }
+        self.kill(node, Crash::Kill);
+        if damage && damaged && !struck {
+            // As the error says: synced anew.
+            self.nodes[node].disk.wipe();
+            self.nodes[node].damaged = false;
+            (self.nodes[node].cursor, self.nodes[node].committed) = (None, (0, None));
+        }
+    }
+
+    /// Whether faults came about since there were so many; remembers what they may have damaged.
+    fn note_faults(&mut self, node: usize, before: usize) -> bool {
+        let struck = self.nodes[node].disk.struck();
+        for (write, fault) in &struck[before.min(struck.len())..] {
+            self.note(|| format!("node {node}: write {write}: {fault:?}"));
+            if matches!(fault, DiskFault::Lie | DiskFault::Rot) {
+                self.nodes[node].damaged = true;
+            }
+        }
+        struck.len() > before
+    }
+
+    fn check_coins(&mut self, node: usize, tip: BlockRef) {
+        if let Err(detail) = invariants::store_is_a_state(&self.ledger, &self.nodes[node].disk, tip) {
+            self.violate(node, "the store is a state that existed", detail);
+        }
+    }
+
+    /// Feeds an engine and does what follows.
+    fn input(&mut self, node: usize, input: Input) {
+        if let Some(life) = &mut self.nodes[node].life {
+            let now = Now::new(self.now - life.begun, self.unix(node));
+            if let Some(life) = &mut self.nodes[node].life {
+                life.engine.handle(now, input);
+            }
+            self.drain(node);
+            self.settle(node);
+        }
+    }
+
+    fn unix(&self, node: usize) -> u64 {
+        (self.begin + self.now / 1_000).saturating_add_signed(self.nodes[node].clock)
+    }
+
+    /// What follows once the engine is at rest: the consumer looks, held messages are read, ends of
+    /// connections are told.
+    fn settle(&mut self, node: usize) {
+        while self.violation.is_none() {
+            let Some(life) = &mut self.nodes[node].life else { return };
+            if core::mem::take(&mut life.news) {
+                self.consume(node);
+                continue;
+            }
+            let engine = &life.engine;
+            let ready = life.links.iter_mut().find_map(|(id, link)| {
+                let read = !link.held.is_empty() && engine.may_read(*id);
+                let over = link.ended && link.held.is_empty();
+                (read || over).then(|| (*id, link.held.pop_front()))
+            });
+            let input = match ready {
+                None => break,
+                Some((id, Some((message, bytes)))) => Input::Received(id, message, bytes),
+                Some((id, None)) => {
+                    let link = life.links.remove(&id);
+                    if link.is_some_and(|link| link.open) {
+                        Input::Closed(id)
+                    } else {
+                        Input::DialFailed(id, "refused".into())
+                    }
+                }
+            };
+            let now = Now::new(self.now - life.begun, self.unix(node));
+            if let Some(life) = &mut self.nodes[node].life {
+                life.engine.handle(now, input);
+            }
+            self.drain(node);
+        }
+        if let Some(life) = &self.nodes[node].life
+            && let Err(detail) = invariants::held_is_bounded(&life.engine, &life.chainstate, &self.nodes[node].plan)
+        {
+            self.violate(node, "what is held is bounded", detail);
+        }
+    }
+
+    fn drain(&mut self, node: usize) {
+        loop {
+            let SimNode { life, fuse, .. } = &mut self.nodes[node];
+            let Some(life) = life else { return };
+            let output = life.engine.poll_output();
+            if let Output::Idle { deadline } = output {
+                life.deadline = deadline.map(|at| life.begun + at.as_millis());
+                return;
+            }
+            match fuse {
+                Some((0, how)) => {
+                    let how = *how;
+                    self.note(|| format!("node {node}: dies before {output:?}"));
+                    return self.kill(node, how);
+                }
+                Some((left, _)) => *left -= 1,
+                None => {}
+            }
+            self.carry_out(node, output);
+        }
+    }
+
+    fn carry_out(&mut self, node: usize, output: Output) {
+        if !matches!(output, Output::Status(_)) {
+            self.note(|| format!("node {node}: {}", brief(&output)));
+        }
+        match output {
+            Output::Dial(id, address) => self.dial(node, id, &address),
+            Output::Send(id, message) => self.send(node, id, message),
+            Output::Close(id, reason) => self.close(node, id, &reason),
+            Output::Command(command) => {
+                let number = self.nodes[node].number;
+                let wait = 1 + self.rng.below(self.nodes[node].plan.work_millis.max(1));
+                if let Some(life) = &mut self.nodes[node].life {
+                    life.commands.push_back(command);
+                    life.last_command = life.last_command.max(self.now + wait);
+                    let at = life.last_command;
+                    self.at(at, Happening::Command(node, number));
+                }
+            }
+            Output::Answer(_, answer) => self.take_answer(node, answer),
+            Output::EventsReady => {
+                if let Some(life) = &mut self.nodes[node].life {
+                    life.news = true;
+                }
+            }
+            Output::Status(status) => {
+                for tip in [status.tip, status.durable] {
+                    if !self.ledger.is_valid(&tip.hash) {
+                        self.violate(node, "nothing unverified is reported", format!("{tip:?} in the status"));
+                    }
+                }
+            }
+            Output::Stopped(tip) => {
+                let stable = self.nodes[node].disk.stable_tip();
+                if stable != Some(tip) && !self.nodes[node].damaged {
+                    self.violate(node, "an orderly end is durable", format!("{tip:?}, the disk has {stable:?}"));
+                }
+                self.kill(node, Crash::Kill);
+            }
+            Output::Fatal(error) => {
+                let struck = !self.nodes[node].disk.struck().is_empty();
+                self.after_failure(node, &error, struck);
+            }
+            Output::Resolve(..) | Output::SaveAddresses(_) | Output::Reached(_) | Output::Idle { .. } => {}
+        }
+    }
+
+    // ---- the chainstate's threads ----
+
+    fn after_work(&mut self, node: usize) {
+        let work = self.nodes[node].plan.work_millis.max(1);
+        let number = self.nodes[node].number;
+        let mut before = 0;
+        let mut jobs = Vec::new();
+        let mut reports = Vec::new();
+        if let SimNode { life: Some(life), .. } = &mut self.nodes[node] {
+            before = life.faults;
+            while let Ok(completion) = life.chainstate.completions().try_recv() {
+                life.completions.insert(life.next_completion, completion);
+                jobs.push(life.next_completion);
+                life.next_completion += 1;
+            }
+            reports.extend(core::iter::from_fn(|| life.chainstate.poll()));
+        }
+        for job in jobs {
+            let wait = self.rng.below(work * 4);
+            self.later(wait, Happening::Job(node, number, job));
+        }
+        self.note_faults(node, before);
+        let faults = self.nodes[node].disk.struck().len();
+        for report in reports {
+            self.check_report(node, &report);
+            let wait = self.rng.below(work);
+            if let Some(life) = &mut self.nodes[node].life {
+                life.faults = faults;
+                life.last_report = life.last_report.max(self.now + wait);
+                let at = life.last_report;
+                self.at(at, Happening::Input(node, number, Input::Chain(report)));
+            }
+        }
+        if self.nodes[node].disk.is_dead() {
+            let how = self.nodes[node].death;
+            self.kill(node, how);
+        }
+    }
+
+    fn check_report(&mut self, node: usize, report: &ChainReport) {
+        self.note(|| format!("node {node}: {}", brief(report)));
+        match report {
+            ChainReport::Connected { block, .. } if !self.ledger.is_valid(&block.hash) => {
+                self.violate(node, "nothing unverified is proved", format!("{block:?}"));
+            }
+            ChainReport::Invalid { block, reject } if self.ledger.is_valid(&block.hash) => {
+                self.violate(node, "no valid block is refused", format!("{block:?}: {reject}"));
+            }
+            ChainReport::Refused { block, reject }
+                if self.ledger.is_valid(&block.hash) && reject.condemns_hash() =>
+            {
+                self.violate(node, "a body does not condemn its hash", format!("{block:?}: {reject}"));
+            }
+            ChainReport::Committed(checkpoint) => {
+                let (sequence, tip) = (checkpoint.sequence, checkpoint.to);
+                self.nodes[node].committed = (sequence, Some(tip));
+                self.check_coins(node, tip);
+            }
+            _ => {}
+        }
+    }
+
+    // ---- the consumer of events ----
+
+    fn consume(&mut self, node: usize) {
+        loop {
+            let before = self.nodes[node].events;
+            let cursor = self.nodes[node].cursor;
+            let Some(life) = &mut self.nodes[node].life else { return };
+            let now = Now::new(self.now - life.begun, self.unix(node));
+            if let Some(life) = &mut self.nodes[node].life {
+                life.engine.handle(now, Input::Query(QueryId(0), Query::Events(cursor, 16)));
+            }
+            self.drain(node);
+            if self.nodes[node].events == before || self.violation.is_some() {
+                return;
+            }
+        }
+    }
+
+    fn take_answer(&mut self, node: usize, answer: Answer) {
+        match answer {
+            Answer::Events(events) => {
+                for event in events {
+                    self.take_event(node, &event);
+                }
+            }
+            Answer::UnknownCursor => {
+                let cursor = self.nodes[node].cursor;
+                self.violate(node, "a cursor stays known", format!("{cursor:?}"));
+            }
+            _ => {}
+        }
+    }
+
+    fn take_event(&mut self, node: usize, event: &Event) {
+        let SimNode { cursor, disk, damaged, .. } = &self.nodes[node];
+        let stable = disk.stable_tip().filter(|_| !*damaged);
+        match invariants::event_follows(&self.ledger, *cursor, event, stable) {
+            Ok(next) => {
+                self.nodes[node].cursor = next;
+                self.nodes[node].events += 1;
+            }
+            Err(detail) => self.violate(node, "events follow each other and are durable", detail),
+        }
+    }
+
+    // ---- the network ----
+
+    fn dial(&mut self, node: usize, id: PeerId, address: &PeerAddress) {
+        let number = self.nodes[node].number;
+        let Some(peer) = self.peers.iter().position(|peer| peer.address == *address) else {
+            return self.later(5, Happening::Input(node, number, Input::DialFailed(id, "no route".into())));
+        };
+        let Peer { plan, away_until, .. } = &self.peers[peer];
+        let wait = 2 * plan.wire.latency;
+        if plan.manner == Manner::BlackHole {
+            return;
+        }
+        if plan.manner == Manner::Absent || self.now < *away_until {
+            return self.later(wait, Happening::Input(node, number, Input::DialFailed(id, "refused".into())));
+        }
+        let chain = match plan.serves {
+            Serves::Honest => self.chain.clone(),
+            Serves::Fork(fork) => self.forks[fork].clone(),
+        };
+        let conversation = Conversation::new(plan.manner, chain, self.chain.clone(), self.rng.u64());
+        let link = Link {
+            peer,
+            conversation,
+            open: false,
+            to_node: self.now + wait,
+            to_peer: self.now + wait,
+            sent: 0,
+            held: VecDeque::new(),
+            ended: false,
+        };
+        if let Some(life) = &mut self.nodes[node].life {
+            life.links.insert(id, link);
+            self.later(wait, Happening::Input(node, number, Input::Connected(id)));
+        }
+    }
+
+    fn send(&mut self, node: usize, id: PeerId, message: Message) {
+        let number = self.nodes[node].number;
+        let Some(link) = self.nodes[node].life.as_mut().and_then(|life| life.links.get_mut(&id)) else { return };
+        let wire = self.peers[link.peer].plan.wire;
+        // What is sent shows that the connection was opened.
+        link.open = true;
+        link.to_peer = link.to_peer.max(self.now + wire.latency + self.rng.below(wire.jitter + 1));
+        let at = link.to_peer;
+        self.at(at, Happening::ToPeer(node, number, id, message));
+    }
+
+    fn close(&mut self, node: usize, id: PeerId, reason: &CloseReason) {
+        let Some(link) = self.nodes[node].life.as_mut().and_then(|life| life.links.remove(&id)) else { return };
+        let manner = self.peers[link.peer].plan.manner;
+        if matches!(reason, CloseReason::Fault(_)) && !manner.is_provable() {
+            let detail = format!("peer {} ({manner:?}): {reason}", link.peer);
+            self.violate(node, "only provable faults are held against a peer", detail);
+        }
+    }
+
+    /// A message has reached a peer.
+    fn hear(&mut self, node: usize, id: PeerId, message: Message) {
+        let Some(link) = self.nodes[node].life.as_mut().and_then(|life| life.links.get_mut(&id)) else { return };
+        if link.ended {
+            return;
+        }
+        let peer = link.peer;
+        for act in link.conversation.on_message(message, &mut self.rng) {
+            match act {
+                Act::Say(message) => self.say(node, id, message),
+                Act::Pause(millis) => {
+                    if let Some(link) = self.link(node, id) {
+                        link.to_node += millis;
+                    }
+                }
+                Act::Leave => self.leave(node, id),
+            }
+        }
+        self.note(|| format!("peer {peer} has heard node {node}"));
+    }
+
+    fn link(&mut self, node: usize, id: PeerId) -> Option<&mut Link> {
+        self.nodes[node].life.as_mut()?.links.get_mut(&id)
+    }
+
+    /// The peer closes behind what it has sent.
+    fn leave(&mut self, node: usize, id: PeerId) {
+        let (number, now) = (self.nodes[node].number, self.now);
+        if let Some(link) = self.link(node, id) {
+            let at = link.to_node.max(now);
+            self.at(at, Happening::PeerLeft(node, number, id));
+        }
+    }
+
+    /// A peer sends a message to a node.
+    fn say(&mut self, node: usize, id: PeerId, message: Message) {
+        let (number, now) = (self.nodes[node].number, self.now);
+        let Some(link) = self.nodes[node].life.as_mut().and_then(|life| life.links.get_mut(&id)) else { return };
+        let wire = self.peers[link.peer].plan.wire;
+        let bytes = size(&message);
+        let transfer = (bytes as u64 * 1_000).checked_div(wire.bandwidth).unwrap_or(0);
+        let begun = link.to_node.max(now + wire.latency + self.rng.below(wire.jitter + 1));
+        link.to_node = begun + transfer;
+        let (end, sent) = (link.to_node, link.sent);
+        link.sent += bytes as u64;
+        if self.rng.below(10_000) < wire.losses {
+            link.conversation.hang_up();
+            return self.at(end, Happening::PeerLeft(node, number, id));
+        }
+        let signs = transfer / PROGRESS;
+        for sign in 1..=signs {
+            let so_far = sent + bytes as u64 * sign / (signs + 1);
+            self.at(begun + sign * PROGRESS, Happening::Input(node, number, Input::Progress(id, so_far)));
+        }
+        self.at(end, Happening::FromPeer(node, number, id, message, bytes));
+    }
+
+    /// A message has reached a node.
+    fn arrive(&mut self, node: usize, id: PeerId, message: Message, bytes: usize) {
+        let Some(life) = &mut self.nodes[node].life else { return };
+        let Some(link) = life.links.get_mut(&id) else { return };
+        if link.ended {
+            return;
+        }
+        let peer = link.peer;
+        link.held.push_back((message, bytes));
+        self.note(|| format!("node {node} has a message from peer {peer}"));
+        self.settle(node);
+    }
+
+    /// All peers tell of their new tips.
+    fn announce(&mut self) {
+        for node in 0..self.nodes.len() {
+            let Some(life) = &mut self.nodes[node].life else { continue };
+            let news: Vec<(PeerId, Message)> = life
+                .links
+                .iter_mut()
+                .filter_map(|(id, link)| Some((*id, link.conversation.announce()?)))
+                .collect();
+            for (id, message) in news {
+                self.say(node, id, message);
+            }
+        }
+    }
+
+    // ---- forging ----
+
+    /// The next block of a branch, with a flaw.
+    fn flawed(&mut self, branch: &mut Branch, flaw: Flaw) -> Block {
+        let victim = branch.coins.iter().position(|coin| coin.kind != super::wallet::OutputKind::Anchor);
+        match (flaw, victim) {
+            (Flaw::Signature, Some(victim)) => {
+                let mut coin = branch.coins.swap_remove(victim);
+                coin.key = (coin.key + 1) % self.forge.wallet().key_sets();
+                let (tx, _, fee) = self.forge.spend(&[coin], 1);
+                self.forge.extend_with(branch, vec![tx], fee)
+            }
+            (Flaw::DoubleSpend, Some(victim)) => {
+                let coin = branch.coins.swap_remove(victim);
+                let (first, _, fee) = self.forge.spend(core::slice::from_ref(&coin), 1);
+                let (second, _, more) = self.forge.spend(&[coin], 2);
+                self.forge.extend_with(branch, vec![first, second], fee + more)
+            }
+            _ => {
+                let mut block = self.forge.extend(branch, BlockPlan::default());
+                block.txdata[0].output[0].value += Amount::ONE_SAT;
+                mine(&mut block);
+                branch.tip.hash = block.block_hash();
+                block
+            }
+        }
+    }
+}
+
+/// Bytes of a message on the wire, about.
+fn size(message: &Message) -> usize {
+    24 + match message {
+        Message::Block(raw) => raw.bytes().len(),
+        Message::Headers(headers) => 1 + 81 * headers.len(),
+        Message::Inv(entries) | Message::GetData(entries) | Message::NotFound(entries) => 1 + 36 * entries.len(),
+        _ => 60,
+    }
+}
+
+/// The first words of a value, for the trace.
+fn brief(value: &impl core::fmt::Debug) -> String {
+    let mut text = format!("{value:?}");
+    if let Some((end, _)) = text.char_indices().nth(160) {
+        text.truncate(end);
+    }
+    text
+}
