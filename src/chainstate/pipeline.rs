@@ -519,8 +519,7 @@ impl Chainstate {
             return Ok(Step::Wait);
         }
         if context.prev != self.top.hash || Some(context.height) != self.top.height.checked_add(1) {
-            self.reports.push_back(ChainReport::Dropped { block, lost: false });
-            return Ok(Step::Done);
+            return Ok(self.drop_connect(block, false));
         }
         let crowded = self.unproved.len() >= MAX_UNPROVED_BLOCKS || self.unproved_bytes >= MAX_UNPROVED_BYTES;
         if (crowded && !self.unproved.is_empty()) || !self.has_room() {
@@ -539,13 +538,21 @@ impl Chainstate {
             let there = self.load(hash)?;
             if !there && hash == context.hash {
                 self.archive.forget(&hash)?;
-                self.reports.push_back(ChainReport::Dropped { block, lost: true });
-                return Ok(Step::Done);
+                return Ok(self.drop_connect(block, true));
             }
         }
         let Some(body) = self.bodies.take(&context.hash) else { return Ok(Step::Wait) };
         self.connect_body(context, body)?;
         Ok(Step::Done)
+    }
+
+    /// Answers that a block is not connected, once all before it are answered for.
+    fn drop_connect(&mut self, block: BlockRef, lost: bool) -> Step {
+        if !self.unproved.is_empty() {
+            return Step::Wait;
+        }
+        self.reports.push_back(ChainReport::Dropped { block, lost });
+        Step::Done
     }
 
     /// Whether there is room for another block's coins. If not, what is unproved is waited for; then a

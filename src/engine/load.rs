@@ -5,7 +5,7 @@
 
 use super::Engine;
 use crate::limits::{
-    BLOCK_REQUESTS_MAX, BLOCK_SIZE_MAX, LACKING_MAX, MAX_BOOK, MAX_DISCOURAGED, MAX_PATH_IN_FLIGHT,
+    BLOCK_REQUESTS_MAX, BLOCK_SIZE_MAX, BLOCKS_IN_FLIGHT_MAX, LACKING_MAX, MAX_BOOK, MAX_DISCOURAGED, MAX_PATH_IN_FLIGHT,
     MAX_PAYLOAD, MAX_PRESYNCS, MAX_UNSTORED, SENDERS_MAX, WITHHELD_BLOCKS,
 };
 
@@ -33,7 +33,8 @@ impl Engine {
         let dialled = self.config.outbound_target + self.dialer.manual_addresses();
         let peers = self.peers.len() as u64;
         let scheduler = self.config.scheduler;
-        let window = u64::from(scheduler.window.max(1)) + 1;
+        // What was asked for along another chain is still owed.
+        let owed = peers * BLOCKS_IN_FLIGHT_MAX as u64;
         let blocks = self.blocks.load();
         let (presyncs, presync_bytes) = self.headers.presync_load();
         // The last delivery of each peer may come before it is paused.
@@ -44,7 +45,7 @@ impl Engine {
             ("discouraged", self.dialer.book.discouraged() as u64, MAX_DISCOURAGED as u64),
             ("unstored bytes", self.unstored_bytes as u64, unstored),
             ("commands to the chainstate", self.activation.path_in_flight() as u64, MAX_PATH_IN_FLIGHT as u64),
-            ("blocks asked for", blocks.flights as u64, window),
+            ("blocks asked for", blocks.flights as u64, owed),
             ("requests of one block", blocks.requests as u64, BLOCK_REQUESTS_MAX as u64),
             ("reserved bytes", blocks.reserved, scheduler.reserved_bytes + BLOCK_SIZE_MAX),
             ("senders", blocks.senders as u64, SENDERS_MAX as u64),

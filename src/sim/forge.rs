@@ -28,7 +28,7 @@ const MAX_INPUTS: u64 = 4;
 /// An output is not split below this many satoshis.
 const MIN_OUTPUT: u64 = 1_000;
 /// Seconds between blocks.
-const SPACING: u32 = 600;
+pub(super) const SPACING: u32 = 600;
 
 /// What a forged block contains besides its coinbase.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -12,6 +12,9 @@ use bitcoin::p2p::message_blockdata::Inventory;
 use parking_lot::RwLock;
 use std::sync::Arc;
 
+/// Unasked messages of one connection.
+const NOISE: u32 = 3_000;
+
 /// What a peer does. All but [`Manner::Honest`] differ from it in one point.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -57,7 +60,7 @@ pub enum Manner {
     RepeatsHandshake,
     /// Sends our own version back.
     Mirror,
-    /// Sends so many messages of every kind unasked, with each answer.
+    /// Sends so many messages of every kind unasked with each answer, up to 3,000 a connection.
     Floods(u32),
     /// Sends blocks nobody asked for with each answer.
     Pushes,
@@ -101,6 +104,8 @@ pub struct Conversation {
     chain: Arc<RwLock<ServedChain>>,
     honest: Arc<RwLock<ServedChain>>,
     blocks: u32,
+    /// Unasked messages that may still be sent.
+    noise: u32,
     silent: bool,
     greeted: bool,
 }
@@ -115,7 +120,7 @@ impl Conversation {
         nonce: u64,
     ) -> Self {
         let session = Session::new(chain.clone(), nonce);
-        Self { manner, session, chain, honest, blocks: 0, silent: manner == Manner::Mute, greeted: false }
+        Self { manner, session, chain, honest, blocks: 0, noise: NOISE, silent: manner == Manner::Mute, greeted: false }
     }
 
     /// What the peer does about a message.
@@ -160,7 +165,7 @@ impl Conversation {
         if wanted.is_empty() { Vec::new() } else { self.session.on_message(Message::GetData(wanted)) }
     }
 
-    fn arrange(&self, mut answers: Vec<Message>, rng: &mut Rng) -> Vec<Message> {
+    fn arrange(&mut self, mut answers: Vec<Message>, rng: &mut Rng) -> Vec<Message> {
         match self.manner {
             Manner::Shuffles if answers.iter().all(|answer| matches!(answer, Message::Block(_))) => {
                 rng.shuffle(&mut answers);
@@ -169,6 +174,8 @@ impl Conversation {
                 answers.iter_mut().for_each(|answer| spoil_headers(self.manner, answer, rng));
             }
             Manner::Floods(count) if self.greeted => {
+                let count = count.min(self.noise);
+                self.noise -= count;
                 answers.extend((0..count).map(|n| noise(n, rng)));
             }
             Manner::Pushes if self.greeted => {

@@ -14,6 +14,8 @@ use crate::rng::Rng;
 
 /// Milliseconds within which a healed world comes to its end.
 const PATIENCE: u64 = 12 * 60 * 60 * 1_000;
+/// Milliseconds between blocks of the healed world.
+const BLOCK_TIME: u64 = 600_000;
 /// Runs that making a scenario small may take.
 const SHRINKING_RUNS: usize = 300;
 
@@ -87,7 +89,7 @@ impl Scenario {
         let actions = (0..rng.below(12))
             .map(|_| (rng.below(20_000), random_action(&mut rng, nodes.len(), peers.len(), manual)))
             .collect();
-        Self { seed, begin: (rng.below(50) as u32, rng.below(7) as usize), forks, peers, nodes, actions }
+        Self { seed, begin: (4 + rng.below(50) as u32, rng.below(7) as usize), forks, peers, nodes, actions }
     }
 
     /// Plays the scenario to its end, or to the first broken invariant.
@@ -171,8 +173,8 @@ impl Scenario {
                 all.push(less);
             }
         }
-        if self.begin.0 > 0 {
-            all.push(Self { begin: (self.begin.0 / 2, self.begin.1), ..self.clone() });
+        if self.begin.0 > 4 {
+            all.push(Self { begin: ((self.begin.0 / 2).max(4), self.begin.1), ..self.clone() });
         }
         if self.begin.1 > 0 {
             all.push(Self { begin: (self.begin.0, 0), ..self.clone() });
@@ -211,7 +213,16 @@ fn end(world: &mut World) -> Option<Violation> {
         world.set_clock(node, 0);
     }
     let all = |world: &World| (0..world.nodes()).all(|node| world.is_synced(node));
-    if !world.run_until(PATIENCE, all) && world.violation().is_none() {
+    // The network lives on: a block every ten minutes.
+    let mut synced = world.run_until(BLOCK_TIME, all);
+    for _ in 0..PATIENCE / BLOCK_TIME {
+        if synced || world.violation().is_some() {
+            break;
+        }
+        world.extend(1, 1);
+        synced = world.run_until(BLOCK_TIME, all);
+    }
+    if !synced && world.violation().is_none() {
         let node = (0..world.nodes()).find(|node| !world.is_synced(*node)).unwrap_or_default();
         let status = world.engine(node).map(|engine| engine.status());
         return Some(Violation {

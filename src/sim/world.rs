@@ -22,7 +22,7 @@
 //! ```
 
 use super::disk::{Crash, DiskFault, SimDisk};
-use super::forge::{BlockPlan, Branch, Forge, mine};
+use super::forge::{BlockPlan, Branch, Forge, SPACING, mine};
 use super::invariants;
 use super::ledger::Ledger;
 use super::manner::{Act, Conversation, Manner};
@@ -54,7 +54,7 @@ const PROGRESS: u64 = 1_000;
 /// Branches of the honest chain that are remembered, to fork from.
 const REMEMBERED: usize = 80;
 /// Steps at one moment after which a world counts as going round in circles.
-const MAX_STEPS_AT_ONCE: u64 = 200_000;
+const MAX_STEPS_AT_ONCE: u64 = 20_000;
 /// Lines of the trace that are kept.
 const TRACE_LINES: usize = 100_000;
 
@@ -268,6 +268,7 @@ impl World {
     pub fn extend(&mut self, blocks: u32, inputs: usize) {
         for _ in 0..blocks {
             let plan = BlockPlan { inputs, growth: inputs / 2 };
+            self.honest.time = paced(self.honest.time, self.begin + self.now / 1_000);
             let block = self.forge.extend(&mut self.honest, plan);
             self.ledger.enter(&block, true);
             self.chain.write().extend([&block]);
@@ -307,6 +308,7 @@ impl World {
         drop(chain);
         for index in 0..depth as u32 + longer {
             let flawed = index == 1 && flaw != Flaw::None;
+            branch.time = paced(branch.time, self.begin + self.now / 1_000);
             let block =
                 if flawed { self.flawed(&mut branch, flaw) } else { self.forge.extend(&mut branch, BlockPlan::default()) };
             self.ledger.enter(&block, !flawed);
@@ -1064,6 +1066,13 @@ impl World {
             }
         }
     }
+}
+
+/// The time of a branch's last block as the forge has to see it, so that the next is ten minutes later but not
+/// from the future.
+fn paced(last: u32, now: u64) -> u32 {
+    let next = (last + SPACING).min(u32::try_from(now).unwrap_or(u32::MAX)).max(last + 1);
+    next - SPACING
 }
 
 /// Bytes of a message on the wire, about.

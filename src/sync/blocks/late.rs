@@ -60,6 +60,10 @@ impl BlockScheduler {
             self.cancel(id);
             if let Some(height) = self.window.height_of(tree, id) {
                 self.window.taken(height);
+                if tree.work(id) <= tree.work(self.tip) {
+                    // A part of a deep reorg: it makes room for more of it.
+                    self.follow(tree);
+                }
             }
         }
         let Some((id, arrived)) = self.answered(tree, block) else { return };

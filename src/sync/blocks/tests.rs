@@ -211,8 +211,16 @@ impl World {
         if s.target.is_some() {
             let fork = self.tree.fork_point(s.tip, target);
             assert_eq!(s.window.base(), self.tree.height(fork));
-            let end = self.tree.height(target).min(s.window.base() + s.config.window);
-            assert_eq!(s.window.end(), end);
+            let mut waiting = s.window.base();
+            let more = |height| self.tree.ancestor(target, height).filter(|id| self.tree.has_body(*id));
+            while more(waiting + 1).is_some_and(|id| self.tree.work(id) <= self.tree.work(s.tip)) {
+                waiting += 1;
+            }
+            // If the block behind them has more work, it is connected next, with all of them.
+            let connectable = more(waiting + 1).is_some();
+            let least = self.tree.height(target).min(s.window.base() + s.config.window);
+            let most = self.tree.height(target).min(waiting + s.config.window);
+            assert!(s.window.end() == most || (connectable && (least..=most).contains(&s.window.end())));
         }
         for height in s.window.base() + 1..=s.window.end() {
             let id = s.window.id_at(height).expect("the window has no holes");

@@ -16,8 +16,9 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// Follows the chain of `target` from where it leaves that of `tip`, at most `limit` blocks. `busy`
-    /// tells which blocks are asked for or have arrived.
+    /// Follows the chain of `target` from where it leaves that of `tip`, at most `limit` blocks beyond those
+    /// that are stored and cannot be connected yet, because they lead to no more work than the tip's: else a
+    /// reorg deeper than the window would never end. `busy` tells which blocks are asked for or have arrived.
     pub fn follow(
         &mut self,
         tree: &BlockTree,
@@ -47,14 +48,28 @@ impl Window {
         }
         self.base = base;
         self.head = self.head.max(base.saturating_add(1));
-        let end = tree.height(target).min(base.saturating_add(limit));
-        for height in self.end().saturating_add(1)..=end {
-            let Some(id) = tree.ancestor(target, height) else { break };
-            self.ids.push_back(id);
-            if !tree.has_body(id) && !busy(id) {
-                self.needed.insert(height);
+        let mut end = base.saturating_add(limit);
+        loop {
+            for height in self.end().saturating_add(1)..=end.min(tree.height(target)) {
+                let Some(id) = tree.ancestor(target, height) else { break };
+                self.ids.push_back(id);
+                if !tree.has_body(id) && !busy(id) {
+                    self.needed.insert(height);
+                }
             }
+            let waiting = self.waiting(tree, tip).saturating_add(limit);
+            if waiting <= end {
+                return;
+            }
+            end = waiting;
         }
+    }
+
+    /// Height up to which blocks are stored that lead to no more work than the tip's.
+    fn waiting(&mut self, tree: &BlockTree, tip: HeaderId) -> u32 {
+        let stored = self.head(tree).map_or(self.end(), |(height, _)| height.saturating_sub(1));
+        let waits = self.id_at(stored).is_some_and(|id| tree.work(id) <= tree.work(tip));
+        if waits { stored } else { self.base }
     }
 
     /// Nothing is to be fetched.
