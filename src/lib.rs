@@ -39,6 +39,7 @@
 //! | `native` | yes | a transport, timers and an executor that need no runtime, and [`Node::run_blocking`] |
 //! | `tracing` | yes | spans and events for the `tracing` facade, target `headlong` |
 //! | `sim` | no | the chain forge and serving peers for tests |
+//! | `conformance` | no | `store::conformance` and `verify::conformance`, suites for stores and verifiers of your own; brings `sim` and `serde_json` |
 //!
 //! # The layers
 //! Everything that decides is a pure state machine: [`wire`], [`chain`], [`consensus`], [`peer`], [`sync`]

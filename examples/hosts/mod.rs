@@ -1,4 +1,5 @@
-//! What the two host examples share: their two options, and peers inside the process where none is named.
+//! What the examples of hosts share: their two options, and peers inside the process where none is named.
+#![allow(dead_code, reason = "each example uses a part")]
 
 use headlong::chain::params::Params;
 use headlong::sim::forge::demo_chain;
@@ -43,6 +44,13 @@ impl Plan {
         if plan.connect.is_empty() {
             plan.serve()?;
         }
+        Ok(plan)
+    }
+
+    /// Two peers inside the process, whatever the arguments are.
+    pub fn demo() -> Result<Self, Box<dyn std::error::Error>> {
+        let mut plan = Self { network: Network::Regtest, connect: Vec::new(), peers: Vec::new() };
+        plan.serve()?;
         Ok(plan)
     }
 

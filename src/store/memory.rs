@@ -72,16 +72,7 @@ impl Store for MemoryStore {
 
 #[cfg(test)]
 mod tests {
-    use super::super::conformance;
     use super::*;
-
-    #[test]
-    fn conforms() {
-        conformance::store_suite(&mut || {
-            let store = MemoryStore::new();
-            Box::new(move || Box::new(store.clone()) as Box<dyn Store>)
-        });
-    }
 
     #[test]
     fn a_fork_shares_nothing() {

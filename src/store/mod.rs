@@ -7,8 +7,8 @@
 
 pub mod block_files;
 pub mod coin;
-#[cfg(test)]
-mod conformance;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod datadir;
 pub mod header_file;
 pub mod medium;
@@ -160,8 +160,11 @@ pub type Entry = (Vec<u8>, Vec<u8>);
 /// 4. Keys are ordered bytewise. Keys have at most 255 bytes, values at most 16 MiB.
 /// 5. Errors are sorted by what can be done ([`StoreErrorKind`]). Absent keys are none. `commit` fails with
 ///    `Unsupported` for keys and values beyond these sizes ([`Batch::check_sizes`]).
-/// 6. After an error of `commit` the state is that before or after it; the caller opens the store anew or
-///    repeats the batch (batches are idempotent).
+/// 6. After an error of `commit` the state is that before or after it; the caller repeats the batch (batches
+///    are idempotent) or opens the store anew, which may then lack commits that were only buffered, the latest
+///    first.
+///
+/// The feature `conformance` has a suite that checks all of this for a backend of your own.
 pub trait Store: Send + Sync + fmt::Debug {
     /// The values of `keys`, in the order asked; `None` where a key is absent.
     ///
@@ -242,7 +245,9 @@ impl StoreError {
     /// A failure of the operating system; a full disk is recognised.
     pub fn io(context: impl Into<String>, source: std::io::Error) -> Self {
         let kind = match source.kind() {
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => StoreErrorKind::Full,
+            std::io::ErrorKind::StorageFull
+            | std::io::ErrorKind::QuotaExceeded
+            | std::io::ErrorKind::FileTooLarge => StoreErrorKind::Full,
             std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof => StoreErrorKind::Corrupt,
             _ => StoreErrorKind::Transient,
         };

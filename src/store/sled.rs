@@ -284,21 +284,9 @@ fn error(doing: &str, e: ::sled::Error) -> StoreError {
 
 #[cfg(test)]
 mod tests {
-    use super::super::conformance;
     use super::*;
-    use std::io::{BufRead, BufReader};
-    use std::process::{Command, Stdio};
-    use std::sync::Arc;
 
     const CACHE: u64 = 8 << 20;
-
-    #[test]
-    fn conforms() {
-        conformance::store_suite(&mut || {
-            let folder = Arc::new(tempfile::tempdir().unwrap());
-            Box::new(move || Box::new(SledStore::open(folder.path(), CACHE).unwrap()) as Box<dyn Store>)
-        });
-    }
 
     #[test]
     fn a_second_opener_is_locked_out() {
@@ -327,85 +315,5 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("conf"), b"not sled's configuration").unwrap();
         assert_ne!(SledStore::open(folder.path(), CACHE).unwrap_err().kind, StoreErrorKind::Locked);
-    }
-
-    /// Keys that one commit touches in each table.
-    const WIDTH: u32 = 60;
-
-    fn keys(n: u32) -> impl Iterator<Item = Vec<u8>> {
-        (0..WIDTH).map(move |i| [n.wrapping_mul(0x9e37_79b9).to_be_bytes(), i.to_be_bytes()].concat())
-    }
-
-    /// The state after commit `n` has its keys in all tables, and no others but the number itself.
-    fn commit_state(store: &SledStore, n: u32, durability: Durability) {
-        let mut batch = Batch::new();
-        for table in [Table::Coins, Table::Blocks] {
-            for key in keys(n - 1) {
-                batch.delete(table, key);
-            }
-            for key in keys(n) {
-                batch.put(table, key, [n.to_be_bytes().repeat(75)].concat());
-            }
-        }
-        batch.put(Table::Meta, *b"n", n.to_be_bytes());
-        store.commit(batch, durability).unwrap();
-    }
-
-    /// Which state the store is in; panics if it is none that existed.
-    fn state(store: &SledStore) -> u32 {
-        let n =
-            store.get(Table::Meta, b"n").unwrap().map_or(0, |v| u32::from_be_bytes(v.try_into().unwrap()));
-        for table in [Table::Coins, Table::Blocks] {
-            let entries = store.range(table, Bound::Unbounded, Bound::Unbounded, usize::MAX).unwrap();
-            let mut expected: Vec<Vec<u8>> = if n == 0 { Vec::new() } else { keys(n).collect() };
-            expected.sort();
-            assert!(entries.iter().map(|(key, _)| key).eq(&expected), "{} is not at {n}", table.name());
-            assert!(entries.iter().all(|(_, value)| value == &n.to_be_bytes().repeat(75)));
-        }
-        n
-    }
-
-    /// Runs in the child process of the test below until it is killed.
-    #[test]
-    fn child_commits() {
-        let Some(folder) = std::env::var_os("HEADLONG_TEST_SLED_CHILD") else { return };
-        let store = SledStore::open(folder, CACHE).unwrap();
-        for n in state(&store) + 1.. {
-            let durable = n.is_multiple_of(7);
-            commit_state(&store, n, if durable { Durability::Durable } else { Durability::Buffered });
-            if durable {
-                println!("\ndurable {n}");
-            }
-        }
-    }
-
-    /// With one batch for each tree instead of a transaction over all, a killed process left tables of
-    /// different commits behind in most rounds.
-    #[test]
-    fn a_killed_process_leaves_a_state_that_existed() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut reached = 0;
-        for round in 0u64..8 {
-            let mut child = Command::new(std::env::current_exe().unwrap())
-                .args(["--exact", "store::sled::tests::child_commits", "--nocapture"])
-                .env("HEADLONG_TEST_SLED_CHILD", folder.path())
-                .stdout(Stdio::piped())
-                .stderr(Stdio::null())
-                .spawn()
-                .unwrap();
-            let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-            let number = |line: &String| line.strip_prefix("durable ").and_then(|n| n.parse::<u32>().ok());
-            // Kill at some point after the first durable commit.
-            let first = lines.by_ref().find_map(|line| number(&line)).unwrap();
-            std::thread::sleep(Duration::from_millis(3 + round * 17 % 60));
-            child.kill().unwrap();
-            child.wait().unwrap();
-            let durable = lines.filter_map(|line| number(&line)).last().unwrap_or(first);
-            let store = SledStore::open(folder.path(), CACHE).unwrap();
-            let n = state(&store);
-            assert!(n >= durable, "round {round}: at {n}, but {durable} was durable");
-            assert!(n > reached);
-            reached = n;
-        }
     }
 }
