@@ -87,6 +87,13 @@ pub const SCRIPT_BATCH_INPUTS: usize = 64;
 /// Jobs that wait for a thread before `submit` blocks. A job owns a share of its block and little else, so
 /// this bounds the memory of blocks that were connected faster than their scripts are checked.
 pub const POOL_QUEUE: usize = 4_096;
+/// Bytes of a batch that is sent to a verifier elsewhere: one transaction may be a whole block of 4,000,000
+/// bytes with 24,400 inputs, each of which spends a script of up to 10,000 bytes.
+pub const MAX_REMOTE_REQUEST: usize = 256 << 20;
+/// Transactions of such a batch: those of a block.
+pub const MAX_REMOTE_TRANSACTIONS: usize = MAX_BLOCK_TRANSACTIONS;
+/// Bytes of the answer's reason, for people.
+pub const MAX_REMOTE_REASON: usize = 256;
 
 // ---- store: what one key, record or folder may cost ----
 

@@ -1,16 +1,20 @@
 //! Script verification behind one trait.
 //!
 //! A [`Verifier`] is a pure function of its input: the transaction, the outputs it spends and the flags.
-//! It does no I/O, reads no clock and starts no thread, so it can be run in another process or an enclave.
+//! It does no I/O, reads no clock and starts no thread, so it can be run in another process or an enclave:
+//! [`remote`] has the bytes for that. The feature `conformance` has a suite for verifiers of one's own.
 //! Proofs that something was verified are made by this crate alone.
 //!
 //! 1. [`check_block`] checks a block by itself, a signet's solution included.
 //! 2. [`scripts::ScriptPool`] splits the scripts of one block among the threads of a [`pool::Pool`].
 //! 3. Its ticket yields [`Verified`], which says whether scripts were executed or assumed valid.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 #[cfg(feature = "consensus")]
 pub mod interpreter;
 pub mod pool;
+pub mod remote;
 pub mod scripts;
 
 use crate::chain::command::ScriptPolicy;
@@ -55,7 +59,7 @@ pub enum Verdict {
 }
 
 /// The verifier could give no verdict. This condemns no block.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct VerifierError {
     /// What happened.
