@@ -34,6 +34,8 @@
 //! A test of a store in files whose child process is the test itself, started again:
 //!
 //! ```no_run
+//! # #[cfg(feature = "sled")]
+//! # mod tests {
 //! use headlong::store::conformance::{Backend, Suite, commit_until_killed, test_child};
 //! use headlong::{SledStore, Store, StoreError};
 //! use std::process::Command;
@@ -68,6 +70,7 @@
 //!     let Some(folder) = std::env::var_os("KILLED_CHILD") else { return };
 //!     commit_until_killed(&SledStore::open(folder, 8 << 20).unwrap()).unwrap();
 //! }
+//! # }
 //! ```
 
 mod basics;

@@ -230,8 +230,8 @@ impl<'a> Suite<'a> {
         cases.iter().try_for_each(|case| self.judge(&mut counts, case))?;
         let part = |start: usize| {
             let mut counts = Counts::default();
-            let rotated = cases.iter().cycle().skip(start).take(cases.len());
-            rotated.map(|case| self.judge(&mut counts, case)).collect::<Result<(), _>>()?;
+            let mut rotated = cases.iter().cycle().skip(start).take(cases.len());
+            rotated.try_for_each(|case| self.judge(&mut counts, case))?;
             Ok(counts)
         };
         let parts: Vec<Result<Counts, Failure>> = std::thread::scope(|scope| {

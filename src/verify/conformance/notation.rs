@@ -79,9 +79,8 @@ fn flag(name: &str) -> Result<Option<ScriptFlags>, Failure> {
 
 /// The flags of consensus in a list, and whether it names others.
 pub(super) fn flags(list: &str) -> Result<(ScriptFlags, bool), Failure> {
-    let names = list.split(',').filter(|name| !name.is_empty() && *name != "NONE");
-    names.fold(Ok((ScriptFlags::NONE, false)), |sum, name| {
-        let (flags, others) = sum?;
+    let mut names = list.split(',').filter(|name| !name.is_empty() && *name != "NONE");
+    names.try_fold((ScriptFlags::NONE, false), |(flags, others), name| {
         Ok(match flag(name)? {
             Some(flag) => (flags.with(flag), others),
             None => (flags, true),
