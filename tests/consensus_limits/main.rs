@@ -18,4 +18,5 @@ mod edits;
 mod headers;
 mod lab;
 mod scripts;
+mod signed;
 mod transactions;

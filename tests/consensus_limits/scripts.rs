@@ -3,6 +3,7 @@
 use crate::edits;
 use crate::lab::Lab;
 use crate::lab::Memory::Remembered;
+use crate::signed;
 
 const FAILED: &str = "block-script-verify-flag-failed";
 
@@ -39,4 +40,17 @@ fn lock_time_operations() {
     lab.fails(FAILED, Remembered, |draft| edits::check_sequence(draft, 1, 0, 2));
     lab.fails(FAILED, Remembered, |draft| edits::check_sequence(draft, 0, 0, 1));
     lab.fails(FAILED, Remembered, |draft| edits::check_sequence(draft, 0, 1 << 31, 2));
+}
+
+#[test]
+fn signatures_keys_and_control_blocks_in_every_form() {
+    // The clock stands still: a chain has room for some blocks.
+    for cases in signed::cases().chunks(20) {
+        let mut lab = Lab::new();
+        for case in cases {
+            eprintln!("{}", case.name);
+            let edit = |draft: &mut crate::draft::Draft<'_>| signed::spend(draft, case);
+            if case.good { lab.passes(edit) } else { lab.fails(FAILED, Remembered, edit) }
+        }
+    }
 }
