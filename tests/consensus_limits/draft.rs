@@ -61,6 +61,8 @@ pub struct Place {
     pub clock: u32,
     /// Whether witnesses are allowed.
     pub segwit: bool,
+    /// Whether a period of difficulty begins here.
+    pub period: bool,
     /// The last coinbases of the chain, oldest first.
     pub coinbases: Vec<Transaction>,
 }

@@ -61,6 +61,59 @@ pub fn coinbase_again(draft: &mut Draft<'_>, back: usize) -> bool {
     true
 }
 
+/// Forms of the coinbase's script that [`coinbase_script`] knows.
+pub const COINBASE_SCRIPTS: usize = 8;
+
+/// The height in other forms than the shortest push (BIP34), and what may stand behind it.
+pub fn coinbase_script(draft: &mut Draft<'_>, form: usize) -> bool {
+    let height = draft.place.height;
+    let right = bitcoin::script::Builder::new().push_int(i64::from(height)).into_bytes();
+    let bytes = height.to_le_bytes();
+    draft.block.txdata[0].input[0].script_sig = ScriptBuf::from_bytes(match form {
+        0 => [right, vec![0xff, 0x4e, 0xba]].concat(),
+        1 => [vec![3], bytes[..3].to_vec()].concat(),
+        2 => [vec![0x4c], right].concat(),
+        3 => [vec![0x61], right].concat(),
+        4 => [vec![0], right].concat(),
+        5 => [vec![2, bytes[0], bytes[1] | 0x80], vec![7; 8]].concat(),
+        6 => [vec![8], u64::from(height).to_le_bytes().to_vec()].concat(),
+        // Cut within a push behind it.
+        _ => [right, vec![0x4d, 0xff]].concat(),
+    });
+    true
+}
+
+/// Forms of the coinbase that [`coinbase_shape`] knows.
+pub const COINBASE_SHAPES: usize = 8;
+
+/// A coinbase that is one and is not quite one.
+pub fn coinbase_shape(draft: &mut Draft<'_>, form: usize) -> bool {
+    let count = draft.block.txdata.len();
+    let height = draft.place.height;
+    let coinbase = &mut draft.block.txdata[0];
+    match form {
+        0 => coinbase.output.push(output(0, ScriptBuf::new())),
+        1 => coinbase.output.clear(),
+        2 => coinbase.input.push(coinbase.input[0].clone()),
+        3 => coinbase.input[0].previous_output.vout = 0,
+        4 => coinbase.input[0].previous_output.txid = Txid::from_byte_array([1; 32]),
+        // A lock time binds it too: the last one that has passed, and the next.
+        5 | 6 => {
+            coinbase.input[0].sequence = Sequence(0);
+            let lock = height - 1 + (form as u32 - 5);
+            coinbase.lock_time = bitcoin::absolute::LockTime::from_consensus(lock);
+        }
+        _ if count < 2 => return false,
+        _ => {
+            commit_to_witnesses(&mut draft.block);
+            draft.block.txdata.swap(0, 1);
+        }
+    }
+    // What is committed to by the first transaction stays so.
+    draft.commit &= !matches!(form, 1..=4 | 7);
+    true
+}
+
 // ---- transactions by themselves ----
 
 fn append(draft: &mut Draft<'_>, edit: impl FnOnce(&mut Transaction)) -> bool {
@@ -84,7 +137,11 @@ pub fn no_outputs(draft: &mut Draft<'_>) -> bool {
 
 /// A transaction with outputs of these values, which spends a coin.
 pub fn values(draft: &mut Draft<'_>, values: &[u64]) -> bool {
-    append(draft, |tx| tx.output = values.iter().map(|value| output(*value, script(&[0x51]))).collect())
+    let Some(coin) = draft.coin(&LEGACY) else { return false };
+    let outputs = values.iter().map(|value| output(*value, script(&[0x51]))).collect();
+    let tx = draft.pay(&[coin], outputs, 2, 0, u32::MAX);
+    draft.block.txdata.push(tx);
+    true
 }
 
 /// One output of nearly all money, and another that makes the sum reach or exceed it.
@@ -150,6 +207,38 @@ pub fn in_below_out(draft: &mut Draft<'_>, over: u64) -> bool {
     let Some(coin) = draft.coin(&[]) else { return false };
     let value = coin.output.value.to_sat() + over;
     let tx = draft.pay(&[coin], vec![output(value, script(&[0x51]))], 2, 0, u32::MAX);
+    draft.block.txdata.push(tx);
+    true
+}
+
+/// Spends a coinbase that the chain has spent before.
+pub fn spent_coin(draft: &mut Draft<'_>) -> bool {
+    let coins = draft.branch.coins.iter().chain(&draft.branch.maturing);
+    let unspent: std::collections::HashSet<OutPoint> = coins.map(|coin| coin.outpoint).collect();
+    let spent = draft.place.coinbases.iter().map(|tx| OutPoint { txid: tx.compute_txid(), vout: 0 });
+    let old = |point: &OutPoint| draft.births.get(point).is_some_and(|at| at + 100 <= draft.place.height);
+    let Some(previous_output) = spent.filter(|point| !unspent.contains(point) && old(point)).next_back()
+    else {
+        return false;
+    };
+    append(draft, |tx| tx.input.push(TxIn { previous_output, ..TxIn::default() }))
+}
+
+/// A transaction of `len` bytes without its witness (at least 60), whose input is free for all. One of 64
+/// bytes looks like an inner node of the merkle tree.
+pub fn tx_of_size(draft: &mut Draft<'_>, len: usize) -> bool {
+    let kinds: &[OutputKind] = if draft.place.segwit { &[] } else { &LEGACY };
+    let Some(funds) = draft.fund(kinds, vec![script(&[0x51])]) else { return false };
+    let to = ScriptBuf::from_bytes(vec![0x51; len - 60]);
+    let at = draft.redeem(&funds, vec![(Vec::new(), Witness::new())], to);
+    draft.block.txdata[at].base_size() == len
+}
+
+/// A transaction of this version.
+pub fn tx_version(draft: &mut Draft<'_>, version: i32) -> bool {
+    let Some(coin) = draft.coin(&LEGACY) else { return false };
+    let value = coin.output.value.to_sat();
+    let tx = draft.pay(&[coin], vec![output(value, script(&[0x51]))], version, 0, u32::MAX);
     draft.block.txdata.push(tx);
     true
 }
@@ -289,6 +378,44 @@ pub fn base_size(draft: &mut Draft<'_>, over: i64, commitment: bool) -> bool {
     true
 }
 
+/// Forms of serialisation that [`encoding`] knows.
+pub const ENCODINGS: usize = 7;
+
+/// The block's bytes in another form; the last transaction needs no witness.
+pub fn encoding(draft: &mut Draft<'_>, form: usize) -> bool {
+    if !append(draft, |_| {}) {
+        return false;
+    }
+    draft.bytes = Some(match form {
+        0 => |bytes, random| bytes.extend(&random.to_le_bytes()[..1 + random as usize % 4]),
+        1 => |bytes, random| bytes.truncate(random as usize % bytes.len()),
+        // The number of transactions in three bytes, though one is enough.
+        2 => |bytes, _| drop(bytes.splice(80..81, [0xfd, bytes[80], 0])),
+        3 => |bytes, _| with_last(bytes, 1, true),
+        4 => |bytes, _| with_last(bytes, 2, false),
+        // More inputs than there are bytes.
+        5 => |bytes, _| drop(bytes.splice(80..81, [0xfe, 0xff, 0xff, 0xff, 0x01])),
+        _ => |bytes, random| {
+            let at = 80 + random as usize % (bytes.len() - 80);
+            bytes[at] ^= 1 << (random >> 60 & 7);
+        },
+    });
+    true
+}
+
+/// Gives the last transaction of a serialised block the marker of witnesses and this flag, and empty
+/// witnesses.
+fn with_last(bytes: &mut Vec<u8>, flag: u8, witnesses: bool) {
+    let Ok(block) = bitcoin::consensus::deserialize::<bitcoin::Block>(bytes) else { return };
+    let Some(last) = block.txdata.last() else { return };
+    let start = bytes.len() - last.total_size();
+    bytes.splice(start + 4..start + 4, [0, flag]);
+    if witnesses {
+        let end = bytes.len() - 4;
+        bytes.splice(end..end, vec![0; last.input.len()]);
+    }
+}
+
 // ---- the root and the commitment ----
 
 /// The last transactions again, so that the root stays the same (CVE-2012-2459).
@@ -296,6 +423,8 @@ pub fn repeated_tail(draft: &mut Draft<'_>) -> bool {
     if draft.commit {
         commit_to_witnesses(&mut draft.block);
         draft.commit = false;
+    } else if !draft.place.segwit {
+        draft.strip();
     }
     let count = draft.block.txdata.len();
     let tail = if count % 2 == 1 && count > 1 {
@@ -334,6 +463,67 @@ pub fn commitment(draft: &mut Draft<'_>, edit: impl FnOnce(&mut Transaction)) ->
 pub fn reserved(draft: &mut Draft<'_>, lens: &[usize]) -> bool {
     let items: Vec<Vec<u8>> = lens.iter().map(|len| vec![0; *len]).collect();
     commitment(draft, |coinbase| coinbase.input[0].witness = Witness::from_slice(&items))
+}
+
+/// Forms of the commitment that [`commitments`] knows.
+pub const COMMITMENTS: usize = 8;
+
+/// Changes around the witness commitment.
+pub fn commitments(draft: &mut Draft<'_>, form: usize) -> bool {
+    commitment(draft, |coinbase| {
+        let Some(right) = coinbase.output.last().cloned() else { return };
+        let last = coinbase.output.len() - 1;
+        let changed = |change: fn(&mut Vec<u8>)| {
+            let mut bytes = right.script_pubkey.to_bytes();
+            change(&mut bytes);
+            TxOut { script_pubkey: ScriptBuf::from_bytes(bytes), ..right.clone() }
+        };
+        match form {
+            // Of several commitments the last counts.
+            0 | 1 => coinbase.output.insert(last + form, changed(|bytes| bytes[20] ^= 1)),
+            2 => coinbase.output[last] = changed(|bytes| bytes.extend([0x51, 0x52])),
+            // Too short to be a commitment: then nothing allows the coinbase's witness.
+            3 => coinbase.output[last] = changed(|bytes| bytes.truncate(37)),
+            4 => coinbase.output[last] = changed(|bytes| bytes[37] ^= 1),
+            5 => coinbase.output[last] = changed(|bytes| bytes[5] ^= 1),
+            // One that looks like another kind of push.
+            6 => coinbase.output[last] = changed(|bytes| bytes[1] = 0x25),
+            _ => coinbase.input[0].witness = Witness::from_slice(&[[1u8; 32]]),
+        }
+    })
+}
+
+/// Forms of the coinbase's witness that [`coinbase_witness`] knows.
+pub const COINBASE_WITNESSES: usize = 6;
+
+/// The coinbase's witness is absent or another, with a commitment and without one, in a block with
+/// witnesses and in one without. (`submitblock` adds an absent one before it validates.)
+pub fn coinbase_witness(draft: &mut Draft<'_>, form: usize) -> bool {
+    let witnesses =
+        draft.block.txdata.iter().skip(1).flat_map(|tx| &tx.input).any(|input| !input.witness.is_empty());
+    let absent = |coinbase: &mut Transaction| coinbase.input[0].witness = Witness::new();
+    match form {
+        0 => commitment(draft, absent),
+        1 => {
+            draft.block.txdata.truncate(1);
+            commitment(draft, absent)
+        }
+        // Without witnesses there need be neither commitment nor reserved value.
+        2 if !witnesses => {
+            draft.strip();
+            draft.commit = false;
+            true
+        }
+        3 if !witnesses => {
+            draft.strip();
+            draft.commit = false;
+            draft.block.txdata[0].input[0].witness = Witness::from_slice(&[[0u8; 32]]);
+            true
+        }
+        4 => reserved(draft, &[32, 0]),
+        5 => commitment(draft, |coinbase| coinbase.input[0].witness = Witness::from_slice(&[[1u8; 32]])),
+        _ => false,
+    }
 }
 
 /// Changes a witness after the commitment to it: the hash of the block stays.

@@ -85,7 +85,7 @@ fn a_period_begins_at_most_ten_minutes_before_its_parent() {
         assert_eq!(lab.height(), 143);
         let edit = |draft: &mut crate::draft::Draft<'_>| {
             draft.block.header.time = draft.place.parent_time - early;
-            true
+            draft.place.period
         };
         if fails {
             lab.fails("time-timewarp-attack", Forgotten, edit);

@@ -72,6 +72,7 @@ impl Lab {
             medians: medians(&self.times),
             clock: self.clock,
             segwit: height >= self.params.buried.segwit,
+            period: height.is_multiple_of(self.params.difficulty_interval()),
             coinbases: self.coinbases.clone(),
         };
         let time = (i64::from(parent_time) + after) as u32;

@@ -15,6 +15,7 @@ mod blocks;
 mod coins;
 mod draft;
 mod edits;
+mod forms;
 mod headers;
 mod lab;
 mod scripts;

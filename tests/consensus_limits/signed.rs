@@ -15,12 +15,13 @@ const INPUT: usize = 1;
 const CHECKSIG: u8 = 0xac;
 
 /// How an output is unlocked: script and witness items.
-type Unlock = Box<dyn Fn(&Spend<'_>) -> (Vec<u8>, Vec<Vec<u8>>)>;
+type Unlock = Box<dyn Fn(&Spend<'_>) -> (Vec<u8>, Vec<Vec<u8>>) + Send + Sync>;
 
 /// An output and one way to spend it.
 pub struct Signed {
     pub name: String,
     /// Whether that is allowed today.
+    #[allow(dead_code, reason = "beside a bitcoind it is the judge")]
     pub good: bool,
     lock: Vec<u8>,
     /// Outputs of the transaction that spends it.
@@ -147,7 +148,7 @@ fn add(
     good: bool,
     lock: Vec<u8>,
     outputs: usize,
-    unlock: impl Fn(&Spend<'_>) -> (Vec<u8>, Vec<Vec<u8>>) + 'static,
+    unlock: impl Fn(&Spend<'_>) -> (Vec<u8>, Vec<Vec<u8>>) + Send + Sync + 'static,
 ) {
     found.push(Signed { name: name.into(), good, lock, outputs, unlock: Box::new(unlock) });
 }
@@ -179,7 +180,9 @@ fn ecdsa_hash_types(found: &mut Vec<Signed>) {
     }
 }
 
-type Change = (&'static str, bool, fn(&mut Vec<u8>));
+/// What makes another thing of a right one.
+type Edit = fn(&mut Vec<u8>);
+type Change = (&'static str, bool, Edit);
 
 fn ecdsa_encodings(found: &mut Vec<Signed>) {
     let changes: [Change; 11] = [
@@ -353,6 +356,9 @@ fn tap_tree(leaf: &[u8], depth: usize) -> (Vec<u8>, Vec<u8>) {
     (ScriptBuf::new_p2tr_tweaked(key).to_bytes(), control)
 }
 
+/// Name, good, leaf, how many signatures, position that is signed, change.
+type Leaf = (&'static str, bool, Vec<u8>, usize, u32, Edit);
+
 fn tap_leaves(found: &mut Vec<Signed>) {
     let key = pair(&Secp256k1::new()).x_only_public_key().0.serialize().to_vec();
     let last = u32::MAX;
@@ -360,8 +366,7 @@ fn tap_leaves(found: &mut Vec<Signed>) {
     let twice = [check(&key), push(&key), vec![0xba, 0x52, 0x9c]].concat();
     let unless = [check(&key), vec![0x91]].concat();
     let unknown = check(&[&[2], &key[..]].concat());
-    // Name, good, leaf, how many signatures, position that is signed, change.
-    let cases: [(&str, bool, Vec<u8>, usize, u32, fn(&mut Vec<u8>)); 13] = [
+    let cases: [Leaf; 13] = [
         ("signature", true, check(&key), 1, last, |_| {}),
         ("empty signature", false, check(&key), 1, last, Vec::clear),
         ("broken signature", false, check(&key), 1, last, |sig| sig[3] ^= 1),
@@ -387,7 +392,7 @@ fn tap_leaves(found: &mut Vec<Signed>) {
 }
 
 fn tap_controls(found: &mut Vec<Signed>) {
-    let cases: [(&str, bool, usize, fn(&mut Vec<u8>)); 8] = [
+    let cases: [(&str, bool, usize, Edit); 8] = [
         ("depth 1", true, 1, |_| {}),
         ("depth 128", true, 128, |_| {}),
         ("depth 129", false, 129, |_| {}),

@@ -26,8 +26,8 @@ fn values() {
         lab.fails("bad-txns-vout-toolarge", Forgotten, |draft| edits::values(draft, &[value]));
     }
     lab.fails("bad-txns-txouttotal-toolarge", Forgotten, |draft| edits::total(draft, 1));
-    // All the money is possible, and only more than there is to spend. The old signature does not matter:
-    // amounts come first.
+    lab.passes(|draft| edits::values(draft, &[0]));
+    // All the money is possible, and only more than there is to spend.
     lab.fails("bad-txns-in-belowout", Remembered, |draft| edits::values(draft, &[MAX_MONEY]));
     lab.fails("bad-txns-in-belowout", Remembered, |draft| edits::total(draft, 0));
 }

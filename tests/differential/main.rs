@@ -1,327 +1,236 @@
 //! The chainstate beside a real bitcoind: the same blocks, headers, marks and clocks in the same order, and
-//! after each the same verdict, the same reason and the same tip; in the end the same coins.
+//! after each the same verdict, the same reason and the same tip; at times and in the end the same coins.
 //!
-//! Blocks are random, valid or changed near the limit of one rule. `HEADLONG_SEED` and `HEADLONG_STEPS`
-//! choose other runs, whose steps are all shown; a failing run says its seed and step.
+//! Blocks are random: valid, or with one of the mutations of `table.rs` near the limit of a rule. A run of at
+//! least a thousand blocks must have seen each form of each mutation, and of each the outcomes on both sides.
+//! What `submitblock` repairs comes as a peer's message, and so does a part of all others.
 //!
-//! Not tried: a coinbase without its witness, which `submitblock` repairs before it validates.
+//! | variable | meaning |
+//! | --- | --- |
+//! | `HEADLONG_SEED` | another run (1); each step is shown then |
+//! | `HEADLONG_BLOCKS` | blocks of each of the tests, in rounds of a thousand with seeds that count up |
+//!
+//! The long run is `HEADLONG_BLOCKS=100000 cargo test --release --test differential the_rules_of_today --
+//! --nocapture`. A failure says its seed and step, whether the block fails on its ancestors alone, and where
+//! the commands are with which the example `validate` repeats our side of that.
 #![cfg(all(feature = "sim", feature = "consensus"))]
 
 #[path = "../interop/bitcoind.rs"]
-#[allow(dead_code)]
 mod bitcoind;
 #[path = "../consensus_limits/draft.rs"]
 mod draft;
 #[path = "../consensus_limits/edits.rs"]
 mod edits;
+mod oracle;
+mod pair;
 mod scripts;
+#[path = "../consensus_limits/signed.rs"]
+mod signed;
+mod table;
 mod world;
 
-use bitcoin::BlockHash;
-use bitcoin::consensus::serialize;
-use bitcoin::hex::DisplayHex;
-use bitcoind::Bitcoind;
-use headlong::chain::block_tree::Validity;
-use headlong::chain::params::{Params, RegtestOptions};
-use headlong::chainstate::{BlockVerdict, Front};
-use serde_json::{Value, json};
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use world::World;
+use headlong::chain::params::RegtestOptions;
+use pair::{Pair, Seen, Setup};
+use std::collections::BTreeSet;
+use std::time::Instant;
+use table::Mutation;
+use world::Card;
 
-/// Verdict and reason.
-type Outcome = (&'static str, String);
-
-struct Pair {
-    theirs: Bitcoind,
-    ours: Front,
-    world: World,
-    /// Version of theirs as a number, 310000 for 31.0.
-    version: u64,
-    /// How often each outcome came.
-    seen: BTreeMap<String, usize>,
-}
-
-/// A reason up to its details, in the words of Core 31.
-fn word(reason: &str) -> String {
-    let end = reason.find([' ', '(', ',']).unwrap_or(reason.len());
-    match &reason[..end] {
-        "mandatory-script-verify-flag-failed" => "block-script-verify-flag-failed".into(),
-        word => word.to_owned(),
-    }
-}
-
-impl Pair {
-    fn start(options: &[&str], regtest: &RegtestOptions, seed: u64) -> Self {
-        let params = Arc::new(Params::regtest(regtest));
-        let options = [options, &["-checkblockindex=0", "-checkmempool=0"]].concat();
-        let theirs = Bitcoind::start(&options);
-        let mut world = World::new(params.clone(), seed);
-        let ours = draft::front(&params, u64::from(world.clock));
-        let info = theirs.call("getnetworkinfo", json!([]));
-        // Knots takes a header with a negative version for one of 164 bytes, and fails to read it.
-        world.negative_versions = !info["subversion"].as_str().is_some_and(|name| name.contains("Knots"));
-        let version = info["version"].as_u64().unwrap_or_default();
-        let mut pair = Self { theirs, ours, world, version, seen: BTreeMap::new() };
-        pair.set_clock(pair.world.clock);
-        for index in pair.world.trunk() {
-            let outcome = pair.submit(index);
-            assert_eq!(
-                outcome,
-                Ok(("connected", String::new())),
-                "trunk at {}",
-                pair.world.known[index].height
-            );
-        }
-        pair
-    }
-
-    fn set_clock(&mut self, clock: u32) {
-        self.world.clock = clock;
-        self.theirs.call("setmocktime", json!([clock]));
-        self.ours.set_clock(u64::from(clock));
-    }
-
-    fn tip(&self) -> usize {
-        self.world.find(&self.ours.tip().hash).expect("every connected block was made here")
-    }
-
-    /// Gives a block to both. The error says how they differ.
-    fn submit(&mut self, index: usize) -> Result<Outcome, String> {
-        let known = &self.world.known[index];
-        let (hash, bytes) = (known.hash, known.bytes.clone());
-        let theirs = self.theirs.try_call("submitblock", &json!([bytes.to_lower_hex_string()]));
-        let (_, verdict) = self.ours.process_block(bytes).expect("the chainstate works");
-        let ours = match verdict {
-            BlockVerdict::Connected => ("connected", String::new()),
-            BlockVerdict::Side => ("side", String::new()),
-            BlockVerdict::Duplicate => ("duplicate", String::new()),
-            BlockVerdict::Rejected(reject) => ("rejected", reject.reason.to_owned()),
-            other => panic!("{other:?}"),
-        };
-        let theirs = match theirs {
-            Ok(Value::Null) => {
-                // Connected at least once; a failure above it may have led back to the other branch.
-                let header = self.theirs.call("getblockheader", json!([hash.to_string()]));
-                let active = header["confirmations"].as_i64().is_some_and(|depth| depth > 0);
-                (if active { "connected" } else { "side" }, String::new())
-            }
-            Ok(Value::String(text)) => match text.as_str() {
-                // Stored. If a block below it failed only now, bitcoind does not tell it here.
-                "inconclusive" if self.is_invalid(&hash) => ("rejected", "bad-prevblk".into()),
-                "inconclusive" => ("side", String::new()),
-                "duplicate" => ("duplicate", String::new()),
-                reason => ("rejected", word(reason)),
-            },
-            Ok(other) => return Err(format!("bitcoind answers {other}")),
-            Err(error) if error.contains("Block decode failed") => ("rejected", "decode-failed".into()),
-            Err(error) => ("rejected", error),
-        };
-        let theirs = self.with_inherited_marks(&hash, &ours, theirs);
-        self.compare(ours, theirs)
-    }
-
-    /// A known difference: before version 31, Core marks a block's known descendants only when it comes
-    /// across them, not when the block is refused. So there they are still duplicates, or accepted headers.
-    fn with_inherited_marks(&self, hash: &BlockHash, ours: &Outcome, theirs: Outcome) -> Outcome {
-        let tree = self.ours.tree();
-        let inherited = tree.find(hash).is_some_and(|id| tree.validity(id) == Validity::FailedParent);
-        let unaware = matches!(theirs.0, "duplicate" | "accepted") && ours.1 == "duplicate-invalid";
-        if self.version < 310_000 && inherited && unaware { ours.clone() } else { theirs }
-    }
-
-    /// Whether a block is the end of a branch that bitcoind found invalid.
-    fn is_invalid(&self, hash: &BlockHash) -> bool {
-        let tips = self.theirs.call("getchaintips", json!([]));
-        let hash = hash.to_string();
-        tips.as_array()
-            .is_some_and(|tips| tips.iter().any(|tip| tip["hash"] == hash && tip["status"] == "invalid"))
-    }
-
-    fn header(&mut self, index: usize) -> Result<Outcome, String> {
-        let header = self.world.known[index].header;
-        let hex = serialize(&header).to_lower_hex_string();
-        let ours = match self.ours.process_header(&header).expect("the chainstate works") {
-            Ok(()) => ("accepted", String::new()),
-            Err(reject) => ("rejected", reject.reason.to_owned()),
-        };
-        let theirs = match self.theirs.try_call("submitheader", &json!([hex])) {
-            Ok(_) => ("accepted", String::new()),
-            // This call looks for the parent first, before it validates.
-            Err(error) if error.contains("Must submit previous header") => match ours.1.as_str() {
-                "high-hash" => ours.clone(),
-                _ => ("rejected", "prev-blk-not-found".into()),
-            },
-            Err(error) => {
-                let error: Value = serde_json::from_str(&error).unwrap_or_default();
-                ("rejected", word(error["message"].as_str().unwrap_or_default()))
-            }
-        };
-        let hash = self.world.known[index].hash;
-        let theirs = self.with_inherited_marks(&hash, &ours, theirs);
-        self.compare(ours, theirs)
-    }
-
-    fn mark(&mut self, method: &str, index: usize) -> Result<Outcome, String> {
-        let hash = self.world.known[index].hash;
-        let theirs = self.theirs.try_call(method, &json!([hash.to_string()]));
-        let found = match method {
-            "invalidateblock" => self.ours.invalidate(&hash),
-            _ => self.ours.reconsider(&hash),
-        };
-        let ours = if found.expect("the chainstate works") { "ok" } else { "unknown" };
-        let theirs = match theirs {
-            Err(error) if error.contains("Block not found") => "unknown",
-            _ => "ok",
-        };
-        self.compare((ours, String::new()), (theirs, String::new()))
-    }
-
-    fn compare(&mut self, ours: Outcome, theirs: Outcome) -> Result<Outcome, String> {
-        let (tip, their_tip) = (self.ours.tip().hash.to_string(), self.theirs.tip());
-        if ours != theirs || tip != their_tip {
-            return Err(format!("ours {ours:?} with tip {tip}, theirs {theirs:?} with tip {their_tip}"));
-        }
-        *self.seen.entry(format!("{} {}", ours.0, ours.1)).or_default() += 1;
-        Ok(ours)
-    }
-
-    /// One random event, with its name.
-    fn step(&mut self) -> (String, Result<Outcome, String>) {
-        let tip = self.tip();
-        match self.world.rng.below(40) {
-            0 => {
-                // Up to two hours back, or ahead.
-                let time = self.world.known[tip].header.time;
-                let clock = time - 7_200 + self.world.rng.below(12_000) as u32;
-                self.set_clock(clock);
-                (format!("clock {clock}"), Ok(("ok", String::new())))
-            }
-            1 | 2 => {
-                let index = self.recent();
-                (format!("invalidate {index}"), self.mark("invalidateblock", index))
-            }
-            3..=5 => {
-                let index = self.recent();
-                let index = self.reconsidered(index);
-                (format!("reconsider {index}"), self.mark("reconsiderblock", index))
-            }
-            6 | 7 => {
-                let index = self.recent();
-                (format!("block {index} again"), self.submit(index))
-            }
-            8 => {
-                let index = self.recent();
-                (format!("header {index} again"), self.header(index))
-            }
-            9 | 10 => {
-                // A child first, or its header; its parent later, by chance.
-                let parent = self.world.parent(tip);
-                let (name, index) = self.world.block(parent);
-                let (child, grandchild) = self.world.block(index);
-                let mut found = self.header(index);
-                if found.is_ok() {
-                    found = self.submit(grandchild);
-                }
-                (format!("header of {name} {index}, then {child} {grandchild} on it"), found)
-            }
-            11 => {
-                let parent = self.world.parent(tip);
-                let (name, index) = self.world.block(parent);
-                (format!("{name} {index} on {parent}, for later"), Ok(("ok", String::new())))
-            }
-            _ => {
-                let parent = self.world.parent(tip);
-                let (name, index) = self.world.block(parent);
-                let found = self.submit(index);
-                let clock = self.world.clock.max(self.world.known[index].header.time);
-                if found.as_ref().is_ok_and(|found| found.0 == "connected") {
-                    self.set_clock(clock.min(self.world.clock + 600));
-                }
-                (format!("{name} {index} on {parent}"), found)
-            }
-        }
-    }
-
-    /// Which block is reconsidered when a random one is meant.
-    ///
-    /// A known difference: before version 31, Core takes the marks off the ancestors too, but does not take
-    /// one of those for a tip again before some other block comes. So there it is the lowest marked one.
-    fn reconsidered(&self, index: usize) -> usize {
-        let tree = self.ours.tree();
-        let failed =
-            |index: usize| tree.find(&self.world.known[index].hash).is_some_and(|id| tree.is_failed(id));
-        let mut at = index;
-        while self.version < 310_000
-            && let Some(parent) = self.world.known[at].parent
-            && failed(parent)
-        {
-            at = parent;
-        }
-        at
-    }
-
-    fn recent(&mut self) -> usize {
-        let count = self.world.known.len() as u64;
-        (count - 1 - self.world.rng.below(10)) as usize
-    }
-
-    fn coins(&mut self) {
-        self.ours.commit().expect("the chainstate works");
-        let (stats, tip) = self.ours.chainstate().utxo_stats().expect("the chainstate works");
-        let (serialized, muhash, txouts) = self.theirs.coins();
-        assert_eq!(tip, self.ours.tip());
-        assert_eq!(txouts, stats.txouts);
-        assert_eq!(serialized, stats.hash_serialized_3.to_string());
-        let mut ours = stats.muhash;
-        ours.reverse();
-        assert_eq!(muhash, ours.to_lower_hex_string());
-    }
-}
+/// Blocks of one round: a chain that is soon repeated by its seed.
+const ROUND: u64 = 1_000;
+/// Steps between two comparisons of all coins.
+const COINS_EVERY: u64 = 250;
+/// Events that any long run must have seen.
+const EVENTS: [&str; 12] = [
+    "clock",
+    "invalidate",
+    "reconsider",
+    "block again",
+    "header again",
+    "child first",
+    "block for later",
+    "block aside",
+    "block",
+    "block of a peer",
+    "branch with a mutation",
+    "reorg",
+];
+/// Outcomes that come of the order of events and not of a mutation.
+const OUTCOMES: [&str; 7] = [
+    "connected ",
+    "side ",
+    "duplicate ",
+    "accepted ",
+    "rejected duplicate-invalid",
+    "rejected bad-prevblk",
+    "rejected prev-blk-not-found",
+];
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|text| text.parse().ok())
 }
 
-fn run(name: &str, offset: u64, steps: u64, options: &[&str], regtest: &RegtestOptions) {
+/// Runs rounds until `blocks` were given to both. `wanted`: mutations and outcomes that must be seen.
+fn run(setup: &Setup, blocks: u64, wanted: &[(&str, &str)]) {
     if !bitcoind::available() {
         return;
     }
-    let seed = number("HEADLONG_SEED").unwrap_or(1);
-    let steps = number("HEADLONG_STEPS").unwrap_or(steps);
-    let mut pair = Pair::start(options, regtest, seed * 8 + offset);
+    let first = number("HEADLONG_SEED").unwrap_or(1);
+    let blocks = number("HEADLONG_BLOCKS").unwrap_or(blocks);
+    let begun = Instant::now();
+    let (mut all, mut seed) = (Seen::default(), first);
+    let mut skipped = BTreeSet::new();
+    while all.blocks < blocks {
+        let (seen, lacking) = round(setup, seed, ROUND.min(blocks - all.blocks));
+        all.add(seen);
+        skipped.extend(lacking);
+        eprintln!("{}: seed {seed} done, {} blocks in {:.0?}", setup.name, all.blocks, begun.elapsed());
+        seed += 1;
+    }
+    eprint!("{}", all.report(setup.name, first, seed - 1, begun));
+    if blocks >= ROUND {
+        all.assert_covered(&table::table(), &skipped);
+    }
+    if blocks >= ROUND / 2 {
+        for (name, outcome) in wanted {
+            let seen = all.mutations.keys().any(|key| key.0 == *name && key.1 == *outcome);
+            assert!(seen, "{}: {name} was never {outcome}", setup.name);
+        }
+    }
+}
+
+/// One round; also the mutations that cannot be tried beside this bitcoind.
+fn round(setup: &Setup, seed: u64, blocks: u64) -> (Seen, BTreeSet<Card>) {
+    let show = number("HEADLONG_SEED").is_some() && blocks <= ROUND;
+    let mut pair = Pair::start(setup, seed);
     let mut log = Vec::new();
-    for step in 0..steps {
+    while pair.seen.blocks < blocks {
+        let known = pair.world.known.len();
         let (event, found) = pair.step();
+        let step = pair.seen.steps;
         log.push(format!("{step}: {event}: {found:?}"));
+        if show {
+            eprintln!("{}", log[log.len() - 1]);
+        }
         if let Err(difference) = found {
             let from = log.len().saturating_sub(25);
-            panic!("{name}: HEADLONG_SEED={seed} step {step}\n{}\n{difference}", log[from..].join("\n"));
+            let name = setup.name;
+            eprintln!("{name}: HEADLONG_SEED={seed} step {step}\n{}\n{difference}", log[from..].join("\n"));
+            // What was new in this step, or else what was last.
+            for index in known.min(pair.world.known.len() - 1)..pair.world.known.len() {
+                eprintln!("block {index}: {}", setup.shrink(&pair.world, index));
+            }
+            panic!("{name}: HEADLONG_SEED={seed} step {step}: {difference}");
+        }
+        if step.is_multiple_of(COINS_EVERY) {
+            pair.coins();
         }
     }
     pair.coins();
-    if number("HEADLONG_SEED").is_some() {
-        eprintln!("{}", log.join("\n"));
+    (pair.seen, pair.world.skipped)
+}
+
+impl Seen {
+    fn add(&mut self, other: Self) {
+        self.blocks += other.blocks;
+        self.steps += other.steps;
+        other.events.into_iter().for_each(|(key, count)| *self.events.entry(key).or_default() += count);
+        other.outcomes.into_iter().for_each(|(key, count)| *self.outcomes.entry(key).or_default() += count);
+        other.mutations.into_iter().for_each(|(key, count)| *self.mutations.entry(key).or_default() += count);
+        other.forms.into_iter().for_each(|(key, count)| *self.forms.entry(key).or_default() += count);
     }
-    eprintln!("{name}: seed {seed}, {steps} steps, tip at {}: {:#?}", pair.ours.tip().height, pair.seen);
+
+    fn report(&self, name: &str, first: u64, last: u64, begun: Instant) -> String {
+        use std::fmt::Write as _;
+        let seconds = begun.elapsed().as_secs_f64();
+        let mut text = format!(
+            "{name}: seeds {first} to {last}, {} blocks in {} steps, {seconds:.1} s, {:.0} blocks/s\n",
+            self.blocks,
+            self.steps,
+            self.blocks as f64 / seconds
+        );
+        for (event, count) in &self.events {
+            let _ = writeln!(text, "  event    {count:6}  {event}");
+        }
+        for (outcome, count) in &self.outcomes {
+            let _ = writeln!(text, "  verdict  {count:6}  {outcome}");
+        }
+        for ((mutation, outcome), count) in &self.mutations {
+            let _ = writeln!(text, "  mutation {count:6}  {mutation}: {outcome}");
+        }
+        text
+    }
+
+    fn assert_covered(&self, table: &[Mutation], skipped: &BTreeSet<Card>) {
+        let mut missing = Vec::new();
+        for (at, entry) in table.iter().enumerate().filter(|(_, entry)| !entry.wanted.is_empty()) {
+            for outcome in entry.wanted {
+                if !self.mutations.contains_key(&(entry.name, (*outcome).to_owned())) {
+                    missing.push(format!("{}: {outcome}", entry.name));
+                }
+            }
+            for form in 0..entry.forms {
+                let tried = skipped.iter().any(|card| (card.mutation, card.form) == (at, form));
+                if !tried && !self.forms.contains_key(&(at, form)) {
+                    missing.push(table::describe(entry.name, form));
+                }
+            }
+        }
+        missing.extend(EVENTS.iter().filter(|event| !self.events.contains_key(**event)).map(|e| (*e).into()));
+        missing.extend(OUTCOMES.iter().filter(|one| !self.outcomes.contains_key(**one)).map(|o| (*o).into()));
+        assert!(missing.is_empty(), "never seen: {missing:#?}");
+    }
 }
 
 #[test]
 fn the_rules_of_today() {
-    run("default", 1, 900, &[], &RegtestOptions::default());
+    let setup = Setup { name: "today", options: Vec::new(), regtest: RegtestOptions::default(), about: &[] };
+    run(&setup, ROUND, &[]);
 }
 
 #[test]
 fn rules_that_come_into_force() {
-    let heights = ["bip34=125", "dersig=140", "cltv=150", "csv=165", "segwit=180"];
-    let options: Vec<String> =
+    let heights = ["bip34=150", "dersig=170", "cltv=190", "csv=210", "segwit=230"];
+    let options =
         heights.iter().map(|at| format!("-testactivationheight={}", at.replace('=', "@"))).collect();
-    let options: Vec<&str> = options.iter().map(String::as_str).collect();
     let regtest = heights.iter().fold(RegtestOptions::default(), |mut regtest, at| {
         regtest.activations.push(at.parse().expect("an activation"));
         regtest
     });
-    run("activation", 2, 500, &options, &regtest);
+    let about = &[
+        "version",
+        "coinbase again",
+        "coinbase height",
+        "coinbase script",
+        "padded signature",
+        "CLTV",
+        "CSV",
+        "relative height",
+        "relative time",
+        "dummy",
+        "commitment in any case",
+        "no commitment",
+        "maturity",
+    ];
+    let setup = Setup { name: "activation", options, regtest, about };
+    // Before a rule and after it.
+    let wanted = [
+        ("coinbase again", "bad-txns-BIP30"),
+        ("coinbase again", "bad-cb-height"),
+        ("coinbase height", "connected"),
+        ("coinbase height", "bad-cb-height"),
+        ("version", "bad-version"),
+        ("padded signature", "connected"),
+        ("padded signature", "block-script-verify-flag-failed"),
+        ("CLTV", "block-script-verify-flag-failed"),
+        ("CSV", "block-script-verify-flag-failed"),
+        ("relative height", "bad-txns-nonfinal"),
+        ("dummy", "connected"),
+        ("dummy", "block-script-verify-flag-failed"),
+        ("commitment in any case", "unexpected-witness"),
+        ("commitment in any case", "connected"),
+    ];
+    run(&setup, ROUND / 2, &wanted);
 }
 
 #[test]
@@ -329,6 +238,9 @@ fn bip94_and_version_bits() {
     let bits = "testdummy:0:9999999999:144";
     let mut regtest = RegtestOptions::default().bip94(true);
     regtest.version_bits.push(bits.parse().expect("version bits"));
-    let bits = format!("-vbparams={bits}");
-    run("bip94", 3, 500, &["-test=bip94", &bits], &regtest);
+    let options = vec!["-test=bip94".into(), format!("-vbparams={bits}")];
+    let about = &["begin of a period", "version", "time above the median", "time ahead"];
+    let setup = Setup { name: "bip94", options, regtest, about };
+    let wanted = [("begin of a period", "time-timewarp-attack"), ("begin of a period", "connected")];
+    run(&setup, ROUND / 2, &wanted);
 }

@@ -1,20 +1,20 @@
-//! What the test knows: every block it made, the coins behind it, and the clock.
+//! What the test knows: every block it made, the coins behind it, the clock, and which mutations are to come.
 
 use crate::draft::{Draft, Made, Place, medians};
-use crate::edits;
-use crate::edits::Sigops;
-use crate::scripts;
-use bitcoin::block::{Header, Version};
-use bitcoin::{BlockHash, CompactTarget, OutPoint, ScriptBuf, Transaction, Witness};
+use crate::table::{Mutation, Via, table};
+use bitcoin::block::Header;
+use bitcoin::{BlockHash, OutPoint, Transaction};
 use headlong::chain::params::Params;
 use headlong::rng::Rng;
 use headlong::sim::forge::{Branch, Forge};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-const FINAL: u32 = u32::MAX;
 /// Blocks below the random ones, so that coinbases are mature.
 const TRUNK: u32 = 104;
+
+/// Coinbases of a chain that may come again, or whose coins may be spent again.
+const COINBASES: usize = 160;
 
 /// A block that was made.
 pub struct Known {
@@ -32,15 +32,30 @@ pub struct World {
     forge: Forge,
     pub rng: Rng,
     pub known: Vec<Known>,
+    /// How each of them is given to bitcoind.
+    pub vias: Vec<Via>,
     by_hash: HashMap<BlockHash, usize>,
     births: HashMap<OutPoint, u32>,
     pub clock: u32,
     /// Whether blocks may have them.
     pub negative_versions: bool,
+    pub table: Vec<Mutation>,
+    /// All mutations, and those that the run is most about.
+    decks: [Deck; 2],
+    /// Blocks so far that were to begin a period at a time near the limit.
+    periods: usize,
+    /// What cannot be tried beside this bitcoind.
+    pub skipped: BTreeSet<Card>,
 }
 
 impl World {
-    pub fn new(params: Arc<Params>, seed: u64) -> Self {
+    /// `about`: mutations that half of the blocks have.
+    pub fn new(params: Arc<Params>, seed: u64, about: &[&str]) -> Self {
+        let table = table();
+        let mut decks = [Deck::new(&table, &[]), Deck::new(&table, about)];
+        if about.is_empty() {
+            decks[1].all.clear();
+        }
         let forge = Forge::new(params.clone(), seed);
         let genesis = *params.genesis_header();
         let branch = forge.genesis(None);
@@ -58,8 +73,13 @@ impl World {
             rng: Rng::from_number(seed),
             by_hash: HashMap::from([(root.hash, 0)]),
             known: vec![root],
+            vias: vec![Via::Rpc],
             births: HashMap::new(),
             negative_versions: true,
+            table,
+            decks,
+            periods: 0,
+            skipped: BTreeSet::new(),
             clock: genesis.time + TRUNK * 600 + 7_200,
             params,
         }
@@ -91,7 +111,7 @@ impl World {
         while let Some(index) = at {
             let known = &self.known[index];
             times.push_front(known.header.time);
-            if coinbases.len() < 40 {
+            if coinbases.len() < COINBASES {
                 coinbases.extend(known.coinbase.clone());
             }
             at = known.parent;
@@ -104,6 +124,7 @@ impl World {
             medians: medians(&times),
             clock: self.clock,
             segwit: height >= self.params.buried.segwit,
+            period: height.is_multiple_of(self.params.difficulty_interval()),
             coinbases: coinbases.into_iter().rev().collect(),
         }
     }
@@ -125,6 +146,7 @@ impl World {
         }
         let index = self.known.len();
         self.by_hash.entry(made.hash).or_insert(index);
+        self.vias.push(Via::Rpc);
         self.known.push(Known {
             hash: made.hash,
             header: made.block.header,
@@ -161,246 +183,145 @@ impl World {
         }
     }
 
-    /// A random block on `parent`, with a name for what is special about it.
-    pub fn block(&mut self, parent: usize) -> (String, usize) {
+    /// A block on `parent` with a mutation of the deck, or (`drawn` false) with a random one that may go to
+    /// a block beside the tip.
+    pub fn block(&mut self, parent: usize, drawn: bool) -> Fresh {
         let place = self.place(parent);
-        let period = place.height.is_multiple_of(self.params.difficulty_interval());
+        let time = self.time(&place);
+        for _ in 0..10 {
+            let card = self.card(&place, drawn);
+            let Mutation { alone, edit, .. } = self.table[card.mutation];
+            // Another draft may have what the first one has not.
+            for _ in 0..8 {
+                let random = self.rng.u64();
+                let inputs = if alone { 0 } else { self.rng.below(7) as usize };
+                let negative = self.negative_versions;
+                let mut draft = self.draft(parent, time, inputs);
+                if !edit(&mut draft, card.form, random) {
+                    continue;
+                }
+                if !negative && draft.block.header.version.to_consensus() < 0 {
+                    self.skipped.insert(card);
+                    break;
+                }
+                let made = draft.finish(random);
+                return Fresh { index: self.keep(parent, made), card };
+            }
+            if drawn && !self.skipped.contains(&card) {
+                self.put_back(card);
+            }
+        }
+        let made = self.draft(parent, time, 1).finish(0);
+        Fresh { index: self.keep(parent, made), card: Card { deck: 0, mutation: 0, form: 0 } }
+    }
+
+    /// A block that is meant to be valid.
+    pub fn plain(&mut self, parent: usize) -> Fresh {
+        let time = self.time(&self.place(parent));
+        let inputs = self.rng.below(5) as usize;
+        let made = self.draft(parent, time, inputs).finish(0);
+        Fresh { index: self.keep(parent, made), card: Card { deck: 0, mutation: 0, form: 0 } }
+    }
+
+    /// A block and its ancestors but for the genesis block, the lowest first.
+    pub fn chain(&self, index: usize) -> Vec<usize> {
+        let mut chain: Vec<usize> = std::iter::successors(Some(index), |at| self.known[*at].parent).collect();
+        chain.pop();
+        chain.reverse();
+        chain
+    }
+
+    /// A mutation that was drawn and not tried comes again.
+    pub fn put_back(&mut self, card: Card) {
+        let deck = &mut self.decks[card.deck];
+        if deck.all.contains(&(card.mutation, card.form)) {
+            deck.cards.insert(0, (card.mutation, card.form));
+        }
+    }
+
+    fn time(&mut self, place: &Place) -> u32 {
         let least = place.mtp() + 1;
         let usual = place.parent_time.saturating_add(1 + self.rng.below(900) as u32);
         // The end of a period is ahead, so that the next block's time can be before it (BIP94).
         let last = (place.height + 1).is_multiple_of(self.params.difficulty_interval());
-        let ahead = self.clock + self.rng.below(7_000) as u32;
         let time = match self.rng.below(8) {
             _ if last => self.clock.max(usual) + 3_600,
             0 => least + self.rng.below(600) as u32,
-            1 => ahead,
-            _ if period && self.rng.below(3) > 0 => {
-                place.parent_time.saturating_sub(600 + self.rng.below(2) as u32)
-            }
+            1 => self.clock + self.rng.below(7_000) as u32,
             _ => usual,
         };
-        let negative = self.negative_versions;
-        let time = time.max(least).min(self.clock.max(least) + 7_200);
-        for _ in 0..20 {
-            let choice = self.rng.below(100);
-            let random = self.rng.u64();
-            let heavy = matches!(choice, 0..=4);
-            let inputs = if heavy { 0 } else { 1 + self.rng.below(6) as usize };
-            let mut draft = self.draft(parent, time, inputs);
-            let Some(name) = edit(&mut draft, choice, random) else { continue };
-            if draft.block.header.version.to_consensus() < 0 && !negative {
-                continue;
-            }
-            let made = draft.finish(random);
-            return (name, self.keep(parent, made));
+        time.max(least).min(self.clock.max(least) + 7_200)
+    }
+
+    fn card(&mut self, place: &Place, drawn: bool) -> Card {
+        if place.period && self.rng.below(4) > 0 {
+            let found = self.table.iter().position(|entry| entry.name == "begin of a period");
+            let mutation = found.unwrap_or(0);
+            self.periods += 1;
+            let form = self.periods % self.table[mutation].forms;
+            // Not from the deck, so that it need not go back to it.
+            return Card { deck: 0, mutation, form };
         }
-        let made = self.draft(parent, time, 1).finish(0);
-        ("plain".into(), self.keep(parent, made))
+        if drawn {
+            let deck = if self.decks[1].all.is_empty() { 0 } else { self.rng.below(2) as usize };
+            let (mutation, form) = self.decks[deck].draw(&mut self.rng);
+            return Card { deck, mutation, form };
+        }
+        loop {
+            let (mutation, form) = self.decks[0].any(&mut self.rng);
+            let entry = &self.table[mutation];
+            // A side block's verdict says less: few of them are large.
+            if entry.via != Via::Peer && !(entry.alone && self.rng.below(4) > 0) {
+                return Card { deck: 0, mutation, form };
+            }
+        }
     }
 }
 
-/// Changes a draft. About a third stay as they are.
-fn edit(draft: &mut Draft<'_>, choice: u64, random: u64) -> Option<String> {
-    let over = random & 1;
-    let pick = |count: usize| (random >> 8) as usize % count;
-    let locks = edits::locks();
-    let height = draft.place.height;
-    let mtp = draft.place.mtp();
-    let clock = draft.place.clock;
-    let named = |name: &str| format!("{name} {over}");
-    let header = &mut draft.block.header;
-    let (name, done) = match choice {
-        0 | 1 => {
-            let how = [Sigops::Legacy, Sigops::P2sh, Sigops::P2wsh][pick(3)];
-            let over = [0, 1, 4, -1][pick(4)];
-            (format!("sigops {how:?} {over}"), edits::sigops(draft, how, over))
-        }
-        2 | 3 => (named("weight"), edits::weight(draft, over as i64)),
-        4 => {
-            let commitment = pick(3) == 0 && draft.place.segwit;
-            (format!("base size {over} {commitment}"), edits::base_size(draft, over as i64, commitment))
-        }
-        5 => {
-            header.bits = CompactTarget::from_consensus(
-                [0x207f_fffe, 0x2100_ffff, 0, 0x20ff_ffff, 0x2080_0000, 0x207f_ff00][pick(6)],
-            );
-            // Bits that are no target cannot be mined for.
-            draft.work = matches!(header.bits.to_consensus(), 0x207f_fffe | 0x207f_ff00);
-            ("bits".into(), true)
-        }
-        6 => {
-            header.time = mtp + over as u32;
-            ("time above median".into(), true)
-        }
-        7 => {
-            header.time = clock + 7_200 + over as u32;
-            (named("time ahead"), true)
-        }
-        8 => {
-            let version = [-1, 0, 1, 2, 3, 4, i32::MIN, i32::MAX][pick(8)];
-            header.version = Version::from_consensus(version);
-            (format!("version {version}"), true)
-        }
-        9 => {
-            if over == 0 {
-                header.prev_blockhash = bitcoin::hashes::Hash::from_byte_array([random as u8; 32]);
-            } else {
-                draft.work = false;
-                header.nonce = random as u32;
-            }
-            (named("unknown parent or no work"), true)
-        }
-        10 => ("wrong root".into(), edits::wrong_root(draft)),
-        11 | 12 => ("repeated tail".into(), edits::repeated_tail(draft)),
-        13 => match over {
-            0 => ("no coinbase".into(), edits::no_coinbase(draft)),
-            _ => ("two coinbases".into(), edits::two_coinbases(draft)),
-        },
-        14 => {
-            let len = [0, 1, 2, 3, 4, 5, 99, 100, 101][pick(9)];
-            (format!("coinbase script of {len}"), edits::coinbase_script_len(draft, len))
-        }
-        15 => {
-            let difference = [-1, 0, 1, 256][pick(4)];
-            (format!("coinbase height {difference}"), edits::coinbase_height(draft, difference))
-        }
-        16 | 17 => {
-            let difference = [0, 1, -1, -5_000_000_000, 2_100_000_000_000_000][pick(5)];
-            (format!("coinbase amount {difference}"), edits::coinbase_amount(draft, difference))
-        }
-        18 | 19 => (named("coinbase again"), edits::coinbase_again(draft, pick(4))),
-        20 => match over {
-            0 => ("no inputs".into(), edits::no_inputs(draft)),
-            _ => ("no outputs".into(), edits::no_outputs(draft)),
-        },
-        21 => {
-            let money = 2_100_000_000_000_000;
-            let value = [0, money, money + 1, 1 << 63, u64::MAX, i64::MAX as u64][pick(6)];
-            (format!("value {value}"), edits::values(draft, &[value]))
-        }
-        22 => (named("total"), edits::total(draft, over)),
-        23 => ("same input twice".into(), edits::same_input_twice(draft)),
-        24 => ("null input".into(), edits::null_input(draft)),
-        25 => ("missing coin".into(), edits::missing_coin(draft, random)),
-        26 => ("spent twice".into(), edits::spent_twice(draft)),
-        27 => (named("in block, backwards"), edits::in_block(draft, over == 1)),
-        28 | 29 => (named("maturity"), edits::maturity(draft, over as u32)),
-        30 | 31 => (named("in below out"), edits::in_below_out(draft, over)),
-        32 | 33 => {
-            let (lock, sequence) = [
-                (height - 1, 0),
-                (height, 0),
-                (height, FINAL),
-                (mtp - 1, 0),
-                (mtp, 0),
-                (mtp, FINAL),
-                (draft.block.header.time, 0),
-                (draft.block.header.time - 1, FINAL - 1),
-                (499_999_999, 0),
-                (500_000_000, 0),
-            ][pick(10)];
-            (format!("lock time {lock} {sequence:x}"), edits::lock_time(draft, lock, sequence))
-        }
-        34 | 35 => {
-            let version = [1, 2, 2, -1][pick(4)];
-            (format!("relative height {over} {version}"), edits::relative_height(draft, over as u32, version))
-        }
-        36 | 37 => {
-            let version = [1, 2, 2, -1][pick(4)];
-            (format!("relative time {over} {version}"), edits::relative_time(draft, over as u32, version))
-        }
-        38 => {
-            let sequence = [0, 1, 1 << 31 | 1, 1 << 22, 1 << 22 | 1][pick(5)];
-            (format!("relative in block {sequence:x}"), edits::relative_in_block(draft, sequence))
-        }
-        39 | 40 if draft.place.segwit => {
-            // A witness of the coinbase that is absent is put there by bitcoind itself: not tried.
-            let lens: &[usize] = [&[32][..], &[31], &[33], &[32, 1], &[0], &[32, 32]][pick(6)];
-            (format!("reserved {lens:?}"), edits::reserved(draft, lens))
-        }
-        41 | 42 if draft.place.segwit => ("another witness".into(), edits::other_witness(draft)),
-        43 if draft.place.segwit => (named("commitment"), commitments(draft, pick(5))),
-        44 => ("no commitment".into(), edits::no_commitment(draft)),
-        45 => {
-            // Before its time a commitment means nothing, and a witness is not expected.
-            draft.commit = true;
-            ("commitment in any case".into(), true)
-        }
-        46..=49 => ("broken signature".into(), edits::broken_signature(draft, random)),
-        50 | 51 => ("padded signature".into(), edits::padded_signature(draft)),
-        52 | 53 => ("dummy".into(), edits::dummy(draft)),
-        54..=57 => {
-            let (name, _, lock, sig, witness) = locks[pick(locks.len())].clone();
-            if !draft.place.segwit && !witness.is_empty() {
-                return None;
-            }
-            (name.into(), edits::spend(draft, lock, sig, &witness))
-        }
-        58 | 59 => {
-            let sequence = [0, FINAL - 1, FINAL][pick(3)];
-            let early = over as u32;
-            (format!("CLTV {early} {sequence:x}"), edits::check_lock_time(draft, early, sequence))
-        }
-        60 | 61 => {
-            let (demanded, given, version) =
-                [(0, 0, 2), (0, 0, 1), (1, 0, 2), (0, 1 << 31, 2), (1, 1 << 31 | 5, 1), (0, 1 << 22, 2)]
-                    [pick(6)];
-            let done = edits::check_sequence(draft, demanded, given, version);
-            (format!("CSV {demanded} {given:x} {version}"), done)
-        }
-        62 => {
-            draft.bytes =
-                Some(|bytes, random| bytes.extend(&random.to_le_bytes()[..1 + random as usize % 4]));
-            ("bytes behind".into(), true)
-        }
-        63 => {
-            draft.bytes = Some(|bytes, random| bytes.truncate(random as usize % bytes.len()));
-            ("cut".into(), true)
-        }
-        64 | 65 => {
-            draft.bytes = Some(|bytes, random| {
-                let at = 80 + random as usize % (bytes.len() - 80);
-                bytes[at] ^= 1 << (random >> 60 & 7);
-            });
-            ("flipped bit".into(), true)
-        }
-        67..=71 => ("random script".into(), scripts::random(draft, random)),
-        66 => {
-            draft.block.txdata.clear();
-            draft.commit = false;
-            ("no transactions".into(), true)
-        }
-        _ => ("plain".into(), true),
-    };
-    done.then_some(name)
+/// A block that was just made.
+pub struct Fresh {
+    pub index: usize,
+    pub card: Card,
 }
 
-/// Changes around the witness commitment.
-fn commitments(draft: &mut Draft<'_>, kind: usize) -> bool {
-    edits::commitment(draft, |coinbase| {
-        let Some(right) = coinbase.output.last().cloned() else { return };
-        let mut wrong = right.clone();
-        let mut bytes = wrong.script_pubkey.to_bytes();
-        match kind {
-            // Of several commitments the last counts.
-            0 | 1 => {
-                bytes[20] ^= 1;
-                wrong.script_pubkey = ScriptBuf::from_bytes(bytes);
-                let at = coinbase.output.len() - 1 + kind;
-                coinbase.output.insert(at, wrong);
-            }
-            2 => {
-                bytes.extend([0x51, 0x52]);
-                wrong.script_pubkey = ScriptBuf::from_bytes(bytes);
-                *coinbase.output.last_mut().unwrap_or(&mut wrong) = wrong.clone();
-            }
-            3 => {
-                // Too short to be a commitment: then nothing allows the coinbase's witness.
-                bytes.truncate(37);
-                wrong.script_pubkey = ScriptBuf::from_bytes(bytes);
-                *coinbase.output.last_mut().unwrap_or(&mut wrong) = wrong.clone();
-            }
-            _ => coinbase.input[0].witness = Witness::from_slice(&[[1u8; 32]]),
+/// A form of a mutation, and the deck it came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Card {
+    pub deck: usize,
+    pub mutation: usize,
+    pub form: usize,
+}
+
+/// Mutations in random order, each form once before any comes again.
+struct Deck {
+    all: Vec<(usize, usize)>,
+    /// What is still to come, the next one last.
+    cards: Vec<(usize, usize)>,
+}
+
+impl Deck {
+    /// Those of the table with these names; all, if none is named.
+    fn new(table: &[Mutation], names: &[&str]) -> Self {
+        let entries = table.iter().enumerate();
+        let all = entries
+            .filter(|(_, entry)| names.is_empty() || names.contains(&entry.name))
+            .flat_map(|(mutation, entry)| (0..entry.forms).map(move |form| (mutation, form)))
+            .collect();
+        Self { all, cards: Vec::new() }
+    }
+
+    fn draw(&mut self, rng: &mut Rng) -> (usize, usize) {
+        // What does not fit for long must not be all that is left.
+        if self.cards.len() < 20 {
+            let mut fresh = self.all.clone();
+            rng.shuffle(&mut fresh);
+            fresh.append(&mut self.cards);
+            self.cards = fresh;
         }
-    })
+        self.cards.pop().unwrap_or_default()
+    }
+
+    fn any(&self, rng: &mut Rng) -> (usize, usize) {
+        self.all[rng.below(self.all.len() as u64) as usize]
+    }
 }

@@ -3,6 +3,8 @@
 //! The program is `$BITCOIND_EXE`, or `bitcoind` on PATH, or is brought once from Debian's packages into the
 //! target folder. Where none can be had, tests say so and pass, except in CI, where that is a failure.
 
+#![allow(dead_code, reason = "each test uses a part")]
+
 use bitcoin::Block;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
@@ -60,6 +62,7 @@ pub fn available() -> bool {
 /// A running bitcoind with a temporary folder.
 pub struct Bitcoind {
     child: Child,
+    options: Vec<String>,
     folder: tempfile::TempDir,
     rpc: SocketAddr,
     p2p: SocketAddr,
@@ -82,29 +85,38 @@ impl Bitcoind {
     fn try_start(options: &[&str]) -> Option<Self> {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let [rpc, p2p] = free_addresses();
-        let child = Command::new(program().expect("checked by available()"))
-            .arg(format!("-datadir={}", folder.path().display()))
-            .arg(format!("-rpcport={}", rpc.port()))
-            .arg(format!("-bind={p2p}"))
-            .arg(format!("-rpccookiefile={}", folder.path().join("cookie").display()))
-            .arg(if options.contains(&"-signet") { "-signet" } else { "-regtest" })
-            .args(["-server", "-listen=1", "-dnsseed=0", "-fixedseeds=0", "-listenonion=0"])
-            .args(["-disablewallet", "-par=1", "-dbcache=50", "-printtoconsole=0"])
-            .args(options)
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("bitcoind starts");
-        let mut node = Self { child, folder, rpc, p2p };
+        let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
+        let child = spawn(folder.path(), rpc, p2p, &options);
+        let mut node = Self { child, options, folder, rpc, p2p };
+        node.answers().then_some(node)
+    }
+
+    /// Waits for the first answer; false if the process ended or does not answer.
+    fn answers(&mut self) -> bool {
         let begun = Instant::now();
-        while node.try_call("getblockcount", &json!([])).is_err() {
-            let ended = node.child.try_wait().is_ok_and(|status| status.is_some());
+        while self.try_call("getblockcount", &json!([])).is_err() {
+            let ended = self.child.try_wait().is_ok_and(|status| status.is_some());
             if ended || begun.elapsed() > START {
                 eprintln!("bitcoind {}", if ended { "ended at once" } else { "does not answer" });
-                return None;
+                return false;
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-        Some(node)
+        true
+    }
+
+    /// Shuts it down and starts it on the same folder and the same ports. While it is away, `meanwhile` runs.
+    pub fn restart(&mut self, meanwhile: impl FnOnce()) {
+        self.call("stop", json!([]));
+        let _ = self.child.wait();
+        meanwhile();
+        self.child = spawn(self.folder.path(), self.rpc, self.p2p, &self.options);
+        assert!(self.answers(), "bitcoind comes up again");
+    }
+
+    /// Where its files are.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Where its peers connect.
@@ -129,6 +141,25 @@ impl Bitcoind {
             Value::Null => Ok(answer["result"].take()),
             error => Err(error.to_string()),
         }
+    }
+
+    /// Several calls in one request, carried out in this order; an error is the text of what bitcoind says.
+    pub fn batch(&self, calls: &[(&str, Value)]) -> Vec<Result<Value, String>> {
+        let cookie = std::fs::read_to_string(self.folder.path().join("cookie")).expect("a cookie");
+        let body: Vec<Value> = calls
+            .iter()
+            .map(|(method, parameters)| json!({"id": 0, "method": method, "params": parameters}))
+            .collect();
+        let answer = post(self.rpc, &cookie, &Value::Array(body).to_string()).expect("bitcoind answers");
+        let answers: Vec<Value> = serde_json::from_str(&answer).expect("as many answers as calls");
+        assert_eq!(answers.len(), calls.len());
+        answers
+            .into_iter()
+            .map(|mut answer| match answer["error"].take() {
+                Value::Null => Ok(answer["result"].take()),
+                error => Err(error.to_string()),
+            })
+            .collect()
     }
 
     /// Submits blocks; each must be accepted or known.
@@ -165,7 +196,6 @@ impl Bitcoind {
     }
 
     /// Sends it a signal by name (`STOP`, `CONT`).
-    #[allow(dead_code, reason = "the bench has no use for it")]
     pub fn signal(&self, name: &str) {
         let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
         assert!(sent.is_ok_and(|status| status.success()), "kill -{name}");
@@ -176,6 +206,21 @@ impl Drop for Bitcoind {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+fn spawn(folder: &Path, rpc: SocketAddr, p2p: SocketAddr, options: &[String]) -> Child {
+    Command::new(program().expect("checked by available()"))
+        .arg(format!("-datadir={}", folder.display()))
+        .arg(format!("-rpcport={}", rpc.port()))
+        .arg(format!("-bind={p2p}"))
+        .arg(format!("-rpccookiefile={}", folder.join("cookie").display()))
+        .arg(if options.iter().any(|option| option == "-signet") { "-signet" } else { "-regtest" })
+        .args(["-server", "-listen=1", "-dnsseed=0", "-fixedseeds=0", "-listenonion=0"])
+        .args(["-disablewallet", "-par=1", "-dbcache=50", "-printtoconsole=0"])
+        .args(options)
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("bitcoind starts")
 }
 
 /// One HTTP/1.1 request; answers the body.
