@@ -88,7 +88,7 @@ fn run(setup: &Setup, blocks: u64, wanted: &[(&str, &str)]) {
         seed += 1;
     }
     eprint!("{}", all.report(setup.name, first, seed - 1, begun));
-    if blocks >= ROUND {
+    if blocks >= ROUND && setup.about.is_empty() {
         all.assert_covered(&table::table(), &skipped);
     }
     if blocks >= ROUND / 2 {

@@ -48,6 +48,10 @@ pub struct Pair {
     pub seen: Seen,
 }
 
+/// Reasons of a header by itself and its place.
+const BY_ITSELF: [&str; 5] =
+    ["bad-diffbits", "time-too-old", "time-too-new", "time-timewarp-attack", "bad-version"];
+
 type Found = Result<Outcome, String>;
 
 /// Our verdict in the words of the oracle.
@@ -142,6 +146,12 @@ impl Pair {
     fn submit(&mut self, index: usize) -> Found {
         let known = &self.world.known[index];
         let (hash, bytes) = (known.hash, known.bytes.clone());
+        // For the same reason as in `with_inherited_marks` it would be stored there, and not here.
+        let tree = self.ours.tree();
+        let refused = |id| tree.validity(id) == Validity::FailedParent && !tree.has_body(id);
+        if self.theirs.version < 310_000 && tree.find(&hash).is_some_and(refused) {
+            return Ok(("untold", String::new()));
+        }
         // Both work at the same time.
         let (theirs, front) = (&mut self.theirs, &mut self.ours);
         let via = self.world.vias[index];
@@ -156,6 +166,11 @@ impl Pair {
             };
             (ours.join().expect("the chainstate works"), said)
         });
+        // Of two faults, a peer's body shows its own before the header is judged.
+        let header = BY_ITSELF.contains(&ours.1.as_str());
+        if via == Via::Peer && header && said.outcome.1.contains("witness") {
+            said.outcome = ours.clone();
+        }
         said.outcome = self.with_inherited_marks(&hash, &ours, said.outcome);
         self.compare(ours, said)
     }
@@ -164,8 +179,6 @@ impl Pair {
     /// across them, not when the block is refused. So there they are still duplicates, or accepted headers,
     /// and what is built on them is checked for itself before its ancestors are looked at.
     fn with_inherited_marks(&self, hash: &BlockHash, ours: &Outcome, theirs: Outcome) -> Outcome {
-        const BY_ITSELF: [&str; 5] =
-            ["bad-diffbits", "time-too-old", "time-too-new", "time-timewarp-attack", "bad-version"];
         let tree = self.ours.tree();
         let inherited = |hash| tree.find(hash).is_some_and(|id| tree.validity(id) == Validity::FailedParent);
         let unaware = match ours.1.as_str() {

@@ -128,6 +128,9 @@ fn header() -> Vec<Mutation> {
         }),
         usual("no work", 2, &["high-hash"], |draft, _, random| {
             draft.work = false;
+            if !draft.place.segwit {
+                draft.strip();
+            }
             draft.seal();
             draft.root = false;
             let target = bitcoin::Target::from_compact(draft.block.header.bits);
