@@ -215,10 +215,9 @@ pub fn in_below_out(draft: &mut Draft<'_>, over: u64) -> bool {
 pub fn spent_coin(draft: &mut Draft<'_>) -> bool {
     let coins = draft.branch.coins.iter().chain(&draft.branch.maturing);
     let unspent: std::collections::HashSet<OutPoint> = coins.map(|coin| coin.outpoint).collect();
-    let spent = draft.place.coinbases.iter().map(|tx| OutPoint { txid: tx.compute_txid(), vout: 0 });
+    let mut spent = draft.place.coinbases.iter().map(|tx| OutPoint { txid: tx.compute_txid(), vout: 0 });
     let old = |point: &OutPoint| draft.births.get(point).is_some_and(|at| at + 100 <= draft.place.height);
-    let Some(previous_output) = spent.filter(|point| !unspent.contains(point) && old(point)).next_back()
-    else {
+    let Some(previous_output) = spent.rfind(|point| !unspent.contains(point) && old(point)) else {
         return false;
     };
     append(draft, |tx| tx.input.push(TxIn { previous_output, ..TxIn::default() }))

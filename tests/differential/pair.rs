@@ -146,10 +146,7 @@ impl Pair {
     fn submit(&mut self, index: usize) -> Found {
         let known = &self.world.known[index];
         let (hash, bytes) = (known.hash, known.bytes.clone());
-        // For the same reason as in `with_inherited_marks` it would be stored there, and not here.
-        let tree = self.ours.tree();
-        let refused = |id| tree.validity(id) == Validity::FailedParent && !tree.has_body(id);
-        if self.theirs.version < 310_000 && tree.find(&hash).is_some_and(refused) {
+        if self.is_untold(index) {
             return Ok(("untold", String::new()));
         }
         // Both work at the same time.
@@ -176,24 +173,32 @@ impl Pair {
     }
 
     /// A known difference: before version 31, Core marks a block's known descendants only when it comes
-    /// across them, not when the block is refused. So there they are still duplicates, or accepted headers,
-    /// and what is built on them is checked for itself before its ancestors are looked at.
+    /// across them, not when the block is refused. So there they are still duplicates, or accepted headers.
     fn with_inherited_marks(&self, hash: &BlockHash, ours: &Outcome, theirs: Outcome) -> Outcome {
         let tree = self.ours.tree();
-        let inherited = |hash| tree.find(hash).is_some_and(|id| tree.validity(id) == Validity::FailedParent);
-        let unaware = match ours.1.as_str() {
-            "duplicate-invalid" => matches!(theirs.0, "duplicate" | "accepted") && inherited(hash),
-            "bad-prevblk" => {
-                let at = self.world.find(hash).expect("it was made here");
-                let parent = self.world.known[at].header.prev_blockhash;
-                BY_ITSELF.contains(&theirs.1.as_str()) && inherited(&parent)
-            }
-            _ => false,
+        let inherited = tree.find(hash).is_some_and(|id| tree.validity(id) == Validity::FailedParent);
+        let unaware = matches!(theirs.0, "duplicate" | "accepted") && ours.1 == "duplicate-invalid";
+        if self.theirs.version < 310_000 && inherited && unaware { ours.clone() } else { theirs }
+    }
+
+    /// Whether a block or its header would be taken by a bitcoind before version 31 for the same reason, and is
+    /// refused here: after that the two would know different things. (Blocks that fail in `AcceptBlock` do not
+    /// come into its `m_failed_blocks`, so that even new headers on their descendants are accepted.)
+    fn is_untold(&self, index: usize) -> bool {
+        let tree = self.ours.tree();
+        let known = &self.world.known[index];
+        let inherited = |id| tree.validity(id) == Validity::FailedParent;
+        let refused = match tree.find(&known.hash) {
+            Some(id) => inherited(id) && !tree.has_body(id),
+            None => tree.find(&known.header.prev_blockhash).is_some_and(inherited),
         };
-        if self.theirs.version < 310_000 && unaware { ours.clone() } else { theirs }
+        self.theirs.version < 310_000 && refused
     }
 
     fn header(&mut self, index: usize) -> Found {
+        if self.is_untold(index) {
+            return Ok(("untold", String::new()));
+        }
         let header = self.world.known[index].header;
         let hex = serialize(&header).to_lower_hex_string();
         let ours = match self.ours.process_header(&header).expect("the chainstate works") {
