@@ -319,7 +319,7 @@ fn witness() -> Vec<Mutation> {
         }),
         usual("no commitment", 2, &[UNEXPECTED], |draft, _, _| edits::no_commitment(draft)),
         // Before its time a commitment means nothing, and a witness is not expected.
-        usual("commitment in any case", 1, &[CONNECTED], |draft, _, _| {
+        usual("commitment in any case", 2, &[CONNECTED], |draft, _, _| {
             draft.commit = true;
             true
         }),
@@ -338,8 +338,8 @@ fn witness() -> Vec<Mutation> {
 fn signatures() -> Vec<Mutation> {
     vec![
         usual("broken signature", 12, &[SCRIPT], |draft, _, random| edits::broken_signature(draft, random)),
-        usual("padded signature", 1, &[SCRIPT], |draft, _, _| edits::padded_signature(draft)),
-        usual("dummy", 1, &[SCRIPT], |draft, _, _| edits::dummy(draft)),
+        usual("padded signature", 3, &[SCRIPT], |draft, _, _| edits::padded_signature(draft)),
+        usual("dummy", 3, &[SCRIPT], |draft, _, _| edits::dummy(draft)),
         usual("random script", 40, &[CONNECTED, SCRIPT], |draft, _, random| scripts::random(draft, random)),
     ]
 }

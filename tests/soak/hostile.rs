@@ -223,11 +223,12 @@ impl Guest<'_> {
             if let Some(news) = session.announce() {
                 self.answer(&news, malice)?;
             }
-            if ready && sent < FLOOD {
-                if let Some(bytes) = self.unasked(&chain, malice) {
-                    sent += 1;
-                    self.stream.write_all(&bytes)?;
-                }
+            if ready
+                && sent < FLOOD
+                && let Some(bytes) = self.unasked(&chain, malice)
+            {
+                sent += 1;
+                self.stream.write_all(&bytes)?;
             }
         }
         Ok(())
