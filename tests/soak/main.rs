@@ -18,7 +18,7 @@
 //! third for its end.
 //!
 //! Flat means: within a life, and between the ends of the first life and of every other,
-//! - descriptors grow by at most twelve: of the servers that keep us waiting or hang up, more may be connected
+//! - descriptors grow by at most six: of the servers that keep us waiting or hang up, more may be connected
 //!   at one time than at another, and
 //! - threads by at most eight, since the pools for blocking work grow with what is asked at once, and
 //! - resident memory grows by at most a tenth and 6 MiB: the headers of the blocks mined meanwhile stay in
@@ -226,7 +226,7 @@ fn growth(from: Sample, to: Sample, memory: bool) -> Option<String> {
     if memory && to.rss > from.rss + from.rss / 10 + 6 * 1_024 {
         return Some(format!("memory {} KiB to {} KiB", from.rss, to.rss));
     }
-    if to.descriptors > from.descriptors + 12 {
+    if to.descriptors > from.descriptors + 6 {
         return Some(format!("descriptors {} to {}", from.descriptors, to.descriptors));
     }
     (to.threads > from.threads + 8).then(|| format!("threads {} to {}", from.threads, to.threads))
@@ -321,7 +321,7 @@ fn growth_is_noticed() {
     assert_eq!(growth(from, from, true), None);
     assert!(growth(from, sample(62_000, 30, 12), true).is_some());
     assert_eq!(growth(from, sample(62_000, 30, 12), false), None);
-    assert!(growth(from, sample(50_000, 43, 12), true).is_some());
+    assert!(growth(from, sample(50_000, 37, 12), true).is_some());
     assert!(growth(from, sample(50_000, 30, 21), true).is_some());
     let rising: Vec<Sample> = (0..90).map(|at| sample(1_000 * at, 10 + at, 5)).collect();
     let (start, end) = ends_of(&rising).expect("samples");
