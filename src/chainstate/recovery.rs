@@ -18,6 +18,23 @@
 //! ahead of it then, which is harmless, since a commit names only bytes that were durable before it.
 //!
 //! A new store starts at the genesis block, whose coinbase is no coin.
+//!
+//! # What a crash can cost
+//! *Committed* is what [`ChainReport::Committed`](crate::chain::command::ChainReport::Committed) was reported
+//! for.
+//!
+//! | | killed process | power loss |
+//! | --- | --- | --- |
+//! | durable tip | that of the last commit, or of the one that was under way | the same |
+//! | connected blocks | those since that commit are connected again | the same |
+//! | stored blocks | those stored since that commit are fetched again | the same |
+//! | headers, marks of invalidity | none that was saved | those saved since that commit |
+//! | `Apply` and `Undo` events | none: they go out for what is durable, from the host's cursor | the same |
+//!
+//! During the initial sync a commit follows after 60 s
+//! ([`COMMIT_INTERVAL`](crate::limits::COMMIT_INTERVAL)) or when the cache is full, at the tip after each
+//! block. `tests/kill_every_write` asserts all lines but the last at each single write, and at each write of the start
+//! after it.
 
 use super::archive::Archive;
 use super::coins::Coins;
