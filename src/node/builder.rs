@@ -289,7 +289,7 @@ impl Builder {
         let options = ChainstateOptions::default().coins_bytes(coins_bytes);
         let opened = recovery::open(sources, options, [rng.u64(), rng.u64()]).map_err(recovery_error)?;
         let saved = match &datadir {
-            Some(datadir) if self.connect.is_empty() => addresses::load(datadir),
+            Some(datadir) if self.connect.is_empty() => saved_addresses(datadir),
             _ => Vec::new(),
         };
         let automatic = self.connect.is_empty() || self.dns == Some(true);
@@ -360,6 +360,14 @@ impl Edge {
         };
         (Node { parts }, handle)
     }
+}
+
+/// What earlier runs saved; a damaged list is not used.
+fn saved_addresses(datadir: &Datadir) -> Vec<PeerAddress> {
+    addresses::load(datadir).unwrap_or_else(|error| {
+        trace::event!(WARN, "saved addresses not used", error = error);
+        Vec::new()
+    })
 }
 
 /// A failure of storage stays what it was: a host looks at its kind.

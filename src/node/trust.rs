@@ -73,6 +73,10 @@ mod tests {
         trust.before(&ChainCommand::Connect(context), Some(&datadir)).unwrap();
         assert_eq!(trust.proof(), Proof::AssumedValid);
         drop(datadir);
-        assert_eq!(Trust::load(Some(&open())).unwrap().proof(), Proof::AssumedValid);
+        // Whatever became of its content.
+        for content in [TEXT, b"", b"scri", b"\0\xff"] {
+            std::fs::write(folder.path().join(FILE), content).unwrap();
+            assert_eq!(Trust::load(Some(&open())).unwrap().proof(), Proof::AssumedValid);
+        }
     }
 }
