@@ -174,7 +174,9 @@ fn wrong_usage_ends_with_2_and_a_failure_with_1() {
     running.until(|status| status["stage"] == "synced");
     let second = output(&peer, folder.path(), &[]);
     assert_eq!(second.status.code(), Some(1));
-    assert!(text(&second.stderr).contains("Locked"), "{}", text(&second.stderr));
+    let (error, id) = (text(&second.stderr), running.child.id());
+    let said = format!("{} is in use by another node, process {id} (Locked)", folder.path().display());
+    assert!(error.contains(&said), "{error}");
     running.signal("TERM");
     running.end();
     // The folder of another network.

@@ -2,7 +2,7 @@
 //!
 //! | name | content |
 //! | --- | --- |
-//! | `LOCK` | locked by the process that uses the directory; always empty |
+//! | `LOCK` | locked by the process that uses the directory, whose number it holds as text, for people |
 //! | `VERSION` | layout version, network magic and genesis hash, as text |
 //! | `headers.dat` | [`super::header_file`] |
 //! | `blocks/` | [`super::block_files`]: blocks and undo data |
@@ -144,9 +144,14 @@ fn lock(path: &Path) -> Result<File, StoreError> {
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&name);
     let file = file.map_err(failed)?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => {
+            // Only people read it: a failure costs them the number.
+            let _ =
+                file.set_len(0).and_then(|()| (&file).write_all(std::process::id().to_string().as_bytes()));
+            Ok(file)
+        }
         Err(TryLockError::WouldBlock) => {
-            let context = format!("{} is in use by another node", path.display());
+            let context = format!("{} is in use by {}", path.display(), holder(&name));
             Err(StoreError::new(StoreErrorKind::Locked, context))
         }
         Err(TryLockError::Error(e)) => {
@@ -157,6 +162,17 @@ fn lock(path: &Path) -> Result<File, StoreError> {
             }
             Err(error)
         }
+    }
+}
+
+/// Who holds the lock, as far as the file tells: where a locked file can't be read, it tells nothing.
+fn holder(lock: &Path) -> String {
+    let number = read_bounded(lock, 20).ok().flatten();
+    let number = number.and_then(|text| std::str::from_utf8(&text).ok()?.parse::<u32>().ok());
+    match number {
+        Some(number) if number == std::process::id() => "another node of this process".to_owned(),
+        Some(number) => format!("another node, process {number}"),
+        None => "another node".to_owned(),
     }
 }
 
@@ -300,8 +316,11 @@ mod tests {
         let first = open(&path).unwrap();
         let error = open(&path).unwrap_err();
         assert_eq!(error.kind, StoreErrorKind::Locked);
-        assert!(error.to_string().contains(&path.display().to_string()), "{error}");
+        let text = error.to_string();
+        assert!(text.contains(&path.display().to_string()) && text.contains("of this process"), "{text}");
         drop(first);
+        // The number of a process that is gone means nothing.
+        std::fs::write(path.join(LOCK), "999999999999").unwrap();
         open(&path).unwrap();
     }
 
@@ -309,8 +328,9 @@ mod tests {
     #[test]
     fn child_tries_to_open() {
         let Some(path) = std::env::var_os("HEADLONG_TEST_LOCKED_DATADIR") else { return };
-        let kind = open(Path::new(&path)).err().map(|e| e.kind);
-        std::process::exit(if kind == Some(StoreErrorKind::Locked) { 42 } else { 43 });
+        let Err(error) = open(Path::new(&path)) else { std::process::exit(43) };
+        println!("{error}");
+        std::process::exit(if error.kind == StoreErrorKind::Locked { 42 } else { 44 });
     }
 
     #[test]
@@ -319,15 +339,20 @@ mod tests {
         let dir = open(temp.path()).unwrap();
         let child = || {
             std::process::Command::new(std::env::current_exe().unwrap())
-                .args(["--exact", "store::datadir::tests::child_tries_to_open"])
+                .args(["--exact", "store::datadir::tests::child_tries_to_open", "--nocapture"])
                 .env("HEADLONG_TEST_LOCKED_DATADIR", temp.path())
-                .stdout(std::process::Stdio::null())
-                .status()
+                .output()
                 .unwrap()
         };
-        assert_eq!(child().code(), Some(42));
+        let refused = child();
+        assert_eq!(refused.status.code(), Some(42));
+        let text = String::from_utf8_lossy(&refused.stdout);
+        let expected =
+            format!("{} is in use by another node, process {}", temp.path().display(), std::process::id());
+        // Where a locked file can't be read, the number stays unknown.
+        assert!(text.contains(&expected) || cfg!(windows), "{text}");
         drop(dir);
-        assert_eq!(child().code(), Some(43));
+        assert_eq!(child().status.code(), Some(43));
     }
 
     #[test]
