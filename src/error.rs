@@ -98,8 +98,9 @@ pub enum Error {
     /// The script verifier itself failed (it gave no verdict).
     #[error("the verifier failed: {0}")]
     Verifier(#[from] crate::verify::VerifierError),
-    /// The data directory lacks a block that is needed and cannot be had without a network.
-    #[error("block {0} is not stored")]
+    /// A block that is needed is damaged or not stored, and cannot be had without a network: whoever has it
+    /// gives it again.
+    #[error("block {0} is damaged or not stored, and needed again")]
     MissingBlock(BlockHash),
     /// A defect of this crate: an invariant does not hold.
     #[error("internal error: {0}")]

@@ -74,6 +74,7 @@ fn word(report: &ChainReport) -> String {
         ChainReport::Invalid { block, reject } => format!("invalid {} {}", block.height, reject.reason),
         ChainReport::Dropped { block, lost } => format!("dropped {} {lost}", block.height),
         ChainReport::Disconnected { block, tip } => format!("disconnected {} {}", block.height, tip.height),
+        ChainReport::Missing(block) => format!("missing {}", block.height),
         ChainReport::CheckpointDurable(checkpoint) => {
             format!("checkpoint {} {}-{}", checkpoint.sequence, checkpoint.from.height, checkpoint.to.height)
         }
@@ -446,23 +447,136 @@ fn a_lost_header_of_a_lost_block_is_an_error_that_names_it() {
     assert!(named && error.to_string().contains("header file"), "{error}");
 }
 
-/// Undo data has no other source: without it the block stays where it is, and the error says what remains.
-#[test]
-fn a_block_whose_undo_data_is_damaged_cannot_be_disconnected() {
-    let ground = Ground::new(0, 1_000, 1 << 20);
+/// Three blocks with spends on a committed trunk, ready to be undone.
+fn committed_three(ground: &Ground) -> Vec<Block> {
     let mut side = Side::new(ground.open_bare(Arc::new(Interpreter)));
-    let blocks = trunk(&ground, &mut side);
+    let trunk = trunk(ground, &mut side);
+    let more = three(&trunk, ANYONE);
+    stored(&mut side, &more);
+    more.iter().for_each(|block| side.connect(block));
+    side.commit();
+    side.reports();
+    [trunk, more].concat()
+}
+
+fn tip_of(blocks: &[Block]) -> BlockRef {
+    BlockRef { height: blocks.len() as u32, hash: blocks.last().unwrap().block_hash() }
+}
+
+/// Cuts all files of a kind behind their headers.
+fn cut_all(ground: &Ground, kind: &str) {
+    for name in ground.medium.list().unwrap().iter().filter(|name| name.starts_with(kind)) {
+        ground.medium.truncate(name, 60).unwrap();
+    }
+}
+
+/// The bug: damaged undo data ended the node at the next reorg, although all that it says can be found in
+/// the blocks below.
+#[test]
+fn undo_data_that_is_damaged_is_made_anew_from_the_blocks() {
+    let ground = Ground::new(0, 1_000, 1 << 20);
+    let blocks = committed_three(&ground);
+    let whole = ground.with_store(ground.store.fork());
+    cut_all(&ground, "undo-");
+    let undone = |ground: &Ground| {
+        let mut side = Side::new(ground.open_bare(Arc::new(Interpreter)));
+        for height in [104, 103, 102] {
+            side.chainstate.submit(ChainCommand::Disconnect(tip_of(&blocks[..height])));
+        }
+        side.commit();
+        let reports = side.reports();
+        assert_eq!(reports[..3], ["disconnected 104 103", "disconnected 103 102", "disconnected 102 101"]);
+        // Connected again, they have undo data again.
+        blocks[101..].iter().for_each(|block| side.connect(block));
+        side.commit();
+        side.reports();
+        ground.stored_coins()
+    };
+    assert_eq!(undone(&ground), undone(&whole));
+    cut_all(&ground, "blk-");
+    let mut side = Side::new(ground.open_bare(Arc::new(Interpreter)));
+    side.chainstate.submit(ChainCommand::Disconnect(tip_of(&blocks)));
+    assert_eq!(side.reports(), ["missing 104", "dropped 104 false"]);
+}
+
+/// The bug: a stored block that was damaged ended the node when a reorg had to undo it.
+#[test]
+fn a_damaged_block_that_is_to_be_undone_is_told_and_can_be_stored_anew() {
+    let ground = Ground::new(0, 1_000, 1 << 20);
+    let blocks = committed_three(&ground);
+    let before = ground.stored_coins();
+    cut_all(&ground, "blk-");
+    let mut side = Side::new(ground.open_bare(Arc::new(Interpreter)));
+    for height in [104, 103] {
+        side.chainstate.submit(ChainCommand::Disconnect(tip_of(&blocks[..height])));
+    }
+    // What stood behind it is not carried out either.
+    assert_eq!(side.reports(), ["missing 104", "dropped 104 false", "dropped 103 false"]);
+    assert_eq!(side.chainstate.tip(), tip_of(&blocks));
+    // A commit meanwhile forgets nothing.
     side.commit();
     side.reports();
     drop(side);
-    ground.medium.truncate("undo-000000.dat", 60).unwrap();
     let mut side = Side::new(ground.open_bare(Arc::new(Interpreter)));
-    side.chainstate
-        .submit(ChainCommand::Disconnect(BlockRef { height: 101, hash: blocks[100].block_hash() }));
-    let reports = side.reports();
-    assert!(reports[0].contains("undo data of block") && reports[0].contains("synced anew"), "{reports:?}");
+    assert_eq!(ground.stored_coins(), before);
+    side.chainstate.submit(ChainCommand::Disconnect(tip_of(&blocks)));
+    assert_eq!(side.reports(), ["missing 104", "dropped 104 false"]);
+    side.store(&blocks[103]);
+    assert_eq!(side.reports(), ["stored 104 2"]);
+    side.chainstate.submit(ChainCommand::Disconnect(tip_of(&blocks)));
+    assert_eq!(side.reports(), ["disconnected 104 103"]);
+    // Undo data that is damaged as well asks for the block that made what was spent.
     drop(side);
-    assert_eq!(ground.open().tip().height, 101);
+    cut_all(&ground, "undo-");
+    let mut side = Side::new(ground.open_bare(Arc::new(Interpreter)));
+    let mut asked = Vec::new();
+    for _ in 0..4 {
+        side.chainstate.submit(ChainCommand::Disconnect(tip_of(&blocks)));
+        let reports = side.reports();
+        let Some(height) = reports[0].strip_prefix("missing ") else {
+            assert_eq!(reports, ["disconnected 104 103"]);
+            break;
+        };
+        let height: usize = height.parse().unwrap();
+        asked.push(height);
+        side.store(&blocks[height - 1]);
+        side.reports();
+    }
+    assert_eq!(asked, [104, 103], "the third block spends what the second made");
+    assert_eq!(side.chainstate.tip().height, 103);
+}
+
+/// The same without a network: the error names the block, and whoever has it gives it again.
+#[test]
+fn a_front_leaves_a_damaged_tip_once_its_block_is_given_again() {
+    let ground = Ground::new(0, 1_000, 1 << 20);
+    let blocks = committed_three(&ground);
+    cut_all(&ground, "blk-");
+    let mut front = ground.open();
+    let mut parent = blocks[102].header;
+    let branch: Vec<Block> = (104..106)
+        .map(|height| {
+            let block = mine(&parent, height, 7, SUBSIDY, Vec::new());
+            parent = block.header;
+            block
+        })
+        .collect();
+    let told = |result: Result<_, Error>| match result {
+        Ok((_, verdict)) => format!("{verdict:?}"),
+        Err(error) => error.to_string(),
+    };
+    assert_eq!(told(front.process_block(bytes(&branch[0]))), "Side");
+    let needed = told(front.process_block(bytes(&branch[1])));
+    assert!(needed.contains(&blocks[103].block_hash().to_string()), "{needed}");
+    assert_eq!(front.tip(), tip_of(&blocks));
+    // The same after a restart, which finds the better chain by itself.
+    front.commit().unwrap();
+    drop(front);
+    let mut front = ground.open();
+    assert_eq!(front.tip(), tip_of(&blocks));
+    assert_eq!(told(front.process_block(bytes(&blocks[103]))), "Side");
+    assert_eq!(front.tip().hash, branch[1].block_hash());
+    assert_eq!(told(front.process_block(bytes(&blocks[103]))), "Duplicate");
 }
 
 #[test]

@@ -9,7 +9,8 @@
 //!    files: `Stored` or `Refused`.
 //! 3. `Connect` extends the tip by a stored block: `Connected` once its scripts are proved, or `Invalid`,
 //!    after which the tip is its parent and queued `Connect`s on top of it answer `Dropped`.
-//! 4. `Disconnect` undoes the tip: `Disconnected`.
+//! 4. `Disconnect` undoes the tip: `Disconnected`; or `Missing` and `Dropped`, if a stored block that it needs
+//!    has to be stored again first.
 //! 5. `Commit` makes the proved tip durable in two phases: `CheckpointDurable`, then `Committed`.
 //! 6. `CommitWanted` and `Failed` come unasked.
 
@@ -229,13 +230,17 @@ pub enum ChainReport {
         reject: Reject,
     },
     /// A `Connect` behind an invalid block was not carried out, or the block's bytes are missing or
-    /// damaged (`lost`), so that it has to be fetched again.
+    /// damaged (`lost`), so that it has to be fetched again; or a `Disconnect` was not, see `Missing`.
     Dropped {
         /// The block.
         block: BlockRef,
         /// Whether the stored bytes are unusable.
         lost: bool,
     },
+    /// A stored block is damaged or gone which a `Disconnect` needs: the block itself, or an ancestor that
+    /// made a coin which it spent, if its undo data is damaged too. It has to be stored again before that
+    /// `Disconnect` can be repeated; this one, and those behind it, answer `Dropped`. The tip stays.
+    Missing(BlockRef),
     /// The tip is the parent now.
     Disconnected {
         /// The block that was undone.

@@ -61,18 +61,24 @@ impl Archive {
         if_whole(self.files.read(location, *hash))
     }
 
-    /// The coins that a block spent, to disconnect it.
+    /// The coins that a block spent, to disconnect it; `None` if it was never connected or they are damaged.
     ///
     /// # Errors
-    /// `Corrupt` where they are damaged or gone: they have no other source. A storage failure.
-    pub fn spent_coins(&self, hash: &BlockHash) -> Result<Vec<Coin>, StoreError> {
-        self.read_undo(hash)?.and_then(|bytes| undo::decode(&bytes)).ok_or_else(|| {
-            let context = format!(
-                "the undo data of block {hash} is damaged or gone, so that the block cannot be disconnected: \
-                 the data directory has to be synced anew"
-            );
-            StoreError::new(StoreErrorKind::Corrupt, context)
-        })
+    /// A storage failure.
+    pub fn spent_coins(&self, hash: &BlockHash) -> Result<Option<Vec<Coin>>, StoreError> {
+        Ok(self.read_undo(hash)?.and_then(|bytes| undo::decode(&bytes)))
+    }
+
+    /// Why a block cannot be read, for people: the file with the place, or that it is not stored.
+    pub fn damage(&self, hash: &BlockHash) -> String {
+        match self.entry(hash).map(|entry| entry.and_then(|entry| entry.block)) {
+            Ok(None) => "not stored".to_owned(),
+            Ok(Some(location)) => match self.files.read(location, *hash) {
+                Ok(_) => "not what was stored".to_owned(),
+                Err(error) => error.to_string(),
+            },
+            Err(error) => error.to_string(),
+        }
     }
 
     /// Appends a block.
@@ -98,8 +104,17 @@ impl Archive {
 
     /// Forgets where a block lies whose bytes are damaged, so that it can be stored anew.
     pub fn forget(&mut self, hash: &BlockHash) -> Result<(), StoreError> {
+        self.change(hash, |entry| entry.block = None)
+    }
+
+    /// Forgets where undo data lies that is damaged, so that the block's next connection writes it anew.
+    pub fn forget_undo(&mut self, hash: &BlockHash) -> Result<(), StoreError> {
+        self.change(hash, |entry| entry.undo = None)
+    }
+
+    fn change(&mut self, hash: &BlockHash, change: impl FnOnce(&mut BlockEntry)) -> Result<(), StoreError> {
         if let Some(mut entry) = self.entry(hash)? {
-            entry.block = None;
+            change(&mut entry);
             self.pending.insert(*hash, entry);
         }
         Ok(())

@@ -3,7 +3,7 @@
 //! A block goes through Core's `ProcessNewBlock` (validation.cpp), as `submitblock` calls it:
 //! 1. It is decoded and checked by itself. A failure marks nothing: it says nothing sure about the hash.
 //! 2. Its header is accepted. A failure marks nothing either, and the header is not kept.
-//! 3. A block that is stored already is a duplicate.
+//! 3. A block that is stored already is a duplicate, unless its bytes were found damaged.
 //! 4. It is checked in its place and stored. A failure marks the hash invalid, except for a mutated body.
 //! 5. The best chain is activated: the valid block with the most work whose bodies are all there; of equals
 //!    the one that was complete first. A branch found invalid half-way is left for the best one that
@@ -49,17 +49,23 @@ pub struct Front {
     clock: u64,
     /// Blocks found invalid while the last block was processed, with the reasons.
     refused: Vec<(BlockHash, Reject)>,
+    /// A stored block that turned out to be damaged and is needed to leave the tip.
+    missing: Option<BlockHash>,
 }
 
 impl Front {
     /// Takes what [`super::recovery::open`] returns. `clock` is Unix seconds.
     ///
     /// # Errors
-    /// What halts the chainstate: a better chain may have to be activated first.
+    /// What halts the chainstate: a better chain may have to be activated first. Where that needs a block
+    /// whose bytes are damaged, the front stays at its tip until the block is processed again.
     pub fn new(opened: Opened, clock: u64) -> Result<Self, Error> {
-        let mut front = Self { tree: opened.tree, chainstate: opened.chainstate, clock, refused: Vec::new() };
-        front.activate()?;
-        Ok(front)
+        let (tree, chainstate) = (opened.tree, opened.chainstate);
+        let mut front = Self { tree, chainstate, clock, refused: Vec::new(), missing: None };
+        match front.activate() {
+            Ok(()) | Err(Error::MissingBlock(_)) => Ok(front),
+            Err(error) => Err(error),
+        }
     }
 
     /// The header tree.
@@ -85,7 +91,8 @@ impl Front {
     /// Takes a serialised block. The hash is `None` if the bytes are no block.
     ///
     /// # Errors
-    /// What halts the chainstate; a refusal is a verdict.
+    /// What halts the chainstate; a refusal is a verdict. After [`Error::MissingBlock`] the block is stored,
+    /// and the better chain is activated once the block that the error names is processed again.
     pub fn process_block(&mut self, bytes: Vec<u8>) -> Result<(Option<BlockHash>, BlockVerdict), Error> {
         let Ok(decoded) = decode_block(Arc::new(bytes)) else {
             let reject = Reject::new(RejectKind::Mutated, "decode-failed");
@@ -109,7 +116,8 @@ impl Front {
             Ok(id) => id,
             Err(reject) => return Ok(BlockVerdict::Rejected(reject)),
         };
-        if self.tree.has_body(id) {
+        let again = self.missing == Some(self.tree.hash(id));
+        if self.tree.has_body(id) && !again {
             return Ok(BlockVerdict::Duplicate);
         }
         let context = self.tree.context(id);
@@ -120,6 +128,7 @@ impl Front {
             return Ok(BlockVerdict::Rejected(reject));
         }
         self.tree.body_stored(id);
+        self.missing = self.missing.filter(|_| !again);
         self.refused.clear();
         self.activate()?;
         Ok(self.verdict_of(id))
@@ -218,6 +227,9 @@ impl Front {
                 ChainCommand::Connect(context)
             }));
             self.run(commands)?;
+            if let Some(hash) = self.missing {
+                return Err(Error::MissingBlock(hash));
+            }
         }
     }
 
@@ -246,6 +258,7 @@ impl Front {
                         self.tree.body_lost(id);
                     }
                 }
+                ChainReport::Missing(block) => self.missing = Some(block.hash),
                 ChainReport::CommitWanted => {
                     self.chainstate.submit(ChainCommand::Commit { time: self.clock });
                     self.chainstate.settle();

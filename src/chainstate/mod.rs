@@ -10,6 +10,7 @@
 //! | [`coins`] | the write-back cache, and overlays of unproved blocks |
 //! | [`connect`], [`disconnect`], [`undo`] | what a block does to the coins, and back |
 //! | `archive`, `bodies` | stored blocks and undo data; checked blocks in memory |
+//! | `repair` | what undoes a block, where the files are damaged too |
 //! | `commit`, [`recovery`] | to the store and back, through any crash |
 //! | [`front`] | [`Front`]: blocks in, verdicts out, with its own header tree |
 //! | [`utxo_hash`], [`muhash`] | hashes of the whole set of coins |
@@ -24,6 +25,7 @@ pub mod front;
 pub mod muhash;
 pub mod pipeline;
 pub mod recovery;
+mod repair;
 pub mod undo;
 pub mod utxo_hash;
 

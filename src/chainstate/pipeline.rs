@@ -6,7 +6,8 @@
 //! 3. A `Connect` puts an overlay on the coins and its scripts on the pool, and the next one follows at once.
 //!    Overlays are merged from the oldest, as the watermark of proved scripts advances; then `Connected` is
 //!    reported. A failure is reported when it is the oldest, since one below it would come first.
-//! 4. `Disconnect` and `Commit` wait until every overlay is merged.
+//! 4. `Disconnect` and `Commit` wait until every overlay is merged. A `Disconnect` that a damaged file stands
+//!    in the way of reports which block has to be stored again, `Missing`.
 //!
 //! The thread that owns this value does the work between; nothing here starts threads. A host passes what
 //! comes through [`Chainstate::completions`] to [`Chainstate::complete`] and then drains
@@ -17,6 +18,7 @@ use super::bodies::Bodies;
 use super::coins::Coins;
 use super::connect::{ConnectError, connect};
 use super::disconnect::disconnect;
+use super::repair::{Lost, to_disconnect};
 use super::utxo_hash::{UtxoStats, utxo_stats};
 use crate::chain::command::{
     BlockContext, BlockRef, ChainCommand, ChainReport, HeaderMark, RawBlock, RollbackCheckpoint,
@@ -168,6 +170,8 @@ pub struct Chainstate {
     /// Median times past by height, up to the tip's parent at least.
     mtps: Vec<u32>,
     commit_wanted: bool,
+    /// The last `Disconnect` could not be carried out, so neither can those that stand behind it.
+    stuck: bool,
     stopped: bool,
 }
 
@@ -215,6 +219,7 @@ impl Chainstate {
             checkpoint: parts.checkpoint,
             mtps: parts.mtps,
             commit_wanted: false,
+            stuck: false,
             stopped: false,
         }
     }
@@ -685,14 +690,28 @@ impl Chainstate {
                 self.reports.push_back(ChainReport::Disconnected { block, tip: self.top });
                 return Ok(Step::Done);
             }
+            if self.stuck {
+                self.reports.push_back(ChainReport::Dropped { block, lost: false });
+                return Ok(Step::Done);
+            }
             return Err(Error::Bug("a block is disconnected that is not the tip"));
         }
-        let lost = || Error::MissingBlock(block.hash);
-        let bytes = self.archive.read_block(&block.hash)?.ok_or_else(lost)?;
-        let body = decode_block(Arc::new(bytes)).ok().filter(|body| body.hash() == block.hash);
-        let body = body.ok_or_else(lost)?;
-        let undo = self.archive.spent_coins(&block.hash)?;
-        disconnect(&mut self.coins, &body, block, &undo)?;
+        let found = to_disconnect(&self.archive, block)?;
+        self.stuck = found.is_err();
+        let undo = match found {
+            Ok(undo) => undo,
+            Err(Lost(lost)) => {
+                self.archive.forget(&lost.hash)?;
+                self.reports.push_back(ChainReport::Missing(lost));
+                self.reports.push_back(ChainReport::Dropped { block, lost: false });
+                return Ok(Step::Done);
+            }
+        };
+        if undo.rebuilt {
+            self.archive.forget_undo(&block.hash)?;
+        }
+        let body = undo.block;
+        disconnect(&mut self.coins, &body, block, &undo.coins)?;
         let height = block.height.checked_sub(1).ok_or(Error::Bug("the genesis block is disconnected"))?;
         self.top = BlockRef { height, hash: body.header().prev_blockhash };
         self.proved = self.top;

@@ -10,7 +10,8 @@
 //! 4. A marker in the store says that a flush was cut short. The coins are then a mixture of two tips. As in
 //!    Core's `ReplayBlocks`, the blocks from the old tip down to the fork are rolled back and those from the
 //!    fork up to the new tip are rolled forward, blindly; then the coins are those of the new tip.
-//! 5. The chain of checkpoints is checked; the last one must lead to the tip.
+//! 5. Before that, all kept checkpoints are checked to be a chain by hash, and the marker to be what the last
+//!    one announced; afterwards the last one must lead to the tip.
 //! 6. Stored bodies are marked in the tree, those of the active chain first, then in the order of storing,
 //!    which decides ties.
 //!
@@ -41,10 +42,10 @@ use super::coins::Coins;
 use super::commit::write_changes;
 use super::disconnect::{roll_back, roll_forward};
 use super::pipeline::{Chainstate, ChainstateOptions, Parts};
+use super::repair::{Lost, stored, to_disconnect};
 use crate::chain::block_tree::{BlockTree, HeaderId};
 use crate::chain::command::{BlockRef, HeaderMark, RollbackCheckpoint};
 use crate::chain::params::Params;
-use crate::consensus::decode::{DecodedBlock, decode_block};
 use crate::consensus::header::check_proof_of_work;
 use crate::error::Error;
 use crate::store::block_files::{BlockFiles, Location};
@@ -61,6 +62,9 @@ use std::sync::Arc;
 
 /// Index entries read from the store at a time.
 const STEP: usize = 4_096;
+
+/// The way out where nothing else is left.
+const ANEW: &str = "the data directory has to be synced anew, or a whole copy of it restored";
 
 /// All that a chainstate stands on.
 #[derive(Debug)]
@@ -96,19 +100,22 @@ pub struct Opened {
 ///
 /// # Errors
 /// The store's: `Unsupported` if it belongs to another network or schema, `Corrupt` if what it holds does
-/// not fit together; [`Error::MissingBlock`] if a flush was cut short and a block to repeat it is gone.
+/// not fit together, or if a flush was cut short and a block to repeat it is damaged. Each names what is
+/// wrong and, where nothing else helps, that the data directory has to be synced anew.
 pub fn open(sources: Sources, options: ChainstateOptions, key: [u64; 2]) -> Result<Opened, Error> {
     let Sources { params, store, blocks, mut headers, loaded, pool, verifier } = sources;
     schema::claim(&*store, params.magic, params.genesis_hash())?;
+    let checkpoints = schema::checkpoints(&*store)?;
     let mut tree = BlockTree::new(params.clone(), key);
     read_headers(&mut tree, &loaded.records)?;
     let archive = Archive::new(blocks, store.clone());
     if let Some(pending) = schema::pending(&*store)? {
+        check_pending(&*store, pending, checkpoints.last())?;
         restore_headers(&mut tree, &archive, &mut headers, pending.from)?;
         restore_headers(&mut tree, &archive, &mut headers, pending.to)?;
         replay(&store, &archive, &tree, pending, options.coins_bytes, key[1])?;
     }
-    let (tip, checkpoint) = read_tip(&*store, &params)?;
+    let (tip, checkpoint) = read_tip(&*store, &params, checkpoints.last())?;
     restore_headers(&mut tree, &archive, &mut headers, tip)?;
     let tip_id = find(&tree, tip)?;
     let mtps = mark_chain(&mut tree, tip_id);
@@ -177,9 +184,10 @@ fn restore_headers(
     let mut hash = block.hash;
     while tree.find(&hash).is_none() {
         let header = archive.read_header(&hash)?.ok_or_else(|| {
+            let damage = archive.damage(&hash);
             corrupt(format!(
-                "the header file lost the header of block {hash}, and the block itself is damaged or gone: \
-                 the data directory has to be synced anew"
+                "the header file lost the header of block {hash}, and the block itself is damaged ({damage}): \
+                 {ANEW}"
             ))
         })?;
         // Each is another, lower block than the one before, so that a cycle is no more likely than a
@@ -203,10 +211,29 @@ fn restore_headers(
     Ok(file.sync()?)
 }
 
+/// A flush under way is the one that the last checkpoint announced, from the tip.
+fn check_pending(
+    store: &dyn Store,
+    pending: Pending,
+    last: Option<&RollbackCheckpoint>,
+) -> Result<(), Error> {
+    let tip = schema::tip(store)?;
+    let announced = last.is_some_and(|last| (last.from, last.to) == (pending.from, pending.to));
+    if announced && tip == Some(pending.from) {
+        return Ok(());
+    }
+    Err(corrupt(format!(
+        "the marker of a commit under way does not fit the last checkpoint and the tip: {ANEW}"
+    )))
+}
+
 /// The tip and the checkpoint that led to it. A new store is given both.
-fn read_tip(store: &dyn Store, params: &Params) -> Result<(BlockRef, RollbackCheckpoint), Error> {
-    let checkpoints = schema::checkpoints(store)?;
-    match (schema::tip(store)?, checkpoints.last()) {
+fn read_tip(
+    store: &dyn Store,
+    params: &Params,
+    last: Option<&RollbackCheckpoint>,
+) -> Result<(BlockRef, RollbackCheckpoint), Error> {
+    match (schema::tip(store)?, last) {
         (Some(tip), Some(last)) if last.to == tip => Ok((tip, last.clone())),
         (None, None) => {
             let tip = BlockRef { height: 0, hash: params.genesis_hash() };
@@ -218,7 +245,7 @@ fn read_tip(store: &dyn Store, params: &Params) -> Result<(BlockRef, RollbackChe
             store.commit(batch, Durability::Durable)?;
             Ok((tip, checkpoint))
         }
-        _ => Err(corrupt("the last checkpoint does not lead to the tip")),
+        _ => Err(corrupt(format!("the last checkpoint does not lead to the tip: {ANEW}"))),
     }
 }
 
@@ -281,13 +308,14 @@ fn replay(
         Ok(())
     };
     for id in back {
-        let hash = tree.hash(id);
-        let undo = archive.spent_coins(&hash)?;
-        roll_back(&mut coins, &body(archive, hash)?, &undo)?;
+        let undo = to_disconnect(archive, tree.block(id))?.map_err(|Lost(block)| gone(archive, block))?;
+        roll_back(&mut coins, &undo.block, &undo.coins)?;
         write(&mut coins, false)?;
     }
     for id in forward {
-        roll_forward(&mut coins, &body(archive, tree.hash(id))?, tree.height(id));
+        let block = tree.block(id);
+        let body = stored(archive, &block.hash)?.ok_or_else(|| gone(archive, block))?;
+        roll_forward(&mut coins, &body, block.height);
         write(&mut coins, false)?;
     }
     write(&mut coins, true)?;
@@ -297,8 +325,12 @@ fn replay(
     Ok(store.commit(batch, Durability::Durable)?)
 }
 
-fn body(archive: &Archive, hash: BlockHash) -> Result<DecodedBlock, Error> {
-    let bytes = archive.read_block(&hash)?.ok_or(Error::MissingBlock(hash))?;
-    let block = decode_block(Arc::new(bytes)).ok().filter(|block| block.hash() == hash);
-    block.ok_or(Error::MissingBlock(hash))
+/// A block that a flush has to be repeated with cannot be read, and there is no network yet to fetch it from.
+fn gone(archive: &Archive, block: BlockRef) -> Error {
+    let damage = archive.damage(&block.hash);
+    corrupt(format!(
+        "a commit was cut short, and block {} at height {}, which is needed to finish it, is damaged ({damage}): \
+         {ANEW}",
+        block.hash, block.height
+    ))
 }

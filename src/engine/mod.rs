@@ -328,10 +328,11 @@ impl Engine {
 
     fn fail_with(&mut self, error: &crate::sync::activation::ActivationError) {
         use crate::sync::activation::ActivationError as A;
+        use crate::sync::commits::CommitError;
         let what = match error {
             A::Unexpected(what) => what,
-            A::Step(_) => "a step of a commit out of order",
-            A::Checkpoint(_) => "a rollback checkpoint that does not follow the last",
+            A::Commit(CommitError::Checkpoint(_)) => "a rollback checkpoint that does not follow the last",
+            A::Commit(_) => "a step of a commit out of order",
         };
         self.fail(Error::Bug(what));
     }

@@ -459,6 +459,14 @@ fn record_report(report: &ChainReport) {
         ChainReport::Committed(checkpoint) => {
             trace::event!(INFO, "committed", height = checkpoint.to.height, hash = checkpoint.to.hash);
         }
+        ChainReport::Missing(block) | ChainReport::Dropped { block, lost: true } => {
+            trace::event!(
+                WARN,
+                "a stored block is damaged and fetched again",
+                height = block.height,
+                hash = block.hash
+            );
+        }
         ChainReport::Failed(error) => trace::event!(ERROR, "the chainstate failed", error = error),
         _ => {}
     }

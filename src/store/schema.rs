@@ -47,6 +47,9 @@ pub const KEY_NETWORK: &[u8] = b"network";
 pub const KEY_TIP: &[u8] = b"tip";
 /// Key of the marker of a flush under way in [`Table::Meta`].
 pub const KEY_PENDING: &[u8] = b"pending";
+/// What remains to be done about a broken chain of checkpoints.
+const WAY_OUT: &str = "the stored coins can't be trusted: start with an empty data directory, or restore a \
+                       whole copy of this one";
 const CHECKPOINT_PREFIX: &[u8] = b"checkpoint/";
 
 /// Bytes of a coin's key.
@@ -189,21 +192,26 @@ pub fn put_checkpoint(batch: &mut Batch, checkpoint: &RollbackCheckpoint) {
 /// The kept checkpoints, oldest first, their chain checked.
 ///
 /// # Errors
-/// `Corrupt` if one does not follow the one before; failures of the store.
+/// `Corrupt`, naming the first that does not follow the one before, and the way out; failures of the store.
 pub fn checkpoints(store: &dyn Store) -> Result<Vec<RollbackCheckpoint>, StoreError> {
     let (first, last) = (checkpoint_key(0), checkpoint_key(u64::MAX));
     let bounds = (Bound::Included(&first[..]), Bound::Included(&last[..]));
     let mut chain: Vec<RollbackCheckpoint> = Vec::new();
     for (key, value) in store.range(Table::Meta, bounds.0, bounds.1, MAX_CHECKPOINTS + 1)? {
-        let bad = |what| corrupt(Table::Meta, &key, what);
+        let bad = |what: &str| corrupt(Table::Meta, &key, &format!("rollback checkpoint: {what}; {WAY_OUT}"));
         let next = RollbackCheckpoint::from_bytes(&value).ok_or_else(|| bad("not 120 bytes"))?;
         if key != checkpoint_key(next.sequence) {
             return Err(bad("another checkpoint than the key says"));
         }
-        if let Some(previous) = chain.last()
-            && (previous.hash() != next.previous || previous.sequence.checked_add(1) != Some(next.sequence))
-        {
-            return Err(bad("does not follow the checkpoint before"));
+        if let Some(previous) = chain.last() {
+            let follows = previous.sequence.checked_add(1) == Some(next.sequence);
+            if !follows || previous.hash() != next.previous {
+                return Err(bad("does not follow the checkpoint before"));
+            }
+            // From where the one before led, or where it began if that change was undone.
+            if next.from != previous.to && next.from != previous.from {
+                return Err(bad("does not start where the checkpoint before led"));
+            }
         }
         chain.push(next);
     }

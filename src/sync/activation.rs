@@ -8,14 +8,17 @@
 //!    `Connect` is unanswered, so that a block that fails never leaves a `Disconnect` behind it.
 //! 3. A block that is found invalid is marked and saved as such; what was sent on top of it comes back as
 //!    `Dropped`; then a new target is chosen: perhaps on another branch, perhaps where we came from.
-//! 4. Every step goes through [`SyncStateFsm`]. A commit is asked for when the chainstate wants one, after
+//!    A tip that can't be disconnected because a stored block is damaged stays until that block was fetched
+//!    and stored again.
+//! 4. Every step goes through [`Commits`] and its `SyncStateFsm`. A commit is asked for when the chainstate wants one, after
 //!    each new tip when in step with the network, at intervals before that, at the height to stop at, and
 //!    at the end.
 //!
 //! Left out: carrying the commands out ([`crate::chainstate`]), fetching bodies ([`super::blocks`]).
 
-use super::fsm::{IllegalStep, SyncEvent, SyncState, SyncStateFsm};
-use super::rollback::{BrokenChain, CheckpointChain, Link, Start};
+use super::commits::{CommitError, Commits, Committed};
+use super::fsm::{IllegalStep, SyncState};
+use super::rollback::BrokenChain;
 use crate::chain::block_tree::{BlockTree, HeaderId};
 use crate::chain::command::{BlockRef, ChainCommand, ChainReport, HeaderMark, RollbackCheckpoint};
 use crate::error::{Reject, RejectKind};
@@ -23,7 +26,7 @@ use crate::limits::MAX_PATH_IN_FLIGHT;
 use crate::peer::{Cx, Fact};
 use crate::time::Timestamp;
 use core::time::Duration;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 /// The chainstate's reports make no sense: the activation can't go on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,12 +35,15 @@ pub enum ActivationError {
     /// A report that answers nothing that was asked.
     #[error("unexpected report: {0}")]
     Unexpected(&'static str),
-    /// A step of a commit out of order.
-    #[error("commit: {0}")]
-    Step(#[from] IllegalStep),
-    /// A checkpoint that does not follow the last.
+    /// A step of a commit that was refused.
     #[error(transparent)]
-    Checkpoint(#[from] BrokenChain),
+    Commit(#[from] CommitError),
+}
+
+impl From<IllegalStep> for ActivationError {
+    fn from(step: IllegalStep) -> Self {
+        Self::Commit(step.into())
+    }
 }
 
 /// How the machine behaves.
@@ -67,10 +73,11 @@ pub struct Activation {
     durable: HeaderId,
     /// What was sent and not answered.
     steps: VecDeque<Step>,
+    /// Stored blocks that were found damaged and are needed to disconnect the tip.
+    missing: BTreeSet<HeaderId>,
     /// A block failed: the answers to what was sent on top of it are awaited.
     draining: bool,
-    fsm: SyncStateFsm,
-    checkpoints: CheckpointChain,
+    commits: Commits,
     commit_at: Timestamp,
     commit_wanted: bool,
     stopping: bool,
@@ -94,22 +101,16 @@ impl Activation {
         tip: HeaderId,
         last: Option<RollbackCheckpoint>,
     ) -> Result<Self, BrokenChain> {
-        let (checkpoints, start) = CheckpointChain::begin(last, tree.block(tip))?;
-        let mut fsm = SyncStateFsm::new();
-        if start == Start::RolledBack {
-            // Recovery has undone an unfinished change before we began.
-            let undone = fsm.apply(SyncEvent::Failure).and_then(|_| fsm.apply(SyncEvent::RolledBack));
-            debug_assert!(undone.is_ok());
-        }
+        let commits = Commits::begin(last, tree.block(tip))?;
         Ok(Self {
             config,
             planned: tip,
             proved: tip,
             durable: tip,
             steps: VecDeque::new(),
+            missing: BTreeSet::new(),
             draining: false,
-            fsm,
-            checkpoints,
+            commits,
             commit_at: Timestamp::ZERO,
             commit_wanted: false,
             stopping: false,
@@ -135,17 +136,17 @@ impl Activation {
 
     /// Where the change of the durable state stands.
     pub fn state(&self) -> SyncState {
-        self.fsm.state()
+        self.commits.state()
     }
 
     /// The last checkpoint.
     pub fn last_checkpoint(&self) -> Option<&RollbackCheckpoint> {
-        self.checkpoints.last()
+        self.commits.last()
     }
 
     /// Whether nothing is under way and everything reached is durable.
     pub fn is_quiet(&self) -> bool {
-        self.steps.is_empty() && !self.fsm.is_committing() && self.proved == self.durable
+        self.steps.is_empty() && !self.commits.is_committing() && self.proved == self.durable
     }
 
     /// The block at the height to stop at, once it is durable.
@@ -175,6 +176,7 @@ impl Activation {
         match report {
             ChainReport::Stored { block, .. } => {
                 let id = tree.find(&block.hash).ok_or(ActivationError::Unexpected("unknown block stored"))?;
+                self.missing.remove(&id);
                 tree.body_stored(id);
                 cx.fact(Fact::CandidatesChanged);
             }
@@ -198,12 +200,19 @@ impl Activation {
                 self.fail(cx, tree, id, reject);
             }
             ChainReport::Dropped { block, lost } => {
-                let id = self.answer(tree, *block, Step::Connect)?;
+                let id = match self.steps.front() {
+                    Some(Step::Disconnect(_)) => self.answer(tree, *block, Step::Disconnect)?,
+                    _ => self.answer(tree, *block, Step::Connect)?,
+                };
                 if *lost {
                     tree.body_lost(id);
                     cx.fact(Fact::CandidatesChanged);
                 }
                 self.drain();
+            }
+            ChainReport::Missing(block) => {
+                let id = tree.find(&block.hash);
+                self.missing.insert(id.ok_or(ActivationError::Unexpected("unknown block missing"))?);
             }
             ChainReport::Disconnected { block, tip } => {
                 let id = self.answer(tree, *block, Step::Disconnect)?;
@@ -211,11 +220,11 @@ impl Activation {
                 self.proved = parent.ok_or(ActivationError::Unexpected("another tip after a disconnect"))?;
                 cx.fact(Fact::TipChanged(self.proved));
             }
-            ChainReport::CheckpointDurable(checkpoint) => self.on_checkpoint(checkpoint)?,
+            ChainReport::CheckpointDurable(checkpoint) => self.commits.checkpoint(checkpoint)?,
             ChainReport::Committed(checkpoint) => self.on_committed(tree, checkpoint)?,
             ChainReport::CommitWanted => self.commit_wanted = true,
             ChainReport::Failed(_) => {
-                self.fsm.apply(SyncEvent::Failure)?;
+                self.commits.failed()?;
             }
             ChainReport::Read(..) => {}
         }
@@ -279,37 +288,21 @@ impl Activation {
         cx.fact(Fact::CandidatesChanged);
     }
 
-    fn on_checkpoint(&mut self, checkpoint: &RollbackCheckpoint) -> Result<(), ActivationError> {
-        if self.checkpoints.judge(checkpoint)? == Link::Repeated {
-            return Ok(());
-        }
-        self.fsm.apply(SyncEvent::CheckpointDurable)?;
-        self.checkpoints.extend(checkpoint.clone())?;
-        Ok(())
-    }
-
     fn on_committed(
         &mut self,
         tree: &BlockTree,
         checkpoint: &RollbackCheckpoint,
     ) -> Result<(), ActivationError> {
-        let link = self.checkpoints.judge(checkpoint)?;
-        match self.fsm.state() {
-            SyncState::Committing if link == Link::Repeated => {
-                self.fsm.apply(SyncEvent::StateDurable)?;
-                let tip = tree.find(&checkpoint.to.hash);
-                self.durable = tip.ok_or(ActivationError::Unexpected("an unknown tip is durable"))?;
+        match self.commits.committed(checkpoint)? {
+            Committed::Repeated => return Ok(()),
+            Committed::Nothing => {}
+            Committed::Durable(tip) => {
+                let id = tree.find(&tip.hash);
+                self.durable = id.ok_or(ActivationError::Unexpected("an unknown tip is durable"))?;
             }
-            SyncState::Preparing => {
-                self.fsm.apply(SyncEvent::NothingToCommit)?;
-            }
-            // Acknowledged before.
-            SyncState::Idle | SyncState::Syncing if link == Link::Repeated => return Ok(()),
-            _ => return Err(ActivationError::Unexpected("a state without its checkpoint is durable")),
         }
         let behind = self.planned != self.durable || !self.steps.is_empty();
-        let event = if behind { SyncEvent::AcknowledgedBehind } else { SyncEvent::Acknowledged };
-        self.fsm.apply(event)?;
+        self.commits.acknowledge(behind)?;
         Ok(())
     }
 
@@ -323,7 +316,7 @@ impl Activation {
         tree: &BlockTree,
         synced: bool,
     ) -> Result<(), ActivationError> {
-        if matches!(self.fsm.state(), SyncState::Failed | SyncState::RollingBack) {
+        if matches!(self.commits.state(), SyncState::Failed | SyncState::RollingBack) {
             return Ok(());
         }
         if !self.draining && !self.stopping {
@@ -353,16 +346,19 @@ impl Activation {
                 (Step::Connect(next), ChainCommand::Connect(context), next)
             } else {
                 let Some(parent) = tree.parent(self.planned) else { break };
+                if !self.missing.is_empty() {
+                    break;
+                }
                 if self.steps.iter().any(|step| matches!(step, Step::Connect(_))) {
                     break;
                 }
                 let tip = self.planned;
                 (Step::Disconnect(tip), ChainCommand::Disconnect(tree.block(tip)), parent)
             };
-            if self.fsm.state() == SyncState::Idle {
+            if self.commits.state() == SyncState::Idle {
                 self.commit_at = cx.now.at + self.config.commit_interval;
             }
-            self.fsm.apply(SyncEvent::BlocksMoved)?;
+            self.commits.moved()?;
             cx.command(command);
             self.steps.push_back(step);
             self.planned = planned;
@@ -376,7 +372,7 @@ impl Activation {
         tree: &BlockTree,
         synced: bool,
     ) -> Result<(), ActivationError> {
-        if self.fsm.state() != SyncState::Syncing {
+        if self.commits.state() != SyncState::Syncing {
             return Ok(());
         }
         let settled = self.steps.is_empty();
@@ -389,7 +385,7 @@ impl Activation {
             || (self.stopping && settled && moved)
             || (self.commit_at <= cx.now.at && (moved || !settled));
         if due {
-            self.fsm.apply(SyncEvent::CommitAsked)?;
+            self.commits.asked()?;
             self.commit_wanted = false;
             self.commit_at = cx.now.at + self.config.commit_interval;
             cx.command(ChainCommand::Commit { time: cx.now.unix });
@@ -400,6 +396,6 @@ impl Activation {
     /// When [`Self::advance`] has something to do by the clock.
     pub fn next_deadline(&self) -> Option<Timestamp> {
         let behind = self.proved != self.durable || !self.steps.is_empty();
-        (self.fsm.state() == SyncState::Syncing && behind).then_some(self.commit_at)
+        (self.commits.state() == SyncState::Syncing && behind).then_some(self.commit_at)
     }
 }

@@ -14,7 +14,9 @@
 //!    nobody is dropped. Slowness is no fault.
 //! 5. If nobody delivers the first block of the window while a peer has shown another chain, the window
 //!    follows that one for a while (`withheld`).
-//! 6. Blocks go to the chainstate unparsed. Its report frees the bytes, and blames the sender where the body
+//! 6. A block below the window whose stored bytes are damaged, and needed to undo what stands on it, is asked
+//!    for again: of a peer whose chain it is on if there is one, else of any, one after the other.
+//! 7. Blocks go to the chainstate unparsed. Its report frees the bytes, and blames the sender where the body
 //!    was false; a body that was changed on its way is asked of another peer.
 //!
 //! After Bitcoin Core's `FindNextBlocksToDownload` and the stalling logic of `SendMessages`
@@ -193,6 +195,8 @@ pub struct BlockScheduler {
     /// its chain are withheld.
     target: Option<HeaderId>,
     window: Window,
+    /// Blocks outside the window whose stored bytes are damaged and needed; at most one a report.
+    again: BTreeSet<HeaderId>,
     sources: BTreeMap<PeerId, Source>,
     flights: BTreeMap<HeaderId, Flight>,
     arrived: BTreeMap<HeaderId, Arrived>,
@@ -225,6 +229,7 @@ impl BlockScheduler {
             tip_height: tree.height(tip),
             target: None,
             window: Window::default(),
+            again: BTreeSet::new(),
             sources: BTreeMap::new(),
             flights: BTreeMap::new(),
             arrived: BTreeMap::new(),
@@ -325,7 +330,7 @@ impl BlockScheduler {
         self.note_delivery(cx.now.at, peer, id, bytes);
         let asked = self.flights.contains_key(&id);
         self.cancel(id);
-        let stored = tree.has_body(id) || self.arrived.contains_key(&id);
+        let stored = tree.has_body(id) && !self.again.contains(&id) || self.arrived.contains_key(&id);
         if !stored && !tree.is_failed(id) && (asked || self.wants_unasked(tree, id, bytes)) {
             if let Some(height) = self.window.height_of(tree, id) {
                 self.window.taken(height);
@@ -411,6 +416,7 @@ impl BlockScheduler {
                     self.window.need(tree, id);
                 }
             }
+            ChainReport::Missing(block) => self.again.extend(tree.find(&block.hash)),
             _ => return,
         }
         self.settle(cx, tree);
@@ -450,7 +456,8 @@ impl BlockScheduler {
         let segment = self.deadlines.first().map(|&(at, _)| at);
         let stall = self.stall.and_then(|stall| self.stall_deadline(stall));
         let hedge = self.hedge.map(|(_, at)| at);
-        let lacking = self.lacking_until.filter(|_| self.window.is_needy());
+        let needy = self.window.is_needy() || !self.again.is_empty();
+        let lacking = self.lacking_until.filter(|_| needy);
         let patience = self.patience();
         let sources = self
             .sources
@@ -549,6 +556,7 @@ impl BlockScheduler {
             }
             self.ask_head(cx, tree);
         }
+        self.ask_again(cx, tree);
         self.watch_head(cx.now.at, tree);
     }
 
@@ -635,7 +643,9 @@ impl BlockScheduler {
             });
             flight.requests.push(Request { peer, at: now, segment: number });
             source.owes.insert(id);
-            self.window.taken(height);
+            if self.window.id_at(height) == Some(id) {
+                self.window.taken(height);
+            }
         }
         let inventory = blocks.iter().map(|&(_, id)| Inventory::WitnessBlock(tree.hash(id))).collect();
         cx.send(peer, Message::GetData(inventory));

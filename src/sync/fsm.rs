@@ -123,7 +123,7 @@ pub struct IllegalStep {
 }
 
 /// The machine: a state that the table alone changes.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SyncStateFsm(SyncState);
 
 impl SyncStateFsm {

@@ -2,6 +2,7 @@
 
 pub mod activation;
 pub mod blocks;
+pub mod commits;
 #[cfg(test)]
 mod forged;
 pub mod fsm;

@@ -5,6 +5,8 @@
 //! it starts (its change was undone by recovery). Afterwards each commit's checkpoint must follow the last.
 
 use crate::chain::command::{BlockRef, RollbackCheckpoint};
+use crate::limits::MAX_CHECKPOINTS;
+use std::collections::VecDeque;
 
 /// What a checkpoint is to the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +15,8 @@ pub enum Link {
     New,
     /// The last one again; acknowledged before.
     Repeated,
+    /// An earlier one of this run again.
+    Earlier,
 }
 
 /// What the last checkpoint says about the state found on start.
@@ -37,10 +41,11 @@ pub struct BrokenChain {
     pub problem: &'static str,
 }
 
-/// The checkpoints seen so far, as far as the next one needs them.
-#[derive(Debug)]
+/// The checkpoints seen so far: the last [`MAX_CHECKPOINTS`], as in the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckpointChain {
-    last: Option<RollbackCheckpoint>,
+    /// From the oldest.
+    kept: VecDeque<RollbackCheckpoint>,
 }
 
 impl CheckpointChain {
@@ -58,26 +63,29 @@ impl CheckpointChain {
                 return Err(BrokenChain { found: checkpoint.sequence, problem });
             }
         };
-        Ok((Self { last }, start))
+        Ok((Self { kept: last.into_iter().collect() }, start))
     }
 
     /// The last checkpoint.
     pub fn last(&self) -> Option<&RollbackCheckpoint> {
-        self.last.as_ref()
+        self.kept.back()
     }
 
     /// Judges a checkpoint without taking it in.
     ///
     /// # Errors
-    /// [`BrokenChain`] if it is neither the last one again nor linked to it.
+    /// [`BrokenChain`] if it is neither one that was taken in nor linked to the last.
     pub fn judge(&self, checkpoint: &RollbackCheckpoint) -> Result<Link, BrokenChain> {
         let broken = |problem| Err(BrokenChain { found: checkpoint.sequence, problem });
-        let Some(last) = &self.last else {
+        let Some(last) = self.last() else {
             // The first one seen: a store whose older checkpoints were pruned begins anywhere.
             return Ok(Link::New);
         };
         if checkpoint == last {
             return Ok(Link::Repeated);
+        }
+        if self.kept.contains(checkpoint) {
+            return Ok(Link::Earlier);
         }
         if Some(checkpoint.sequence) != last.sequence.checked_add(1) {
             return broken("is out of turn");
@@ -97,7 +105,12 @@ impl CheckpointChain {
     /// [`BrokenChain`] as in [`Self::judge`]; the chain stays as it was.
     pub fn extend(&mut self, checkpoint: RollbackCheckpoint) -> Result<Link, BrokenChain> {
         let link = self.judge(&checkpoint)?;
-        self.last = Some(checkpoint);
+        if link == Link::New {
+            self.kept.push_back(checkpoint);
+            if self.kept.len() > MAX_CHECKPOINTS {
+                self.kept.pop_front();
+            }
+        }
         Ok(link)
     }
 }
@@ -128,7 +141,23 @@ mod tests {
         let leap = RollbackCheckpoint::next(Some(&first), 2, block(6), block(9));
         assert_eq!(chain.extend(leap).unwrap_err().problem, "does not start where the one before it led");
         assert_eq!(chain.extend(second), Ok(Link::New));
-        assert_eq!(chain.extend(third), Ok(Link::New));
+        assert_eq!(chain.extend(third.clone()), Ok(Link::New));
+        // Late news of an earlier one changes nothing.
+        assert_eq!(chain.extend(first), Ok(Link::Earlier));
+        assert_eq!(chain.last(), Some(&third));
+    }
+
+    #[test]
+    fn the_chain_keeps_as_many_as_the_store() {
+        let (mut chain, _) = CheckpointChain::begin(None, block(0)).unwrap();
+        let mut all: Vec<RollbackCheckpoint> = Vec::new();
+        for n in 0..MAX_CHECKPOINTS as u64 + 5 {
+            let next = RollbackCheckpoint::next(all.last(), n, block(0), block(0));
+            assert_eq!(chain.extend(next.clone()), Ok(Link::New));
+            all.push(next);
+        }
+        assert_eq!(chain.judge(&all[5]), Ok(Link::Earlier));
+        assert_eq!(chain.judge(&all[4]).unwrap_err().problem, "is out of turn");
     }
 
     #[test]

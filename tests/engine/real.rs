@@ -2,18 +2,21 @@
 //! an end at any moment.
 
 use crate::world::{BEGIN, Manner, World, config, params, served};
+use headlong::chainstate::utxo_hash::utxo_stats;
 use headlong::chainstate::{self, ChainstateOptions, Sources};
 use headlong::engine::output::Event;
 use headlong::engine::{Engine, EngineConfig, Input};
 use headlong::peer::{CloseReason, Fault};
 use headlong::rng::Rng;
 use headlong::sim::forge::{BlockPlan, Branch, Forge, mine};
+use headlong::sim::serve::ServedChain;
 use headlong::store::block_files::{BlockFiles, BlockFilesOptions};
 use headlong::store::header_file::{HEADER_FILE, HeaderFile};
-use headlong::store::medium::MemoryMedium;
+use headlong::store::medium::{Medium, MemoryMedium};
 use headlong::store::memory::MemoryStore;
 use headlong::verify::interpreter::Interpreter;
 use headlong::verify::pool::Pool;
+use parking_lot::RwLock;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -153,4 +156,66 @@ fn an_end_at_any_moment_is_followed_by_a_start_at_a_state_that_existed() {
         assert!(world.fatal.is_none(), "{:?}", world.fatal);
     }
     panic!("never done: {durable}");
+}
+
+/// Blocks that a reorg has to undo are damaged, and so is their undo data: they are fetched again, from a peer
+/// that only knows the other branch by now if it kept them, and the reorg goes on.
+#[test]
+fn damaged_blocks_that_a_reorg_has_to_undo_are_fetched_again() {
+    let mut forge = Forge::new(params(), 4);
+    let (mut branch, mut blocks) = begin(&mut forge, 130);
+    let mut other = branch.clone();
+    blocks.extend(grow(&mut forge, &mut branch, 4));
+    let chain = served(&blocks);
+    let ground = Ground::new(1 << 26);
+    let mut world = ground.world(config(&[1]), 1);
+    world.serve(1, &chain, Manner { latency: 10, block_time: 2, ..Manner::default() });
+    assert!(world.run(10 * MINUTE, |w| w.engine.status().durable == branch.tip));
+    drop(world);
+    // All stored blocks and undo data.
+    for name in ground.medium.list().unwrap() {
+        if name.starts_with("blk-") || name.starts_with("undo-") {
+            ground.medium.truncate(&name, 60).unwrap();
+        }
+    }
+    chain.write().extend(&grow(&mut forge, &mut other, 6));
+    let mut world = ground.world(config(&[1, 2]), 2);
+    // The first peer never had the branch that is left: it does not answer for its blocks.
+    let young = served(&[blocks[..130].to_vec(), chain_above(&chain, &blocks, 130)].concat());
+    world.serve(1, &young, Manner { latency: 5, block_time: 2, ..Manner::default() });
+    world.serve(2, &chain, Manner { latency: 10, block_time: 2, ..Manner::default() });
+    assert!(
+        world.run(30 * MINUTE, |w| w.engine.status().durable == other.tip),
+        "{:?} {:?}",
+        world.engine.status(),
+        world.fatal
+    );
+    assert!(world.fatal.is_none());
+    drop(world);
+    // The coins are those of a node that nothing happened to.
+    let undisturbed = Ground::new(1 << 26);
+    let mut world = undisturbed.world(config(&[2]), 3);
+    world.serve(2, &chain, Manner { latency: 10, block_time: 2, ..Manner::default() });
+    assert!(world.run(10 * MINUTE, |w| w.engine.status().durable == other.tip));
+    drop(world);
+    assert_eq!(utxo_stats(&ground.store).unwrap(), utxo_stats(&undisturbed.store).unwrap());
+}
+
+/// The blocks that a peer serves above a height.
+fn chain_above(
+    chain: &Arc<RwLock<ServedChain>>,
+    below: &[bitcoin::Block],
+    height: usize,
+) -> Vec<bitcoin::Block> {
+    let chain = chain.read();
+    let mut hash = chain.tip().hash;
+    let mut above = Vec::new();
+    while hash != below[height - 1].block_hash() {
+        let block: bitcoin::Block =
+            bitcoin::consensus::deserialize(chain.block(&hash).unwrap().bytes()).unwrap();
+        hash = block.header.prev_blockhash;
+        above.push(block);
+    }
+    above.reverse();
+    above
 }

@@ -10,6 +10,7 @@ use crate::limits::{
 };
 use crate::peer::{CloseReason, Cx, Fault, PeerId};
 use crate::time::Timestamp;
+use core::cmp::Reverse;
 use core::time::Duration;
 
 impl BlockScheduler {
@@ -58,6 +59,7 @@ impl BlockScheduler {
         if let Some(id) = tree.find(&block.hash) {
             // It may have come another way than from the peers that owe it.
             self.cancel(id);
+            self.again.remove(&id);
             if let Some(height) = self.window.height_of(tree, id) {
                 self.window.taken(height);
                 if tree.work(id) <= tree.work(self.tip) {
@@ -112,6 +114,30 @@ impl BlockScheduler {
             source.closing = true;
             let fault = Fault::Block { hash: block.hash, reason: reject.reason };
             cx.close(peer, CloseReason::Fault(fault));
+        }
+    }
+
+    // ---- damaged blocks ----
+
+    /// Asks for the blocks that are needed again.
+    pub(super) fn ask_again(&mut self, cx: &mut Cx<'_>, tree: &BlockTree) {
+        for id in self.again.clone() {
+            if self.flights.contains_key(&id) || self.arrived.contains_key(&id) {
+                continue;
+            }
+            let height = tree.height(id);
+            let peer = self
+                .sources
+                .iter()
+                .filter(|(_, source)| source.may_have(height, id))
+                .max_by_key(|(peer, source)| {
+                    let on_its_chain = source.best.is_some_and(|best| tree.is_ancestor(id, best));
+                    (on_its_chain, source.meter.rate(), Reverse(**peer))
+                })
+                .map(|(&peer, _)| peer);
+            if let Some(peer) = peer {
+                self.ask(cx, tree, peer, &[(height, id)]);
+            }
         }
     }
 
@@ -226,7 +252,8 @@ impl BlockScheduler {
         blocks.retain(|&(_, id)| {
             let wanted = self.window.height_of(tree, id).is_some();
             if !wanted {
-                self.take_away(tree, peer, id, None);
+                let lacking = self.again.contains(&id).then_some(now);
+                self.take_away(tree, peer, id, lacking);
             }
             wanted
         });
@@ -361,6 +388,14 @@ impl BlockScheduler {
 }
 
 impl Source {
+    /// Whether it may be asked for this block, which need not be on the chain that it is known to have.
+    fn may_have(&self, height: u32, id: HeaderId) -> bool {
+        self.usable()
+            && self.lowest() <= height
+            && !self.lacking.contains_key(&id)
+            && !self.owes.contains(&id)
+    }
+
     /// Remembers that the peer failed to deliver a block.
     fn lacks(&mut self, id: HeaderId, now: Timestamp) {
         while self.lacking.len() >= LACKING_MAX {
