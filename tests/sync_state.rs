@@ -16,7 +16,7 @@ use headlong::sync::fsm::SyncState;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Events in a row that the search looks at.
-const DEPTH: usize = 14;
+const DEPTH: usize = 20;
 /// Commits in a row that it looks at.
 const MAX_COMMITS: usize = 3;
 
@@ -33,8 +33,10 @@ struct World {
     /// The durable tip, and all that ever were.
     durable: BlockRef,
     history: BTreeSet<BlockRef>,
-    /// The tip in memory.
+    /// The tip in memory, with what stands behind a commit that was asked for.
     memory: BlockRef,
+    /// The tip that the commit is to make durable.
+    covered: BlockRef,
     /// A commit was asked for and is not answered.
     asked: bool,
     /// Its checkpoint is on disk, the change is not.
@@ -114,6 +116,7 @@ impl World {
             durable: block(0),
             history: BTreeSet::from([block(0)]),
             memory: block(0),
+            covered: block(0),
             asked: false,
             pending: false,
             dead: false,
@@ -126,7 +129,7 @@ impl World {
 
     /// The next checkpoint: what phase one makes durable.
     fn next(&self) -> RollbackCheckpoint {
-        RollbackCheckpoint::next(Some(self.last()), 7, self.durable, self.memory)
+        RollbackCheckpoint::next(Some(self.last()), 7, self.durable, self.covered)
     }
 
     fn forged(&self, forgery: Forgery) -> RollbackCheckpoint {
@@ -160,18 +163,20 @@ impl World {
         match event {
             Event::Move(to) => {
                 let moved = self.commits.moved();
-                // In front of a commit that was asked for, what it covers is settled.
-                if moved.is_ok() && !self.pending {
+                if moved.is_ok() {
                     self.memory = block(to);
                 }
                 step(moved)
             }
             Event::Ask => {
                 let asked = self.commits.asked();
-                self.asked |= asked.is_ok();
+                if asked.is_ok() {
+                    self.asked = true;
+                    self.covered = self.memory;
+                }
                 step(asked)
             }
-            Event::Prepare if self.asked && !self.pending && self.memory != self.durable => {
+            Event::Prepare if self.asked && !self.pending && self.covered != self.durable => {
                 if self.chain.len() > MAX_COMMITS {
                     return None;
                 }
@@ -192,7 +197,7 @@ impl World {
                 }
                 Some(self.commits.committed(&last).map(drop))
             }
-            Event::Nothing if self.asked && !self.pending && self.memory == self.durable => {
+            Event::Nothing if self.asked && !self.pending && self.covered == self.durable => {
                 self.asked = false;
                 let last = self.last().clone();
                 let told = self.commits.committed(&last);
@@ -234,7 +239,7 @@ impl World {
                 if restored.is_ok() {
                     // Undone in this run: the checkpoint stays, and the tip is where it began.
                     (self.dead, self.pending, self.asked) = (false, false, false);
-                    self.memory = self.durable;
+                    (self.memory, self.covered) = (self.durable, self.durable);
                 }
                 step(restored)
             }
@@ -254,7 +259,7 @@ impl World {
             self.history.insert(self.durable);
         }
         (self.asked, self.dead) = (false, false);
-        self.memory = self.durable;
+        (self.memory, self.covered) = (self.durable, self.durable);
         let last = Some(self.last().clone());
         self.commits = Commits::begin(last, self.durable).expect("the disk is consistent at any time");
     }
