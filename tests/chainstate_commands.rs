@@ -17,6 +17,7 @@ use headlong::consensus::header;
 use headlong::error::{Error, RejectKind};
 use headlong::store::header_file::HEADER_FILE;
 use headlong::store::medium::Medium;
+use headlong::store::{Batch, Durability, Store, schema};
 use headlong::verify::interpreter::Interpreter;
 use headlong::verify::{TxScripts, Verdict, Verifier, VerifierError};
 use std::sync::Arc;
@@ -577,6 +578,56 @@ fn a_front_leaves_a_damaged_tip_once_its_block_is_given_again() {
     assert_eq!(told(front.process_block(bytes(&blocks[103]))), "Side");
     assert_eq!(front.tip().hash, branch[1].block_hash());
     assert_eq!(told(front.process_block(bytes(&blocks[103]))), "Duplicate");
+}
+
+/// A flush over a reorg was cut short, and files are damaged before the next start: undo data is made anew; a
+/// block that is needed to finish is named, with its file and the way out, since there is no network yet.
+#[test]
+fn a_flush_that_was_cut_short_needs_its_blocks_and_not_its_undo_data() {
+    let ground = Ground::new(0, 3, 1 << 20);
+    let blocks = committed_three(&ground);
+    let mut parent = blocks[101].header;
+    let branch: Vec<Block> = (103..107)
+        .map(|height| {
+            let block = mine(&parent, height, 7, SUBSIDY, Vec::new());
+            parent = block.header;
+            block
+        })
+        .collect();
+    let mut cut_short = 0;
+    for failing in 1.. {
+        let ground = ground.with_store(ground.store.fork());
+        let run = ground.open_failing(failing, true).and_then(|mut front| {
+            branch.iter().try_for_each(|block| front.process_block(bytes(block)).map(drop))?;
+            front.commit()
+        });
+        if run.is_ok() {
+            break;
+        }
+        if schema::pending(&ground.store).unwrap().is_none() {
+            continue;
+        }
+        cut_short += 1;
+        let damaged = ground.with_store(ground.store.fork());
+        cut_all(&damaged, "undo-");
+        drop(ground.open());
+        assert_eq!(damaged.open().tip(), ground.open().tip());
+        assert_eq!(damaged.stored_coins(), ground.stored_coins());
+        assert_eq!(damaged.open().tip().hash, branch[3].block_hash());
+        let damaged = ground.with_store(ground.store.fork());
+        let mut batch = Batch::new();
+        let pending = schema::Pending { from: tip_of(&blocks), to: ground.open().tip() };
+        schema::put_pending(&mut batch, pending);
+        schema::put_tip(&mut batch, pending.from);
+        damaged.store.commit(batch, Durability::Durable).unwrap();
+        cut_all(&damaged, "blk-");
+        let Err(Error::Store(error)) = damaged.open_failing(usize::MAX, false) else { panic!("opened") };
+        let text = error.to_string();
+        assert_eq!(error.kind, headlong::store::StoreErrorKind::Corrupt);
+        let named = blocks.iter().chain(&branch).any(|block| text.contains(&block.block_hash().to_string()));
+        assert!(named && text.contains("blk-") && text.contains("synced anew"), "{text}");
+    }
+    assert!(cut_short > 2, "{cut_short}");
 }
 
 #[test]

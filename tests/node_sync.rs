@@ -130,7 +130,11 @@ fn a_directory_in_use_is_a_typed_error_and_is_free_again_afterwards() {
     let folder = tempfile::tempdir().unwrap();
     let first = world.builder().datadir(folder.path()).build().unwrap();
     match world.builder().datadir(folder.path()).build() {
-        Err(BuildError::Store(error)) => assert_eq!(error.kind, StoreErrorKind::Locked),
+        Err(BuildError::Store(error)) => {
+            assert_eq!(error.kind, StoreErrorKind::Locked);
+            let said = format!("{} is in use by another node of this process", folder.path().display());
+            assert!(error.to_string().contains(&said), "{error}");
+        }
         other => panic!("{other:?}"),
     }
     // A node that never ran lets go of it too.
