@@ -11,6 +11,7 @@ use headlong::sim::loopback::LoopbackPeer;
 use headlong::sim::serve::ServedChain;
 use headlong::{Network, Params};
 use parking_lot::RwLock;
+use serde_json::Value;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -119,12 +120,14 @@ fn a_sync_that_is_killed_at_random_moments_ends_with_the_right_coins() {
         assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
         let whole = begun.elapsed().max(Duration::from_millis(100));
         let folder = tempfile::tempdir().unwrap();
+        let (mut durable, mut seen) = (0, 0);
         for kill in 1..=kills {
             // One kill of four comes while the process starts.
             let share = if rng.below(4) == 0 { whole / 10 } else { whole };
             let delay = Duration::from_micros(rng.below(share.as_micros() as u64));
             let command = &mut world.command(store, folder.path());
-            let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+            command.args(["--status", "json"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+            let mut child = command.spawn().unwrap();
             let changes_before = rng.below(2) == 0;
             if changes_before {
                 world.change(&mut rng);
@@ -134,6 +137,12 @@ fn a_sync_that_is_killed_at_random_moments_ends_with_the_right_coins() {
             child.kill().unwrap();
             let end = child.wait_with_output().unwrap();
             assert!(early.is_none(), "kill {kill}: it ended by itself: {}", text(&end.stderr));
+            // What was said to be durable is there from then on.
+            for height in durable_heights(&end.stdout) {
+                assert!(height >= durable, "kill {kill}: durable {height}, and {durable} was before");
+                durable = height;
+                seen += 1;
+            }
             if !changes_before {
                 world.change(&mut rng);
             }
@@ -144,7 +153,17 @@ fn a_sync_that_is_killed_at_random_moments_ends_with_the_right_coins() {
             }
         }
         check(&world, store, folder.path(), kills);
+        println!("{seen} states seen, durable up to {durable}");
     }
+}
+
+/// The durable heights in the whole lines of a run with `--status json`. A better chain is a higher one here.
+fn durable_heights(stdout: &[u8]) -> Vec<u64> {
+    let whole = stdout.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    let lines = text(&stdout[..whole]).lines();
+    lines
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["durable_height"].as_u64().unwrap())
+        .collect()
 }
 
 /// The run goes on to the end of the chain, and the coins are those of a run in memory.

@@ -183,6 +183,11 @@ fn damaged_blocks_that_a_reorg_has_to_undo_are_fetched_again() {
     // The first peer never had the branch that is left: it does not answer for its blocks.
     let young = served(&[blocks[..130].to_vec(), chain_above(&chain, &blocks, 130)].concat());
     world.serve(1, &young, Manner { latency: 5, block_time: 2, ..Manner::default() });
+    let wakes = world.wakes;
+    assert!(!world.run(10 * MINUTE, |w| w.engine.status().durable == other.tip), "nobody had the blocks");
+    assert_eq!(world.engine.status().tip, branch.tip);
+    assert!(world.fatal.is_none() && world.closed.is_empty(), "{:?} {:?}", world.fatal, world.closed);
+    assert!(world.wakes - wakes < 2_000, "it waits without spinning: {}", world.wakes - wakes);
     world.serve(2, &chain, Manner { latency: 10, block_time: 2, ..Manner::default() });
     assert!(
         world.run(30 * MINUTE, |w| w.engine.status().durable == other.tip),
