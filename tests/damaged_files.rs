@@ -8,10 +8,11 @@
 
 mod world;
 
+use bitcoin::hashes::Hash;
 use headlong::chainstate::UtxoStats;
 use headlong::rng::Rng;
 use headlong::store::{StoreError, StoreErrorKind};
-use headlong::{BlockRef, BuildError, Builder, Error, RunError};
+use headlong::{BlockRef, BuildError, Builder, Error, Proof, RunError};
 use std::collections::BTreeMap;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -71,6 +72,13 @@ impl Scene {
         let node = Running::start(world.builder().datadir(template.path()).build().unwrap());
         node.wait_for(world.tip());
         node.stop();
+        // What a node that found peers and skipped scripts would have left as well.
+        let list = "127.0.0.1:1\n127.0.0.1:2\n";
+        let hash = bitcoin::hashes::sha256::Hash::hash(list.as_bytes());
+        let peers = format!("headlong peers sha256 {hash}\n{list}");
+        fs::write(template.path().join("peers.txt"), peers).unwrap();
+        fs::write(template.path().join("assumed-valid"), "scripts of some blocks were not executed\n")
+            .unwrap();
         // All that is above the fork has to be undone by the next run.
         world.reorganise(fork, 9);
         let node = Running::start(world.builder().build().unwrap());
@@ -81,8 +89,11 @@ impl Scene {
         Self { world, template, goal, coins }
     }
 
+    /// A builder that reads the saved addresses too.
     fn builder(&self, folder: &Path) -> Builder {
-        self.world.builder().datadir(folder)
+        let params = (*self.world.params).clone();
+        let builder = Builder::with_params(params).add_node(self.world.peer.address()).dns(false);
+        builder.threads(2).seed([9; 32]).datadir(folder)
     }
 
     /// Runs a node on a damaged directory: repaired, or the error that it ends with.
@@ -113,7 +124,9 @@ impl Scene {
         }
         let coins = node.handle.utxo_stats_blocking();
         assert_eq!(node.stop(), self.goal);
-        assert_eq!(coins.unwrap().value, self.coins);
+        let coins = coins.unwrap();
+        assert_eq!(coins.value, self.coins);
+        assert_eq!(coins.trust, Proof::AssumedValid, "the mark counts, whatever became of its content");
         // What is on disk now is whole: another start needs nobody.
         let nobody = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
         let params = (*self.world.params).clone();
@@ -196,13 +209,20 @@ fn damage_of_any_file_is_repaired_or_named() {
             let named = store.map_or(name.as_str(), |store| *store);
             let text = error.to_string();
             assert!(text.contains(named) || name == "VERSION" && names(&text, folder.path()), "{text}");
-            // The block files and the headers can always be had back from peers.
+            // Blocks, undo data, headers and addresses can always be had back from peers.
             assert!(store.is_some() || name == "VERSION", "{name}, {damage:?}: {text}");
             assert!(matches!(error.kind, StoreErrorKind::Corrupt | StoreErrorKind::Unsupported), "{text}");
         }
     }
     println!("file: repaired, refused: {tally:#?}");
-    let known = ["VERSION", "headers.dat", "blocks/blk-000000.dat", "blocks/undo-000000.dat"];
+    let known = [
+        "VERSION",
+        "assumed-valid",
+        "blocks/blk-000000.dat",
+        "blocks/undo-000000.dat",
+        "headers.dat",
+        "peers.txt",
+    ];
     for name in known {
         assert!(tally.contains_key(name), "{name} was not damaged: {tally:?}");
     }
