@@ -31,7 +31,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 /// Without a shard in the environment, one point in so many is tried.
-const DEFAULT_SHARDS: u64 = 30;
+const DEFAULT_SHARDS: u64 = 40;
 /// Changes of a batch: most flushes are several.
 const BATCH_LIMIT: usize = 5;
 
@@ -272,7 +272,7 @@ fn a_kill_at_any_write_costs_what_came_since_the_last_commit_and_nothing_else() 
     let writes: u64 = recorded.iter().map(|known| known.writes).sum();
     println!("{} kill points of {}, at {writes} writes; {tally:?}", tally.points, all.len());
     if only.is_none() {
-        assert!(tally.again > 20 && tally.replayed > 2 && tally.ahead > 0 && tally.bodies > 100, "{tally:?}");
+        assert!(tally.again > 20 && tally.replayed > 1 && tally.ahead > 0 && tally.bodies > 100, "{tally:?}");
     }
 }
 
