@@ -1,0 +1,36 @@
+//! What the fuzz targets do with their bytes. `fuzz_targets/` only hands them over, so that the same code
+//! runs without a fuzzer: `cargo run --bin tool -- replay TARGET FILE`.
+//!
+//! `README.md` says what each target checks.
+
+pub mod base;
+pub mod block;
+pub mod block_files;
+pub mod chainstate_connect;
+pub mod engine;
+pub mod feed;
+pub mod frame;
+pub mod header_sync;
+pub mod message;
+pub mod meter;
+pub mod seeds;
+pub mod small_files;
+pub mod store_decoding;
+pub mod undo;
+
+/// A target's code.
+pub type Target = fn(&[u8]);
+
+/// All targets by name.
+pub const TARGETS: [(&str, Target); 10] = [
+    ("frame", frame::run),
+    ("message", message::run),
+    ("block", block::run),
+    ("header_sync", header_sync::run),
+    ("engine", engine::run),
+    ("chainstate_connect", chainstate_connect::run),
+    ("undo", undo::run),
+    ("store_decoding", store_decoding::run),
+    ("block_files", block_files::run),
+    ("small_files", small_files::run),
+];
