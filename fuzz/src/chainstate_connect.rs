@@ -152,7 +152,7 @@ impl World {
             for _ in 0..1 + feed.u8() % 3 {
                 if !coins.is_empty() {
                     let at = feed.below(coins.len());
-                    let (outpoint, coin) = if careless && feed.u8() % 8 == 0 {
+                    let (outpoint, coin) = if careless && feed.u8().is_multiple_of(8) {
                         coins[at].clone()
                     } else {
                         coins.swap_remove(at)
@@ -236,9 +236,12 @@ impl World {
         }
         let expected = self.reckon(tip.hash, tip.height);
         assert_eq!(self.ground.coins(), expected, "coins at {tip:?}");
-        self.reopen();
-        assert_eq!(self.front().tip(), tip);
-        assert_eq!(self.ground.coins(), expected);
+        // Opening costs as much as all steps together.
+        if self.extra % 4 == 1 {
+            self.reopen();
+            assert_eq!(self.front().tip(), tip);
+            assert_eq!(self.ground.coins(), expected);
+        }
         for (outpoint, coin) in expected.iter().take(3) {
             let found = self.front().chainstate().coin(outpoint).expect("in memory");
             assert_eq!(found, (Some(coin.clone()), tip));

@@ -50,15 +50,15 @@ fn chains() -> &'static Chains {
             }
             chain
         };
-        let short = grow(core::slice::from_ref(&params.genesis), 40, 1);
-        let long = grow(&short[..21], 30, 2);
+        let short = grow(core::slice::from_ref(&params.genesis), 24, 1);
+        let long = grow(&short[..13], 20, 2);
         let served = [&long, &short].map(|chain| {
             let mut served = ServedChain::new(&params.genesis);
             served.extend(&chain[1..]);
             Arc::new(RwLock::new(served))
         });
         let raw = |block: &Block| RawBlock::new(bitcoin::consensus::serialize(block)).expect("a block");
-        let blocks = short.iter().chain(&long[21..]).map(raw).collect();
+        let blocks = short.iter().chain(&long[13..]).map(raw).collect();
         Chains { params, blocks, served }
     })
 }
@@ -187,7 +187,7 @@ impl World {
             engine,
             books,
             now: 0,
-            unix: u64::from(FIRST_TIME) + 60 * 50 + age,
+            unix: u64::from(FIRST_TIME) + 60 * 32 + age,
             deadline: None,
             dialled: Vec::new(),
             fresh_dials: VecDeque::new(),
@@ -346,7 +346,7 @@ impl World {
                 ));
             }
             22 => {
-                if feed.u8() % 4 == 0 {
+                if feed.u8().is_multiple_of(4) {
                     self.meddled = true;
                     let hash = hash(feed);
                     self.input(if feed.bool() { Input::Invalidate(hash) } else { Input::Reconsider(hash) });

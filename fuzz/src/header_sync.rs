@@ -209,7 +209,7 @@ impl World {
         match what {
             0 | 1 => {
                 if !self.peers.contains_key(&id) {
-                    let (height, manual) = (u32::from(feed.u16()), feed.u8() % 4 == 0);
+                    let (height, manual) = (u32::from(feed.u16()), feed.u8().is_multiple_of(4));
                     self.ready(id, height, manual);
                 }
             }
@@ -241,8 +241,11 @@ impl World {
             }
             11 => {
                 let hash = header(feed).block_hash();
-                let hash =
-                    if feed.u8() % 4 == 0 { BlockHash::from_byte_array([feed.u8(); 32]) } else { hash };
+                let hash = if feed.u8().is_multiple_of(4) {
+                    BlockHash::from_byte_array([feed.u8(); 32])
+                } else {
+                    hash
+                };
                 let Some(view) = self.peers.get(&id).map(|peer| peer.view.clone()) else { return };
                 self.with(|sync, cx, tree| sync.on_block_inv(cx, tree, &view, hash));
             }
