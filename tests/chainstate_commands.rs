@@ -6,7 +6,7 @@
 mod ground;
 
 use bitcoin::hashes::Hash;
-use bitcoin::{Block, BlockHash, OutPoint};
+use bitcoin::{Block, BlockHash, OutPoint, ScriptBuf, Txid};
 use crossbeam_channel::{Receiver, unbounded};
 use ground::{ANYONE, Ground, NOBODY, SUBSIDY, bytes, mine, mine_at, output, spend};
 use headlong::chain::block_tree::BlockTree;
@@ -15,6 +15,7 @@ use headlong::chain::params::{BuriedDeployment, Network, Params, RegtestOptions}
 use headlong::chainstate::{Chainstate, Opened};
 use headlong::consensus::header;
 use headlong::error::{Error, RejectKind};
+use headlong::sim::forge;
 use headlong::store::header_file::HEADER_FILE;
 use headlong::store::medium::Medium;
 use headlong::store::{Batch, Durability, Store, schema};
@@ -211,6 +212,59 @@ fn a_refusal_says_whether_the_hash_is_bad_or_the_body() {
     );
     side.store(&good);
     assert_eq!(side.reports(), ["stored 1 1"]);
+}
+
+/// Whoever changed the coinbase of a signet's block on its way made us take the block itself for invalid,
+/// for ever: the signature of the signet was looked at before the merkle root.
+#[test]
+fn a_changed_body_on_a_signet_does_not_condemn_the_hash() {
+    let mut ground = Ground::new(1, 1_000, 1 << 20);
+    let mut params = Params::new(Network::Regtest);
+    params.signet_challenge = Some(ScriptBuf::from_bytes(vec![ANYONE]));
+    ground.params = Arc::new(params);
+    let mut side = Side::new(ground.open_bare(Arc::new(Interpreter)));
+    let mut good = mine(ground.params.genesis_header(), 1, 0, SUBSIDY, Vec::new());
+    forge::commit_to_witnesses(&mut good);
+    // BIP325's solution, with an empty script and an empty witness.
+    let commitment = &mut good.txdata[0].output.last_mut().unwrap().script_pubkey;
+    let mut script = commitment.to_bytes();
+    script.extend([6, 0xec, 0xc7, 0xda, 0xa2, 0, 0]);
+    *commitment = ScriptBuf::from_bytes(script);
+    forge::mine(&mut good);
+    let mut changed = good.clone();
+    changed.txdata[0].output.pop();
+    side.context(&good);
+    assert_eq!(refusal(&mut side, &changed), (RejectKind::Mutated, "bad-signet-blksig"));
+    side.store(&good);
+    assert_eq!(side.reports(), ["stored 1 1"]);
+}
+
+/// An inner node of the merkle tree, which is two hashes of 32 bytes, may read as a transaction. A body of
+/// such nodes has the right root and no coinbase; it made us take the block itself for invalid.
+#[test]
+fn a_body_of_inner_nodes_does_not_condemn_the_hash() {
+    let ground = Ground::new(1, 1_000, 1 << 20);
+    let mut side = Side::new(ground.open_bare(Arc::new(Interpreter)));
+    let mut node = spend(&[OutPoint::new(Txid::from_byte_array([7; 32]), 0)], vec![output(1, ANYONE)]);
+    node.input[0].script_sig = ScriptBuf::from_bytes(vec![ANYONE; 3]);
+    assert_eq!(bitcoin::consensus::serialize(&node).len(), 64);
+    let mut body = mine(ground.params.genesis_header(), 1, 0, SUBSIDY, Vec::new());
+    body.txdata = vec![node];
+    forge::mine(&mut body);
+    assert_eq!(refusal(&mut side, &body), (RejectKind::Mutated, "bad-cb-missing"));
+    // A transaction of another length is no node: then there is just no coinbase.
+    body.txdata[0].input[0].script_sig = ScriptBuf::new();
+    forge::mine(&mut body);
+    assert_eq!(refusal(&mut side, &body), (RejectKind::Consensus, "bad-cb-missing"));
+}
+
+/// What a body is refused for.
+fn refusal(side: &mut Side, body: &Block) -> (RejectKind, &'static str) {
+    let context = side.context(body);
+    side.chainstate.submit(ChainCommand::StoreBlock(context, RawBlock::new(bytes(body)).unwrap()));
+    side.chainstate.settle();
+    let Some(ChainReport::Refused { reject, .. }) = side.chainstate.poll() else { panic!("not refused") };
+    (reject.kind, reject.reason)
 }
 
 #[test]

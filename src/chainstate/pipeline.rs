@@ -24,7 +24,7 @@ use crate::chain::command::{
     BlockContext, BlockRef, ChainCommand, ChainReport, HeaderMark, RawBlock, RollbackCheckpoint,
 };
 use crate::chain::params::Params;
-use crate::consensus::block::{CheckedBlock, contextual_check_block};
+use crate::consensus::block::{CheckedBlock, contextual_check_block, is_mutated};
 use crate::consensus::decode::decode_block;
 use crate::error::{Error, Reject, RejectKind};
 use crate::limits::{LOOK_AHEAD, MAX_UNPROVED_BLOCKS, MAX_UNPROVED_BYTES};
@@ -377,11 +377,7 @@ impl Chainstate {
         let bytes = raw.bytes().clone();
         let sender = self.sender.clone();
         self.pool.run(
-            move || -> Result<Arc<CheckedBlock>, CheckError> {
-                let block = check_body(bytes, &params, &*verifier)?;
-                contextual_check_block(&block, &context)?;
-                Ok(block)
-            },
+            move || check_received(bytes, &params, &*verifier, &context),
             move |result| drop(sender.send(Completion(Done::Checked(hash, result)))),
         );
         Ok(())
@@ -721,6 +717,30 @@ impl Chainstate {
 }
 
 /// Decodes and checks a body by itself.
+/// Checks a body that came from outside, in its place. What is found wrong with a body that was changed on
+/// its way says nothing about its hash; Core asks whether it was before all else (`IsBlockMutated` in
+/// net_processing.cpp), here a good block need not pay for that.
+fn check_received(
+    bytes: Arc<Vec<u8>>,
+    params: &Params,
+    verifier: &dyn Verifier,
+    context: &BlockContext,
+) -> Result<Arc<CheckedBlock>, CheckError> {
+    let checked = check_body(bytes.clone(), params, verifier).and_then(|block| {
+        contextual_check_block(&block, context)?;
+        Ok(block)
+    });
+    match checked {
+        Err(CheckError::Rejected(reject))
+            if reject.condemns_hash()
+                && decode_block(bytes).is_ok_and(|body| is_mutated(&body, context.rules.segwit)) =>
+        {
+            Err(Reject { kind: RejectKind::Mutated, ..reject }.into())
+        }
+        checked => checked,
+    }
+}
+
 fn check_body(
     bytes: Arc<Vec<u8>>,
     params: &Params,
