@@ -74,7 +74,7 @@ pub mod wire;
 
 pub use chain::command::{BlockRef, RawBlock};
 pub use chain::params::{Network, Params};
-pub use engine::output::PeerStatus;
+pub use engine::output::{EndedPeer, PeerStatus};
 pub use engine::status::Stage;
 pub use error::Error;
 pub use net::{Clock, Executor, Transport};
@@ -82,7 +82,7 @@ pub use node::{
     At, BlockInfo, BuildError, Builder, Event, Events, Handle, HeaderInfo, Node, RequestError, RunError,
     Status, Stopped,
 };
-pub use peer::{PeerAddress, PeerId};
+pub use peer::{CloseReason, Fault, PeerAddress, PeerId};
 pub use store::memory::MemoryStore;
 #[cfg(feature = "sled")]
 pub use store::sled::SledStore;

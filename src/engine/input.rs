@@ -60,6 +60,8 @@ pub enum Query {
     HeaderByHeight(u32),
     /// The connected peers.
     Peers,
+    /// The last connections that have ended, and why.
+    EndedPeers,
     /// Events after a cursor (the last block the consumer applied; `None`: from before genesis), at most
     /// so many. Answered at once, with no events if there are none.
     Events(Option<BlockRef>, usize),

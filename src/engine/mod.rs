@@ -101,6 +101,8 @@ pub struct Engine {
     peers: BTreeMap<PeerId, Peer>,
     nonces: BTreeSet<u64>,
     next_peer: u64,
+    /// The last connections that have ended; at most [`crate::limits::MAX_ENDED_PEERS`].
+    ended_peers: VecDeque<output::EndedPeer>,
     dialer: Dialer,
     pings: Pings,
     /// Deadlines of dials and handshakes.
@@ -184,6 +186,7 @@ impl Engine {
             peers: BTreeMap::new(),
             nonces: BTreeSet::new(),
             next_peer: 0,
+            ended_peers: VecDeque::new(),
             dialer,
             pings: Pings::default(),
             waits: Timers::new(),

@@ -67,6 +67,8 @@ pub enum Answer {
     },
     /// To `Peers`.
     Peers(Vec<PeerStatus>),
+    /// To `EndedPeers`, the latest last.
+    EndedPeers(Vec<EndedPeer>),
     /// To `Events`.
     Events(Vec<Event>),
     /// The cursor of `Events` is not a block that is known.
@@ -101,4 +103,19 @@ pub struct PeerStatus {
     pub in_flight: usize,
     /// Download speed of blocks, in bytes a second, as last measured.
     pub bytes_per_second: u64,
+}
+
+/// A connection that stood and has ended. Dials that failed are none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EndedPeer {
+    /// Number of the connection.
+    pub id: PeerId,
+    /// Address.
+    pub address: PeerAddress,
+    /// Why it ended.
+    pub reason: CloseReason,
+    /// Whether the address is not dialled again because of it. Never so for an address of the host or on
+    /// this machine.
+    pub discouraged: bool,
 }

@@ -1,7 +1,10 @@
 //! The connections: from the dial over the handshake to the end, and what each message is for.
 
+use super::output::EndedPeer;
 use super::{Engine, Output, cx};
-use crate::limits::{ADDR_BUCKET, ADDR_RATE_PER_SECOND, DIAL_TIMEOUT, HANDSHAKE_TIMEOUT, MAX_ADDR, MAX_INV};
+use crate::limits::{
+    ADDR_BUCKET, ADDR_RATE_PER_SECOND, DIAL_TIMEOUT, HANDSHAKE_TIMEOUT, MAX_ADDR, MAX_ENDED_PEERS, MAX_INV,
+};
 use crate::peer::dial::Ending;
 use crate::peer::handshake::{Handshake, Introduction, Step};
 use crate::peer::lifecycle::{Life, PeerEvent};
@@ -109,9 +112,24 @@ impl Engine {
             _ => Ending::Failed,
         };
         self.dialer.on_gone(id, &peer.view.address, ending, self.now.at);
+        if peer.handshake.is_some() {
+            self.note_ended(&peer.view, reason);
+        }
         if peer.view.ready {
             self.facts.push_back(Fact::PeerGone(id));
         }
+    }
+
+    fn note_ended(&mut self, view: &PeerView, reason: &CloseReason) {
+        while self.ended_peers.len() >= MAX_ENDED_PEERS {
+            self.ended_peers.pop_front();
+        }
+        self.ended_peers.push_back(EndedPeer {
+            id: view.id,
+            address: view.address.clone(),
+            reason: reason.clone(),
+            discouraged: self.dialer.book.is_discouraged(&view.address),
+        });
     }
 
     pub(super) fn on_progress(&mut self, id: PeerId, bytes: u64) {

@@ -14,6 +14,7 @@ impl Engine {
                 self.answer_header(self.tree.ancestor(self.activation.proved(), height))
             }
             Query::Peers => Answer::Peers(self.peer_statuses()),
+            Query::EndedPeers => Answer::EndedPeers(self.ended_peers.iter().cloned().collect()),
             Query::Events(cursor, limit) => self.events_after(cursor, limit),
         }
     }

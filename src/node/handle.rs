@@ -12,7 +12,7 @@ use super::wait::{block_on, block_on_until};
 use crate::chain::command::BlockRef;
 use crate::chainstate::UtxoStats;
 use crate::engine::Query;
-use crate::engine::output::{Event, PeerStatus};
+use crate::engine::output::{EndedPeer, Event, PeerStatus};
 use crate::engine::status::Stage;
 use crate::net::Executor;
 use crate::peer::{PeerAddress, PeerId};
@@ -227,6 +227,23 @@ impl Handle {
     /// As [`Self::peers`].
     pub fn peers_blocking(&self) -> Result<Vec<PeerStatus>, RequestError> {
         self.blocking(SHORT, self.shared.peers())
+    }
+
+    /// The last connections that have ended and why, the latest last; at most
+    /// [`crate::limits::MAX_ENDED_PEERS`].
+    ///
+    /// # Errors
+    /// [`RequestError`]: stopped, busy or out of time.
+    pub async fn ended_peers(&self) -> Result<Vec<EndedPeer>, RequestError> {
+        self.within(SHORT, self.shared.ended_peers()).await
+    }
+
+    /// Blocking form of [`Self::ended_peers`].
+    ///
+    /// # Errors
+    /// As [`Self::ended_peers`].
+    pub fn ended_peers_blocking(&self) -> Result<Vec<EndedPeer>, RequestError> {
+        self.blocking(SHORT, self.shared.ended_peers())
     }
 
     /// Keeps a connection to this address up from now on. Ready once the node has taken note, not when

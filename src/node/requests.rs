@@ -10,7 +10,7 @@ use super::trust::Trust;
 use super::wait::Watch;
 use crate::chain::command::{BlockRef, RawBlock};
 use crate::chainstate::UtxoStats;
-use crate::engine::output::{Event, PeerStatus};
+use crate::engine::output::{EndedPeer, Event, PeerStatus};
 use crate::engine::status::Stage;
 use crate::engine::{Answer, Query};
 use crate::error::Error;
@@ -234,6 +234,13 @@ impl Shared {
     pub(crate) async fn peers(&self) -> Result<Vec<PeerStatus>, RequestError> {
         match self.query(Query::Peers).await? {
             Answer::Peers(peers) => Ok(peers),
+            _ => Err(RequestError::Failed(Error::Bug("the engine answered another question"))),
+        }
+    }
+
+    pub(crate) async fn ended_peers(&self) -> Result<Vec<EndedPeer>, RequestError> {
+        match self.query(Query::EndedPeers).await? {
+            Answer::EndedPeers(peers) => Ok(peers),
             _ => Err(RequestError::Failed(Error::Bug("the engine answered another question"))),
         }
     }
