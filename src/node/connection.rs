@@ -9,6 +9,7 @@
 //! up is dropped.
 
 use super::inbox::{Inbound, Inbox};
+use super::wait::let_others_run;
 use crate::limits::{CLOSE_MILLIS, DIAL_MILLIS, MAX_UNHANDLED_BYTES, MAX_UNSENT_BYTES, READ_CHUNK};
 use crate::net::{BoxStream, Executor, Transport};
 use crate::peer::{Fault, PeerAddress, PeerId};
@@ -157,7 +158,8 @@ impl Connection {
     pub(super) fn send(&self, magic: [u8; 4], message: &Message) -> bool {
         let Some(queue) = &self.queue else { return true };
         let bytes = encode(magic, message);
-        let waiting = self.unsent.fetch_add(bytes.len(), Ordering::Relaxed).saturating_add(bytes.len());
+        let held = place(&bytes);
+        let waiting = self.unsent.fetch_add(held, Ordering::Relaxed).saturating_add(held);
         // A writer that has ended reports so itself.
         let _ = queue.unbounded_send(bytes);
         waiting <= MAX_UNSENT_BYTES
@@ -193,6 +195,12 @@ impl Connection {
 /// the smallest messages would take ten times the memory that it seems to.
 const fn weight(bytes: usize) -> usize {
     bytes.saturating_add(size_of::<Inbound>())
+}
+
+/// What a message that waits to be written takes: its bytes, and as much again as a short one needs for its
+/// places in the queue and on the heap.
+fn place(bytes: &Vec<u8>) -> usize {
+    bytes.capacity().saturating_add(64)
 }
 
 /// Runs a task of a connection in its span; a panic reaches the driver.
@@ -244,6 +252,8 @@ impl Reader {
             if self.decoder.progress().is_some() {
                 self.tell_progress();
             }
+            // A peer that sends faster than we read would have this thread for itself.
+            let_others_run().await;
         }
     }
 
@@ -337,8 +347,9 @@ impl Writer {
         while let Some(bytes) = self.queued.next().await {
             self.stream.write_all(&bytes).await?;
             self.stream.flush().await?;
-            self.unsent.fetch_sub(bytes.len(), Ordering::Relaxed);
+            self.unsent.fetch_sub(place(&bytes), Ordering::Relaxed);
             self.around.inbox.send(Inbound::Flushed(self.id, bytes.len()));
+            let_others_run().await;
         }
         self.stream.close().await
     }
@@ -349,8 +360,12 @@ mod tests {
     use super::*;
     use crate::chain::command::RawBlock;
     use crate::net::native::{NativeExecutor, NativeTransport};
+    use crate::node::inbox::Arrivals;
     use crate::node::wait::block_on_until;
+    use core::pin::Pin;
+    use core::task::Context;
     use futures::future::BoxFuture;
+    use futures::io::{AsyncRead, AsyncWrite};
     use std::time::Instant;
 
     const MAGIC: [u8; 4] = [1, 2, 3, 4];
@@ -376,7 +391,7 @@ mod tests {
 
     struct Edge {
         around: Surroundings,
-        inbound: mpsc::UnboundedReceiver<Inbound>,
+        inbound: Arrivals,
         blocking: Arc<AtomicUsize>,
     }
 
@@ -491,7 +506,7 @@ mod tests {
         connection.set_may_read(false);
         connection.open(PeerId(2), Box::new(futures::io::Cursor::new(stream(&messages))), &edge.around);
         std::thread::sleep(Duration::from_millis(30));
-        while let Ok(inbound) = edge.inbound.try_recv() {
+        while let Some(inbound) = edge.inbound.try_next() {
             assert!(!matches!(inbound, Inbound::Received(..)), "read although paused");
         }
         connection.set_may_read(true);
@@ -526,7 +541,7 @@ mod tests {
             std::thread::sleep(Duration::from_millis(1));
         }
         let mut told = 0;
-        while let Ok(inbound) = edge.inbound.try_recv() {
+        while let Some(inbound) = edge.inbound.try_next() {
             told += usize::from(matches!(inbound, Inbound::Progress(..)));
         }
         assert_eq!(told, 1);
@@ -546,7 +561,7 @@ mod tests {
         loop {
             std::thread::sleep(Duration::from_millis(100));
             let before = received;
-            while let Ok(inbound) = edge.inbound.try_recv() {
+            while let Some(inbound) = edge.inbound.try_next() {
                 received += usize::from(matches!(inbound, Inbound::Received(..)));
             }
             if received > 0 && received == before {
@@ -572,10 +587,54 @@ mod tests {
         let (queue, _held) = mpsc::unbounded();
         connection.queue = Some(queue);
         let message = block();
-        let bytes = encode(MAGIC, &message).len();
+        let bytes = place(&encode(MAGIC, &message));
         let fits = MAX_UNSENT_BYTES / bytes;
         assert!((0..fits).all(|_| connection.send(MAGIC, &message)));
         assert!(!connection.send(MAGIC, &message));
+    }
+
+    /// A stream that always has another frame for whoever reads it.
+    struct Endless(Vec<u8>);
+
+    impl AsyncRead for Endless {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buffer: &mut [u8],
+        ) -> Poll<io::Result<usize>> {
+            let frame = &self.0;
+            buffer.chunks_exact_mut(frame.len()).for_each(|part| part.copy_from_slice(frame));
+            Poll::Ready(Ok(buffer.len() / frame.len() * frame.len()))
+        }
+    }
+
+    impl AsyncWrite for Endless {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// A peer whose bytes never ran out, and were handled as fast as they came, had the thread of all sockets
+    /// for itself: nobody else was heard for as long as it went on.
+    #[test]
+    fn a_peer_that_never_stops_sending_lets_others_be_heard() {
+        let mut edge = edge();
+        let mut unknown = encode(MAGIC, &Message::Verack);
+        unknown[4..10].copy_from_slice(b"nobody");
+        let mut busy = Connection::dial(PeerId(2), ([127, 0, 0, 1], 1).into_peer(), &edge.around);
+        busy.tasks.drain(..).for_each(|task| task.abort());
+        busy.open(PeerId(2), Box::new(Endless(unknown)), &edge.around);
+        std::thread::sleep(Duration::from_millis(50));
+        let _quiet = edge.fed_with(stream(&[Message::Verack]));
+        while !matches!(edge.next(), Inbound::Received(PeerId(1), Message::Verack, _)) {}
     }
 
     #[test]

@@ -11,8 +11,9 @@
 
 use super::chain_thread::{ChainParts, ChainThread, Work};
 use super::connection::{Connection, Surroundings};
-use super::inbox::{Inbound, panic_message};
+use super::inbox::{Arrivals, Inbound, panic_message};
 use super::requests::{Request, Shared};
+use super::wait::let_others_run;
 use crate::chain::command::{BlockRef, ChainCommand, ChainReport};
 use crate::engine::{Answer, Engine, Input, Output, QueryId};
 use crate::error::Error;
@@ -67,7 +68,7 @@ pub(super) struct Parts {
     pub(super) requests: mpsc::Receiver<Request>,
     pub(super) shared: Arc<Shared>,
     pub(super) around: Surroundings,
-    pub(super) inbound: mpsc::UnboundedReceiver<Inbound>,
+    pub(super) inbound: Arrivals,
     pub(super) saved: Vec<PeerAddress>,
     /// The last field: whoever waits is woken when all else is gone.
     pub(super) close: CloseWatches,
@@ -140,7 +141,7 @@ struct Driver {
     around: Surroundings,
     chain: ChainThread,
     requests: mpsc::Receiver<Request>,
-    inbound: mpsc::UnboundedReceiver<Inbound>,
+    inbound: Arrivals,
     connections: BTreeMap<PeerId, Connection>,
     lookups: BTreeMap<String, AbortHandle>,
     questions: BTreeMap<QueryId, oneshot::Sender<Answer>>,
@@ -248,7 +249,7 @@ impl Driver {
             Inbound::Faulted(id, fault) => self.feed_from(id, Input::Faulted(id, fault)),
             Inbound::Flushed(id, bytes) => self.feed_from(id, Input::Flushed(id, bytes)),
             Inbound::Closed(id) => {
-                if self.connections.remove(&id).is_some() {
+                if self.give_up(id).is_some() {
                     self.feed(Input::Closed(id));
                 }
             }
@@ -267,6 +268,12 @@ impl Driver {
         }
     }
 
+    /// Takes a connection out, and forgets what it has sent.
+    fn give_up(&mut self, id: PeerId) -> Option<Connection> {
+        self.inbound.forget(id);
+        self.connections.remove(&id)
+    }
+
     /// Feeds an input of a connection that still exists.
     fn feed_from(&mut self, id: PeerId, input: Input) {
         if self.connections.contains_key(&id) {
@@ -282,7 +289,7 @@ impl Driver {
                 self.feed(Input::Connected(id));
             }
             Err(error) => {
-                self.connections.remove(&id);
+                self.give_up(id);
                 trace::event!(DEBUG, "dial failed", peer = id, error = error);
                 self.feed(Input::DialFailed(id, error.to_string()));
             }
@@ -332,13 +339,13 @@ impl Driver {
                     && !connection.send(self.around.magic, &message)
                 {
                     trace::event!(DEBUG, "the peer does not read", peer = id);
-                    self.connections.remove(&id);
+                    self.give_up(id);
                     self.pending.push_back(Input::Closed(id));
                 }
             }
             Output::Close(id, reason) => {
                 trace::event!(DEBUG, "closing", peer = id, reason = reason);
-                if let Some(connection) = self.connections.remove(&id) {
+                if let Some(connection) = self.give_up(id) {
                     connection.close();
                 }
             }
@@ -412,20 +419,6 @@ impl Driver {
             self.shared.ended.newer_than(0).await;
         }
     }
-}
-
-/// Lets the other tasks of this thread run.
-async fn let_others_run() {
-    let mut yielded = false;
-    poll_fn(|cx| {
-        if yielded {
-            return Poll::Ready(());
-        }
-        yielded = true;
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 fn record_command(command: &ChainCommand) {

@@ -4,7 +4,7 @@
 //! state when it looks. [`block_on`] parks the calling thread, with an optional deadline of its own, so that
 //! a blocking request ends even where no executor runs.
 
-use core::future::Future;
+use core::future::{Future, poll_fn};
 use core::pin::{Pin, pin};
 use core::task::{Context, Poll, Waker};
 use parking_lot::Mutex;
@@ -13,6 +13,20 @@ use std::sync::Arc;
 use std::task::Wake;
 use std::thread::Thread;
 use std::time::Instant;
+
+/// Lets the other tasks of this thread run.
+pub(super) async fn let_others_run() {
+    let mut yielded = false;
+    poll_fn(|cx| {
+        if yielded {
+            return Poll::Ready(());
+        }
+        yielded = true;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
 
 /// A value, its version, and who waits for the next one.
 #[derive(Debug)]
