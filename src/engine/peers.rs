@@ -261,6 +261,7 @@ impl Engine {
             return;
         }
         let Some(peer) = self.peers.get_mut(&id) else { return };
+        let from = peer.view.address.clone();
         let (tokens, since) = peer.addr_tokens;
         let earned = self.now.at.since(since).as_secs_f64() * ADDR_RATE_PER_SECOND;
         let mut tokens = if tokens < ADDR_BUCKET { (tokens + earned).min(ADDR_BUCKET) } else { tokens };
@@ -272,7 +273,7 @@ impl Engine {
             }
             tokens -= 1.0;
             if services.has(useful) {
-                self.dialer.book.gossip(PeerAddress::Ip(socket), u64::from(time), now.unix);
+                self.dialer.book.gossip(PeerAddress::Ip(socket), u64::from(time), now.unix, &from);
             }
         }
         peer.addr_tokens = (tokens, now.at);

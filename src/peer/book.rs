@@ -3,9 +3,10 @@
 //! 1. Addresses come in with the time they were last seen (Unix seconds); gossip is cleaned of what can't
 //!    be reached over the internet and what is older than thirty days.
 //! 2. A dial picks at random among those that may be tried, half of the time among those that were good
-//!    once; never two of one network group, never a discouraged one.
-//! 3. The list is bounded: a full one lets go of the worst. Core's tried and new tables with their
-//!    buckets against eclipse attacks (addrman.cpp) are left out for now.
+//!    once; never two of one network group, never a discouraged one. It picks who told the address first, and
+//!    then one of those: a peer that tells a thousand counts no more than one that tells a few.
+//! 3. The list is bounded: a full one lets go of the worst of whoever told the most. Core's tried and new
+//!    tables with their buckets against eclipse attacks (addrman.cpp) are left out for now.
 
 use super::PeerAddress;
 use crate::limits::{
@@ -94,6 +95,8 @@ fn is_routable_v6(ip: Ipv6Addr) -> bool {
 #[derive(Clone, Debug)]
 struct Entry {
     last_seen: u64,
+    /// The network group of the peer that told it first; `None`: a DNS seed or an earlier run.
+    told_by: Option<NetGroup>,
     good: bool,
     failures: u32,
     /// Not to be dialled before.
@@ -130,6 +133,10 @@ impl AddressBook {
 
     /// Takes an address from a DNS seed or from an earlier run (`good`: it served us then).
     pub fn add(&mut self, address: PeerAddress, seen: u64, good: bool) {
+        self.insert(address, seen, good, None);
+    }
+
+    fn insert(&mut self, address: PeerAddress, seen: u64, good: bool, told_by: Option<NetGroup>) {
         if self.is_discouraged(&address) {
             return;
         }
@@ -142,13 +149,13 @@ impl AddressBook {
             return;
         }
         let next_try = Timestamp::ZERO;
-        self.entries
-            .insert(address, Entry { last_seen: seen, good, failures: 0, next_try, connected: false });
+        let entry = Entry { last_seen: seen, told_by, good, failures: 0, next_try, connected: false };
+        self.entries.insert(address, entry);
     }
 
-    /// Takes an address that a peer told. `now` is Unix seconds; a time from the future, or none, counts
+    /// Takes an address that the peer `from` told. `now` is Unix seconds; a time from the future, or none, counts
     /// as five days ago, and all lose two hours, as in Core.
-    pub fn gossip(&mut self, address: PeerAddress, seen: u64, now: u64) {
+    pub fn gossip(&mut self, address: PeerAddress, seen: u64, now: u64, from: &PeerAddress) {
         if let PeerAddress::Ip(socket) = &address
             && (!is_routable(socket.ip()) || socket.port() == 0)
         {
@@ -160,17 +167,27 @@ impl AddressBook {
             seen.saturating_sub(2 * 3_600)
         };
         if now.saturating_sub(seen) <= HORIZON {
-            self.add(address, seen, false);
+            self.insert(address, seen, false, Some(NetGroup::of(from)));
         }
     }
 
-    /// Lets go of the worst address: never good before good, more failures first, then the oldest.
+    /// Lets go of the worst address: never good before good, one of whoever told the most, more failures
+    /// first, then the oldest.
     fn make_room(&mut self, for_good: bool) -> bool {
+        let may_go = |entry: &Entry| !entry.connected && (for_good || !entry.good);
+        let mut told: BTreeMap<&Option<NetGroup>, usize> = BTreeMap::new();
+        for entry in self.entries.values().filter(|entry| may_go(entry)) {
+            *told.entry(&entry.told_by).or_default() += 1;
+        }
+        let most =
+            told.into_iter().max_by_key(|(_, count)| *count).map(|(by, _)| by.clone()).unwrap_or_default();
         let worst = self
             .entries
             .iter()
-            .filter(|(_, entry)| !entry.connected && (for_good || !entry.good))
-            .max_by_key(|(_, entry)| (!entry.good, entry.failures, u64::MAX - entry.last_seen))
+            .filter(|(_, entry)| may_go(entry))
+            .max_by_key(|(_, entry)| {
+                (!entry.good, entry.told_by == most, entry.failures, u64::MAX - entry.last_seen)
+            })
             .map(|(address, _)| address.clone());
         worst.is_some_and(|address| self.entries.remove(&address).is_some())
     }
@@ -186,7 +203,7 @@ impl AddressBook {
         taken: &BTreeSet<NetGroup>,
         skip: impl Fn(&PeerAddress) -> bool,
     ) -> Result<PeerAddress, Option<Timestamp>> {
-        let mut ready: [Vec<&PeerAddress>; 2] = [Vec::new(), Vec::new()];
+        let mut ready: [Vec<(&PeerAddress, &Option<NetGroup>)>; 2] = [Vec::new(), Vec::new()];
         let mut soonest: Option<Timestamp> = None;
         for (address, entry) in &self.entries {
             if entry.connected || skip(address) || taken.contains(&NetGroup::of(address)) {
@@ -195,13 +212,16 @@ impl AddressBook {
             if entry.next_try > now {
                 soonest = Some(soonest.map_or(entry.next_try, |at| at.min(entry.next_try)));
             } else {
-                ready[usize::from(entry.good)].push(address);
+                ready[usize::from(entry.good)].push((address, &entry.told_by));
             }
         }
         let [other, good] = ready;
-        let from = if good.is_empty() || (!other.is_empty() && rng.below(2) == 0) { other } else { good };
+        let mut from = if good.is_empty() || (!other.is_empty() && rng.below(2) == 0) { other } else { good };
+        let tellers: BTreeSet<&Option<NetGroup>> = from.iter().map(|(_, by)| *by).collect();
+        let teller = tellers.iter().nth(rng.below(tellers.len() as u64) as usize).copied();
+        from.retain(|(_, by)| Some(*by) == teller);
         let chosen = from.get(rng.below(from.len() as u64) as usize);
-        chosen.map(|address| (*address).clone()).ok_or(soonest)
+        chosen.map(|(address, _)| (*address).clone()).ok_or(soonest)
     }
 
     /// The address is being dialled.
@@ -311,6 +331,25 @@ mod tests {
         assert_eq!(book.entries.values().filter(|entry| entry.good).count(), 10);
     }
 
+    /// A thousand addresses that lead nowhere, told by one peer, hid the few of the DNS seeds: the next dials
+    /// went astray one by one.
+    #[test]
+    fn one_peer_cannot_hide_what_others_told() {
+        let mut book = AddressBook::default();
+        let mut rng = Rng::from_number(1);
+        let (now, seeded) = (1_700_000_000, address("1.2.3.4:8333"));
+        book.add(seeded.clone(), now - 100_000, false);
+        for n in 0..3 * MAX_BOOK as u32 {
+            let ip = Ipv4Addr::from(0x0800_0000 + n * 65_536 + n);
+            book.gossip(PeerAddress::Ip((ip, 8333).into()), now, now, &address("9.9.9.9:8333"));
+        }
+        assert_eq!(book.len(), MAX_BOOK);
+        let picks =
+            (0..100).map(|_| book.pick(Timestamp::ZERO, &mut rng, &BTreeSet::new(), |_| false).unwrap());
+        let hits = picks.filter(|pick| *pick == seeded).count();
+        assert!((30..70).contains(&hits), "{hits} of 100");
+    }
+
     #[test]
     fn discouraged_hosts_are_bounded() {
         let mut book = AddressBook::default();
@@ -341,7 +380,7 @@ mod tests {
     #[test]
     fn gossip_is_cleaned() {
         let mut book = AddressBook::default();
-        let now = 1_700_000_000;
+        let (now, teller) = (1_700_000_000, address("9.9.9.9:8333"));
         for text in [
             "10.0.0.1:1",
             "127.0.0.1:1",
@@ -350,13 +389,13 @@ mod tests {
             "[fe80::1]:1",
             "[::ffff:10.0.0.1]:1",
         ] {
-            book.gossip(address(text), now, now);
+            book.gossip(address(text), now, now, &teller);
         }
-        book.gossip(address("8.8.8.8:0"), now, now);
-        book.gossip(address("8.8.8.8:8333"), now - HORIZON, now);
+        book.gossip(address("8.8.8.8:0"), now, now, &teller);
+        book.gossip(address("8.8.8.8:8333"), now - HORIZON, now, &teller);
         assert!(book.is_empty());
-        book.gossip(address("8.8.8.8:8333"), now + 10_000, now);
-        book.gossip(address("[2a00::1]:8333"), now - 5, now);
+        book.gossip(address("8.8.8.8:8333"), now + 10_000, now, &teller);
+        book.gossip(address("[2a00::1]:8333"), now - 5, now, &teller);
         assert_eq!(book.len(), 2);
     }
 }
