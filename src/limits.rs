@@ -68,8 +68,11 @@ pub const ANTI_DOS_WORK_BLOCKS: u32 = 144;
 /// Least time between two unanswered `getheaders` to a peer (`HEADERS_RESPONSE_TIME`).
 pub const GETHEADERS_INTERVAL: Duration = Duration::from_secs(120);
 /// Time after which a source that does not answer loses its role to another; an answer is 160 kB, so this
-/// allows 6 kB/s.
-pub const HEADERS_PATIENCE: Duration = Duration::from_secs(30);
+/// allows 16 kB/s. Nobody is blamed, and a later answer is taken as well.
+pub const HEADERS_PATIENCE: Duration = Duration::from_secs(10);
+/// Time after which one more peer is asked while the source's chain has not shown enough work: an endless chain
+/// of little work must not keep us from a chain that has enough. Honest presyncs take a few minutes.
+pub const PRESYNC_ALONE: Duration = Duration::from_secs(8);
 /// Time for all headers from one source, without the share for each (`HEADERS_DOWNLOAD_TIMEOUT_BASE`).
 pub const HEADERS_DOWNLOAD_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// More time for each header expected (`HEADERS_DOWNLOAD_TIMEOUT_PER_HEADER`).

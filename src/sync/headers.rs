@@ -3,10 +3,11 @@
 //! 1. One peer has the *role* of the source. It gets `getheaders` with the locator of the best header's
 //!    parent (so that a peer in step always has something to say), and each full answer (2,000 headers) is
 //!    followed by the next request at once.
-//! 2. A source that leaves a request unanswered for half a minute loses the role to another; one that has
+//! 2. A source that leaves a request unanswered for ten seconds loses the role to another; one that has
 //!    not finished within 15 minutes and a millisecond for each header expected is disconnected if there is
 //!    another. Nobody has two requests outstanding within two minutes, except that a full answer and an
 //!    empty one count as answered.
+//!    While its chain has not shown enough work, one more peer is asked every few seconds.
 //! 3. Once the best header is less than a day old, or a source has said that it knows no more, every ready
 //!    peer is asked, and from then on peers announce new blocks by `headers` (BIP130) or by `inv`, which is
 //!    answered with `getheaders`.
@@ -31,7 +32,7 @@ use crate::error::{Reject, RejectKind};
 use crate::limits::{
     ANTI_DOS_WORK_BLOCKS, GETHEADERS_INTERVAL, HEADERS_DOWNLOAD_PER_HEADER, HEADERS_DOWNLOAD_TIMEOUT,
     HEADERS_PATIENCE, HEADERS_RECENT_SECONDS, HEADERS_RETRY, MAX_ANNOUNCED_HEADERS, MAX_HEADERS,
-    MAX_PRESYNCS,
+    MAX_PRESYNCS, PRESYNC_ALONE,
 };
 use crate::peer::{CloseReason, Cx, Fact, Fault, PeerId, PeerView};
 use crate::time::Timestamp;
@@ -82,6 +83,8 @@ struct Role {
     peer: PeerId,
     /// When it has to be finished.
     until: Timestamp,
+    /// When one more peer is asked, if its chain has not shown enough work by then.
+    alone_until: Timestamp,
     /// It has not answered for [`HEADERS_PATIENCE`], and there was nobody else to ask.
     late: bool,
 }
@@ -227,15 +230,18 @@ impl HeaderSync {
             }
         }
         self.check_role(cx);
+        self.ask_beside(cx, tree);
         self.proceed(cx, tree);
     }
 
     /// When `on_timer` has something to do. A scan over the peers, of which there are some dozens.
     pub fn next_deadline(&self) -> Option<Timestamp> {
         let role = self.role.and_then(|role| {
-            let asked = self.peers.get(&role.peer).and_then(|peer| peer.asked_at);
+            let peer = self.peers.get(&role.peer);
+            let asked = peer.and_then(|peer| peer.asked_at);
             let patience = asked.filter(|_| !role.late).map(|at| at + HEADERS_PATIENCE);
-            patience.into_iter().chain([role.until]).min()
+            let alone = peer.filter(|peer| peer.presync.is_some()).map(|_| role.alone_until);
+            [patience, alone, Some(role.until)].into_iter().flatten().min()
         });
         let again = self
             .peers
@@ -639,12 +645,31 @@ impl HeaderSync {
         let age = cx.now.unix.saturating_sub(u64::from(tree.time(tree.best_header())));
         let expected = (age / u64::from(self.params.pow_target_spacing.max(1))).min(u64::from(u32::MAX));
         let until = now + HEADERS_DOWNLOAD_TIMEOUT + HEADERS_DOWNLOAD_PER_HEADER * expected as u32;
-        self.role = Some(Role { peer, until, late: false });
+        self.role = Some(Role { peer, until, alone_until: now + PRESYNC_ALONE, late: false });
         let locator = match self.peers.get(&peer).and_then(|peer| peer.presync.as_deref()) {
             Some(sync) => sync.locator(),
             None => best_locator(tree),
         };
         self.ask(cx, peer, locator);
+    }
+
+    /// Asks one more peer while the source's chain has not shown enough work.
+    fn ask_beside(&mut self, cx: &mut Cx<'_>, tree: &BlockTree) {
+        let now = cx.now.at;
+        let Some(role) = self.role.as_mut().filter(|role| role.alone_until <= now) else { return };
+        let source = role.peer;
+        role.alone_until = now + PRESYNC_ALONE;
+        if self.peers.get(&source).is_none_or(|peer| peer.presync.is_none()) {
+            return;
+        }
+        let free = |(id, peer): (&PeerId, &Peer)| {
+            (*id != source && peer.presync.is_none() && !peer.done && may_ask(peer, now)).then_some(*id)
+        };
+        let candidates: Vec<PeerId> = self.peers.iter().filter_map(free).collect();
+        let choice = cx.rng.below(candidates.len() as u64) as usize;
+        if let Some(&peer) = candidates.get(choice) {
+            self.ask(cx, peer, best_locator(tree));
+        }
     }
 
     /// Takes the role from a source that does not answer or does not come to an end.
