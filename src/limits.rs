@@ -199,8 +199,11 @@ pub const BLOCKS_IN_FLIGHT_MAX: usize = 128;
 /// A peer owes what it delivers in so many seconds: more than a round trip, less than a segment's time.
 pub const BLOCKS_IN_FLIGHT_SECONDS: u64 = 4;
 /// Time after which the first missing block of the best header's chain counts as withheld, if a peer has
-/// another chain to offer: that of a segment.
-pub const WITHHELD_AFTER: Duration = Duration::from_secs(30);
+/// another chain to offer: a full block at 200 kB/s. One that comes later is taken as well.
+pub const WITHHELD_AFTER: Duration = Duration::from_secs(20);
+/// The same for the next block once one was withheld and none has connected since: several peers may each show
+/// a chain without blocks.
+pub const WITHHELD_NEXT: Duration = Duration::from_secs(4);
 /// First time for which a withheld block's chain is left; doubles each time …
 pub const WITHHELD_MIN: Duration = Duration::from_secs(60);
 /// … up to this.

@@ -31,7 +31,7 @@ use crate::chain::block_tree::{BlockTree, HeaderId};
 use crate::chain::command::{ChainCommand, ChainReport, RawBlock};
 use crate::limits::{
     BLOCK_RESERVED_BYTES, BLOCK_WINDOW, DIRECT_FETCH_BLOCKS, LIFE_BYTES, LIMITED_PEER_BLOCKS, SEGMENT_BLOCKS,
-    SEGMENT_TIMEOUT, STALL_TIMEOUT_MIN,
+    SEGMENT_TIMEOUT, STALL_TIMEOUT_MIN, STRIKES_MAX,
 };
 use crate::peer::{Cx, Demand, PeerId, PeerView};
 use crate::time::Timestamp;
@@ -126,6 +126,8 @@ struct Source {
     suspicion: Option<Suspicion>,
     /// Times its blocks were taken away since it last delivered one.
     strikes: u32,
+    /// Times that a second peer delivered what it had been asked for before, since it last delivered a block.
+    overtaken: u32,
     /// Blocks it failed to deliver, until when it is not asked for them.
     lacking: BTreeMap<HeaderId, Timestamp>,
 }
@@ -143,6 +145,11 @@ impl Source {
     /// Whether its clock for delivering any block runs.
     fn is_waiting(&self) -> bool {
         !self.owes.is_empty() && !self.paused && !self.closing
+    }
+
+    /// How many blocks of `size` bytes it may owe. One that is alive and delivers nothing gets one at a time.
+    fn limit(&self, size: u64) -> usize {
+        if self.overtaken >= STRIKES_MAX { 1 } else { self.meter.limit(size) }
     }
 
     /// Since when nothing has come from it although it owes something.
@@ -280,6 +287,7 @@ impl BlockScheduler {
             bytes: 0,
             suspicion: None,
             strikes: 0,
+            overtaken: 0,
             lacking: BTreeMap::new(),
         };
         if let Some(best) = peer.best_known {
@@ -327,6 +335,7 @@ impl BlockScheduler {
         if self.is_intrusion(peer, id) {
             return;
         }
+        self.note_overtaken(peer, id);
         self.note_delivery(cx.now.at, peer, id, bytes);
         let asked = self.flights.contains_key(&id);
         self.cancel(id);
@@ -426,6 +435,7 @@ impl BlockScheduler {
     pub fn on_tip(&mut self, cx: &mut Cx<'_>, tree: &BlockTree, tip: HeaderId) {
         self.tip = tip;
         self.tip_height = tree.height(tip);
+        self.withholding.on_tip();
         self.follow(tree);
         self.settle(cx, tree);
     }
@@ -564,7 +574,7 @@ impl BlockScheduler {
     fn fill(&mut self, cx: &mut Cx<'_>, tree: &BlockTree, peer: PeerId) {
         let size = self.size.get();
         let Some(source) = self.sources.get(&peer).filter(|source| source.usable()) else { return };
-        let limit = source.meter.limit(size);
+        let limit = source.limit(size);
         if source.owes.len() > limit / 2 {
             return;
         }
@@ -598,7 +608,7 @@ impl BlockScheduler {
             .iter()
             .filter(|(_, source)| source.serves(height, id))
             .max_by_key(|(peer, source)| {
-                let room = source.owes.len() < source.meter.limit(size);
+                let room = source.owes.len() < source.limit(size);
                 (room, source.meter.rate(), Reverse(source.owes.len()), Reverse(**peer))
             })
             .map(|(&peer, _)| peer)

@@ -26,11 +26,23 @@ impl BlockScheduler {
         }
         source.waiting_since = now;
         source.strikes = 0;
+        source.overtaken = 0;
         source.meter.delivered(now, bytes);
         self.size.push(bytes);
         let asked = self.flights.get(&id).and_then(|flight| flight.requests.iter().find(|r| r.peer == peer));
         if let Some(request) = asked {
             self.times.push(now.since(request.at));
+        }
+    }
+
+    /// Counts who was asked for a block before the peer that delivers it.
+    pub(super) fn note_overtaken(&mut self, peer: PeerId, id: HeaderId) {
+        let Some(flight) = self.flights.get(&id) else { return };
+        let Some(asked) = flight.requests.iter().find(|request| request.peer == peer) else { return };
+        for earlier in flight.requests.iter().filter(|request| request.at < asked.at) {
+            if let Some(source) = self.sources.get_mut(&earlier.peer) {
+                source.overtaken = source.overtaken.saturating_add(1);
+            }
         }
     }
 
@@ -232,9 +244,7 @@ impl BlockScheduler {
     fn has_other(&self, except: PeerId, height: u32, id: HeaderId, spare: bool) -> bool {
         let size = self.size.get();
         self.sources.iter().any(|(&peer, source)| {
-            peer != except
-                && source.serves(height, id)
-                && (!spare || source.owes.len() < source.meter.limit(size))
+            peer != except && source.serves(height, id) && (!spare || source.owes.len() < source.limit(size))
         })
     }
 

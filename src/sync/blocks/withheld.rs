@@ -3,9 +3,9 @@
 //! costs nothing; on signet headers need no signature.
 //!
 //! 1. The first missing block of the window has a clock.
-//! 2. Half a minute after it began, if a peer has shown another chain with more work than the tip's that
+//! 2. Twenty seconds after it began, if a peer has shown another chain with more work than the tip's that
 //!    does without this block, the block counts as withheld and the window follows the best chain that
-//!    does without any such block.
+//!    does without any such block. Until a block connects, the first missing one of that chain has four seconds.
 //! 3. After a minute, which doubles each time up to ten, the block is tried again. It is no longer withheld
 //!    once it is stored.
 //!
@@ -14,9 +14,10 @@
 
 use super::BlockScheduler;
 use crate::chain::block_tree::{BlockTree, HeaderId};
-use crate::limits::{WITHHELD_AFTER, WITHHELD_BLOCKS, WITHHELD_MAX, WITHHELD_MIN};
+use crate::limits::{WITHHELD_AFTER, WITHHELD_BLOCKS, WITHHELD_MAX, WITHHELD_MIN, WITHHELD_NEXT};
 use crate::time::Timestamp;
 use core::cmp::Reverse;
+use core::time::Duration;
 use std::collections::BTreeMap;
 
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +35,8 @@ pub(super) struct Withholding {
     waited: Option<(HeaderId, Timestamp)>,
     /// When that one counts as withheld.
     due: Option<Timestamp>,
+    /// No block has connected since one was withheld.
+    barren: bool,
     /// When the first block is tried again.
     again: Option<Timestamp>,
 }
@@ -47,6 +50,16 @@ impl Withholding {
     /// When something is to be done.
     pub fn next_deadline(&self) -> Option<Timestamp> {
         self.due.into_iter().chain(self.again).min()
+    }
+
+    /// A block has connected.
+    pub fn on_tip(&mut self) {
+        self.barren = false;
+    }
+
+    /// How long the block is waited for. One that was withheld before has all the time when it is tried again.
+    fn patience(&self, id: HeaderId) -> Duration {
+        if self.barren && !self.blocks.contains_key(&id) { WITHHELD_NEXT } else { WITHHELD_AFTER }
     }
 
     /// Whether the chain of `id` needs a block that is withheld.
@@ -132,11 +145,13 @@ impl BlockScheduler {
         if !forks || self.alternative(tree, Some(id)).is_none() {
             return;
         }
-        if since + WITHHELD_AFTER > now {
-            self.withholding.due = Some(since + WITHHELD_AFTER);
+        let due = since + self.withholding.patience(id);
+        if due > now {
+            self.withholding.due = Some(due);
             return;
         }
         self.withholding.add(id, now);
+        self.withholding.barren = true;
         self.withholding.waited = None;
         self.follow(tree);
     }

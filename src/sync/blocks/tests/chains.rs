@@ -279,6 +279,22 @@ fn headers_without_blocks_do_not_keep_us_from_the_chain_that_has_blocks() {
     }
 }
 
+/// Story: a peer that sent a few bytes a second and never a block was never silent. It was asked for sixteen
+/// blocks again and again, and each of them was waited for until a second peer was asked.
+#[test]
+fn a_peer_that_is_alive_and_never_delivers_holds_one_block_at_a_time() {
+    let mut world = World::new(2_000, 5_000, config());
+    let first = world.tree.hash(world.at(1));
+    let hostile = world.join(1, 4_000);
+    world.peer(hostile).trickles = Some(first);
+    world.join(2, 1_000_000);
+    world.sync(120).expect("synced");
+    let begun = world.asked.iter().filter(|(_, peer, height)| *peer == 1 && *height <= 16).count();
+    let asked = world.asked.iter().filter(|(_, peer, _)| *peer == 1).count();
+    assert_eq!(begun, 16);
+    assert!(asked < 60, "{asked} blocks asked of a peer that delivers none");
+}
+
 #[test]
 fn blocks_stored_by_an_earlier_run_are_not_asked_for() {
     let mut world = World::new(100, 1_000, config());
