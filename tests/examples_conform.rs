@@ -114,7 +114,11 @@ fn each_way_to_go_wrong_is_an_error_of_its_own_and_no_verdict() {
     let twice = children("answers-twice");
     assert_eq!(ask(&twice, &anyone).unwrap(), Verdict::Valid);
     std::thread::sleep(Duration::from_millis(300));
-    assert!(matches!(ask(&twice, &anyone).unwrap_err(), ChildError::Unasked));
+    // On a machine so busy that it comes later, it is an answer to another request.
+    assert!(matches!(
+        ask(&twice, &anyone).unwrap_err(),
+        ChildError::Unasked | ChildError::False(RemoteError::OtherRequest { asked: 2, found: 1 })
+    ));
     let nowhere = Confined::new(PathBuf::from("/no/such/program"), &[], PATIENCE).unwrap();
     assert!(matches!(ask(&nowhere, &anyone).unwrap_err(), ChildError::Start(_)));
     // Flags without meaning are no child's fault: it says so and stays.
