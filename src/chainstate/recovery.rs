@@ -12,6 +12,8 @@
 //!    fork up to the new tip are rolled forward, blindly; then the coins are those of the new tip.
 //! 5. Before that, all kept checkpoints are checked to be a chain by hash, and the marker to be what the last
 //!    one announced; afterwards the last one must lead to the tip.
+//!    The tip is written once more, durably: the process before may have been killed between its last commit
+//!    and the disk.
 //! 6. Stored bodies are marked in the tree, those of the active chain first, then in the order of storing,
 //!    which decides ties.
 //!
@@ -234,7 +236,14 @@ fn read_tip(
     last: Option<&RollbackCheckpoint>,
 ) -> Result<(BlockRef, RollbackCheckpoint), Error> {
     match (schema::tip(store)?, last) {
-        (Some(tip), Some(last)) if last.to == tip => Ok((tip, last.clone())),
+        (Some(tip), Some(last)) if last.to == tip => {
+            // A process that was killed before its commit returned may have left it in the system's memory
+            // only. Nothing is told of it before it is on the disk.
+            let mut again = Batch::new();
+            schema::put_tip(&mut again, tip);
+            store.commit(again, Durability::Durable)?;
+            Ok((tip, last.clone()))
+        }
         (None, None) => {
             let tip = BlockRef { height: 0, hash: params.genesis_hash() };
             let time = u64::from(params.genesis_header().time);

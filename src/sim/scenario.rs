@@ -86,7 +86,7 @@ impl Scenario {
         // A node that dials of its own accord keeps eight connections.
         let others = rng.below(if manual { 12 } else { 6 });
         peers.extend((0..others).map(|_| other_peer(&mut rng, &forks)));
-        let actions = (0..rng.below(12))
+        let actions = (0..rng.below(20))
             .map(|_| (rng.below(20_000), random_action(&mut rng, nodes.len(), peers.len(), manual)))
             .collect();
         Self { seed, begin: (4 + rng.below(50) as u32, rng.below(7) as usize), forks, peers, nodes, actions }
@@ -317,7 +317,7 @@ fn random_action(rng: &mut Rng, nodes: usize, peers: usize, manual: bool) -> Act
         7..9 => {
             let faults =
                 [DiskFault::Fail, DiskFault::Full, DiskFault::Lie, DiskFault::Rot, DiskFault::Die, DiskFault::Die];
-            Action::Disk(node, rng.below(300), pick(rng, &faults), how)
+            Action::Disk(node, rng.below(80), pick(rng, &faults), how)
         }
         9 => {
             const DAY: i64 = 86_400;

@@ -325,9 +325,10 @@ pub(super) struct Tail {
 }
 
 impl Tail {
-    /// The end of `name`, of which `len` bytes are good; `torn` if there may be more.
+    /// The end of `name`, of which `len` bytes are good; `torn` if there may be more. They may be those of an
+    /// earlier process that was killed before they were on the disk, so the first `sync` is never left out.
     pub fn new(medium: Arc<dyn Medium>, name: String, len: u64, torn: bool) -> Self {
-        Self { medium, name, len, torn, unsynced: torn, lost: false }
+        Self { medium, name, len, torn, unsynced: true, lost: false }
     }
 
     pub fn len(&self) -> u64 {
