@@ -100,16 +100,11 @@ pub enum Lookup {
 #[derive(Debug, Default)]
 pub struct Overlay {
     /// New coins, and `None` for coins of earlier blocks that it spends.
-    changes: HashMap<OutPoint, Option<Coin>, foldhash::fast::RandomState>,
+    changes: HashMap<OutPoint, Option<Coin>, foldhash::fast::FixedState>,
     bytes: usize,
 }
 
 impl Overlay {
-    /// An overlay with room for `changes`.
-    pub fn with_capacity(changes: usize) -> Self {
-        Self { changes: HashMap::with_capacity_and_hasher(changes, Default::default()), bytes: 0 }
-    }
-
     /// What this block says about an outpoint: `None` if nothing.
     pub fn get(&self, outpoint: &OutPoint) -> Option<Option<&Coin>> {
         self.changes.get(outpoint).map(Option::as_ref)
@@ -174,6 +169,11 @@ impl Coins {
             largest: 0,
             budget,
         }
+    }
+
+    /// An overlay with room for `changes`, whose table has the cache's key.
+    pub fn new_overlay(&self, changes: usize) -> Overlay {
+        Overlay { changes: HashMap::with_capacity_and_hasher(changes, self.hasher.clone()), bytes: 0 }
     }
 
     /// Whether the cache has reached its budget, the overlays counted, so that it has to be flushed.

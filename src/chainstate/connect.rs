@@ -79,7 +79,7 @@ pub fn connect(
         known.ok_or(ConnectError::Halt(Error::Bug("the median time past of an ancestor is not known")))
     };
     let mut rules = CoinRules::new(block, context, params);
-    let mut overlay = Overlay::with_capacity(block.transactions().len() * 4);
+    let mut overlay = coins.new_overlay(block.transactions().len() * 4);
     let mut undo = UndoWriter::default();
     let mut all_spent = Vec::with_capacity(block.inputs());
     for (index, (tx, txid)) in block.transactions().iter().zip(block.txids()).enumerate() {
