@@ -5,8 +5,8 @@
 
 use super::Engine;
 use crate::limits::{
-    BLOCK_REQUESTS_MAX, BLOCK_SIZE_MAX, BLOCKS_IN_FLIGHT_MAX, LACKING_MAX, MAX_BOOK, MAX_DISCOURAGED, MAX_PATH_IN_FLIGHT,
-    MAX_PAYLOAD, MAX_PRESYNCS, MAX_UNSTORED, SENDERS_MAX, WITHHELD_BLOCKS,
+    BLOCK_REQUESTS_MAX, BLOCK_SIZE_MAX, BLOCKS_IN_FLIGHT_MAX, LACKING_MAX, MAX_BOOK, MAX_DISCOURAGED,
+    MAX_PATH_IN_FLIGHT, MAX_PAYLOAD, MAX_PRESYNCS, MAX_UNSTORED, SENDERS_MAX, WITHHELD_BLOCKS,
 };
 
 /// Counts and bytes, with the bound of each.
@@ -44,7 +44,11 @@ impl Engine {
             ("addresses", self.dialer.book.len() as u64, MAX_BOOK as u64),
             ("discouraged", self.dialer.book.discouraged() as u64, MAX_DISCOURAGED as u64),
             ("unstored bytes", self.unstored_bytes as u64, unstored),
-            ("commands to the chainstate", self.activation.path_in_flight() as u64, MAX_PATH_IN_FLIGHT as u64),
+            (
+                "commands to the chainstate",
+                self.activation.path_in_flight() as u64,
+                MAX_PATH_IN_FLIGHT as u64,
+            ),
             ("blocks asked for", blocks.flights as u64, owed),
             ("requests of one block", blocks.requests as u64, BLOCK_REQUESTS_MAX as u64),
             ("reserved bytes", blocks.reserved, scheduler.reserved_bytes + BLOCK_SIZE_MAX),

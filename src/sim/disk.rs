@@ -80,7 +80,10 @@ pub struct SimDisk(Arc<Mutex<Device>>);
 impl fmt::Debug for SimDisk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let disk = self.0.lock();
-        f.debug_struct("SimDisk").field("life", &disk.life).field("writes", &disk.writes).finish_non_exhaustive()
+        f.debug_struct("SimDisk")
+            .field("life", &disk.life)
+            .field("writes", &disk.writes)
+            .finish_non_exhaustive()
     }
 }
 
@@ -158,7 +161,13 @@ impl SimDisk {
         let mut disk = self.0.lock();
         disk.life += 1;
         let (life, batch_limit, writes) = (disk.life, disk.batch_limit, disk.writes);
-        *disk = Device { life, batch_limit, writes, struck: core::mem::take(&mut disk.struck), ..Device::default() };
+        *disk = Device {
+            life,
+            batch_limit,
+            writes,
+            struck: core::mem::take(&mut disk.struck),
+            ..Device::default()
+        };
     }
 
     /// The tip in the tables that survive a loss of power; `None` before the first commit.

@@ -46,7 +46,8 @@ impl Ledger {
     /// If the parent is not known: the world is wrong, not what is tested in it.
     pub fn enter(&mut self, block: &Block, valid: bool) -> BlockRef {
         let parent = &self.pages[&block.header.prev_blockhash];
-        let page = Page { block: Arc::new(block.clone()), height: parent.height + 1, valid: valid && parent.valid };
+        let page =
+            Page { block: Arc::new(block.clone()), height: parent.height + 1, valid: valid && parent.valid };
         let entered = BlockRef { height: page.height, hash: block.block_hash() };
         self.pages.insert(entered.hash, page);
         entered

@@ -120,7 +120,16 @@ impl Conversation {
         nonce: u64,
     ) -> Self {
         let session = Session::new(chain.clone(), nonce);
-        Self { manner, session, chain, honest, blocks: 0, noise: NOISE, silent: manner == Manner::Mute, greeted: false }
+        Self {
+            manner,
+            session,
+            chain,
+            honest,
+            blocks: 0,
+            noise: NOISE,
+            silent: manner == Manner::Mute,
+            greeted: false,
+        }
     }
 
     /// What the peer does about a message.
@@ -225,7 +234,9 @@ impl Conversation {
 
     fn spoil_block(&self, raw: RawBlock, rng: &mut Rng) -> RawBlock {
         match self.manner {
-            Manner::Mutates(every) if self.blocks.is_multiple_of(every.max(1)) => mutated(&raw, rng).unwrap_or(raw),
+            Manner::Mutates(every) if self.blocks.is_multiple_of(every.max(1)) => {
+                mutated(&raw, rng).unwrap_or(raw)
+            }
             Manner::WrongBlock(every) if self.blocks.is_multiple_of(every.max(1)) => {
                 let chain = self.chain.read();
                 let height = rng.below(u64::from(chain.tip().height) + 1) as u32;

@@ -132,7 +132,8 @@ impl Scenario {
     /// absent, the chain is shorter.
     #[must_use]
     pub fn shrink(&self, invariant: &str, run: impl Fn(&Self) -> Outcome) -> Self {
-        let fails = |scenario: &Self| run(scenario).violation.is_some_and(|found| found.invariant == invariant);
+        let fails =
+            |scenario: &Self| run(scenario).violation.is_some_and(|found| found.invariant == invariant);
         let mut small = self.clone();
         let mut runs = 0;
         loop {
@@ -315,8 +316,14 @@ fn random_action(rng: &mut Rng, nodes: usize, peers: usize, manual: bool) -> Act
         5 => Action::Kill(node, how),
         6 => Action::KillAtOutput(node, rng.below(300), how),
         7..9 => {
-            let faults =
-                [DiskFault::Fail, DiskFault::Full, DiskFault::Lie, DiskFault::Rot, DiskFault::Die, DiskFault::Die];
+            let faults = [
+                DiskFault::Fail,
+                DiskFault::Full,
+                DiskFault::Lie,
+                DiskFault::Rot,
+                DiskFault::Die,
+                DiskFault::Die,
+            ];
             Action::Disk(node, rng.below(80), pick(rng, &faults), how)
         }
         9 => {

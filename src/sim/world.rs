@@ -302,15 +302,19 @@ impl World {
         let mut fork = ServedChain::new(&self.params.genesis);
         let chain = self.chain.read();
         for height in 1..=branch.tip.height {
-            let block = chain.at(height).and_then(|raw| bitcoin::consensus::deserialize::<Block>(raw.bytes()).ok());
+            let block =
+                chain.at(height).and_then(|raw| bitcoin::consensus::deserialize::<Block>(raw.bytes()).ok());
             fork.extend(&block);
         }
         drop(chain);
         for index in 0..depth as u32 + longer {
             let flawed = index == 1 && flaw != Flaw::None;
             branch.time = paced(branch.time, self.begin + self.now / 1_000);
-            let block =
-                if flawed { self.flawed(&mut branch, flaw) } else { self.forge.extend(&mut branch, BlockPlan::default()) };
+            let block = if flawed {
+                self.flawed(&mut branch, flaw)
+            } else {
+                self.forge.extend(&mut branch, BlockPlan::default())
+            };
             self.ledger.enter(&block, !flawed);
             fork.extend([&block]);
         }
@@ -615,7 +619,11 @@ impl World {
                 self.nodes[node].life = Some(life);
                 self.nodes[node].committed = (sequence, Some(tip));
                 if sequence < committed.0 && !self.nodes[node].damaged {
-                    self.violate(node, "a start loses no reported commit", format!("{sequence} after {committed:?}"));
+                    self.violate(
+                        node,
+                        "a start loses no reported commit",
+                        format!("{sequence} after {committed:?}"),
+                    );
                 }
                 self.check_coins(node, tip);
                 if !self.nodes[node].plan.manual {
@@ -717,7 +725,8 @@ impl World {
             self.drain(node);
         }
         if let Some(life) = &self.nodes[node].life
-            && let Err(detail) = invariants::held_is_bounded(&life.engine, &life.chainstate, &self.nodes[node].plan)
+            && let Err(detail) =
+                invariants::held_is_bounded(&life.engine, &life.chainstate, &self.nodes[node].plan)
         {
             self.violate(node, "what is held is bounded", detail);
         }
@@ -772,14 +781,22 @@ impl World {
             Output::Status(status) => {
                 for tip in [status.tip, status.durable] {
                     if !self.ledger.is_valid(&tip.hash) {
-                        self.violate(node, "nothing unverified is reported", format!("{tip:?} in the status"));
+                        self.violate(
+                            node,
+                            "nothing unverified is reported",
+                            format!("{tip:?} in the status"),
+                        );
                     }
                 }
             }
             Output::Stopped(tip) => {
                 let stable = self.nodes[node].disk.stable_tip();
                 if stable != Some(tip) && !self.nodes[node].damaged {
-                    self.violate(node, "an orderly end is durable", format!("{tip:?}, the disk has {stable:?}"));
+                    self.violate(
+                        node,
+                        "an orderly end is durable",
+                        format!("{tip:?}, the disk has {stable:?}"),
+                    );
                 }
                 self.kill(node, Crash::Kill);
             }
@@ -936,7 +953,9 @@ impl World {
 
     fn send(&mut self, node: usize, id: PeerId, message: Message) {
         let number = self.nodes[node].number;
-        let Some(link) = self.nodes[node].life.as_mut().and_then(|life| life.links.get_mut(&id)) else { return };
+        let Some(link) = self.nodes[node].life.as_mut().and_then(|life| life.links.get_mut(&id)) else {
+            return;
+        };
         let wire = self.peers[link.peer].plan.wire;
         // What is sent shows that the connection was opened.
         link.open = true;
@@ -946,7 +965,9 @@ impl World {
     }
 
     fn close(&mut self, node: usize, id: PeerId, reason: &CloseReason) {
-        let Some(link) = self.nodes[node].life.as_mut().and_then(|life| life.links.remove(&id)) else { return };
+        let Some(link) = self.nodes[node].life.as_mut().and_then(|life| life.links.remove(&id)) else {
+            return;
+        };
         let manner = self.peers[link.peer].plan.manner;
         if matches!(reason, CloseReason::Fault(_)) && !manner.is_provable() {
             let detail = format!("peer {} ({manner:?}): {reason}", link.peer);
@@ -956,7 +977,9 @@ impl World {
 
     /// A message has reached a peer.
     fn hear(&mut self, node: usize, id: PeerId, message: Message) {
-        let Some(link) = self.nodes[node].life.as_mut().and_then(|life| life.links.get_mut(&id)) else { return };
+        let Some(link) = self.nodes[node].life.as_mut().and_then(|life| life.links.get_mut(&id)) else {
+            return;
+        };
         if link.ended {
             return;
         }
@@ -991,7 +1014,9 @@ impl World {
     /// A peer sends a message to a node.
     fn say(&mut self, node: usize, id: PeerId, message: Message) {
         let (number, now) = (self.nodes[node].number, self.now);
-        let Some(link) = self.nodes[node].life.as_mut().and_then(|life| life.links.get_mut(&id)) else { return };
+        let Some(link) = self.nodes[node].life.as_mut().and_then(|life| life.links.get_mut(&id)) else {
+            return;
+        };
         let wire = self.peers[link.peer].plan.wire;
         let bytes = size(&message);
         let transfer = (bytes as u64 * 1_000).checked_div(wire.bandwidth).unwrap_or(0);
@@ -1080,7 +1105,9 @@ fn size(message: &Message) -> usize {
     24 + match message {
         Message::Block(raw) => raw.bytes().len(),
         Message::Headers(headers) => 1 + 81 * headers.len(),
-        Message::Inv(entries) | Message::GetData(entries) | Message::NotFound(entries) => 1 + 36 * entries.len(),
+        Message::Inv(entries) | Message::GetData(entries) | Message::NotFound(entries) => {
+            1 + 36 * entries.len()
+        }
         _ => 60,
     }
 }

@@ -29,7 +29,11 @@ fn a_day_with_fifty_peers_and_a_block_every_ten_minutes() {
             world.extend(1, 2);
         }
         world.run(HOUR / 6);
-        assert!(world.is_synced(node), "block {block}: {:?}", world.engine(node).map(|engine| engine.status()));
+        assert!(
+            world.is_synced(node),
+            "block {block}: {:?}",
+            world.engine(node).map(|engine| engine.status())
+        );
     }
     assert_eq!(world.violation(), None);
     println!(

@@ -116,6 +116,9 @@ fn a_seed_repeats_to_the_byte() {
         for (line, (once, again)) in first.trace.iter().zip(&second.trace).enumerate() {
             assert_eq!(once, again, "seed {seed}, line {line}");
         }
-        assert_eq!((first.trace.len(), first.steps, first.millis), (second.trace.len(), second.steps, second.millis));
+        assert_eq!(
+            (first.trace.len(), first.steps, first.millis),
+            (second.trace.len(), second.steps, second.millis)
+        );
     }
 }

@@ -54,10 +54,10 @@ fn a_damaged_block_behind_blocks_whose_scripts_are_checked_is_fetched_again() {
 /// took it for durable and told its consumer; a loss of power would have taken the tip back. (Seed 3145.)
 #[test]
 fn what_a_killed_process_left_unsynced_is_not_told_as_durable() {
-    for write in 0..60 {
-        let node = NodePlan { batch_limit: 20, commit_millis: 200, ..NodePlan::default() };
+    for write in 0..300 {
+        let node = NodePlan { batch_limit: 3, commit_millis: 20, work_millis: 20, ..NodePlan::default() };
         let actions = vec![
-            (500, Action::Disk(0, write, DiskFault::Die, Crash::Kill)),
+            (50, Action::Disk(0, write, DiskFault::Die, Crash::Kill)),
             (4_000, Action::Kill(0, Crash::PowerLoss)),
         ];
         ends_well(&one_honest_peer(3_145, node, actions));
