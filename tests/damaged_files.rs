@@ -65,10 +65,11 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 
 impl Scene {
     fn new() -> Self {
-        let mut world = World::new(125);
+        // Most of the blocks that spend something, and of the undo data, is above the fork.
+        let mut world = World::new(106);
         let template = tempfile::tempdir().unwrap();
         let fork = world.branch.clone();
-        world.grow(6);
+        world.grow(20);
         let node = Running::start(world.builder().datadir(template.path()).build().unwrap());
         node.wait_for(world.tip());
         node.stop();
@@ -80,7 +81,7 @@ impl Scene {
         fs::write(template.path().join("assumed-valid"), "scripts of some blocks were not executed\n")
             .unwrap();
         // All that is above the fork has to be undone by the next run.
-        world.reorganise(fork, 9);
+        world.reorganise(fork, 22);
         let node = Running::start(world.builder().build().unwrap());
         node.wait_for(world.tip());
         let coins = node.handle.utxo_stats_blocking().unwrap().value;
