@@ -36,8 +36,8 @@
 //!
 //! During the initial sync a commit follows after 60 s
 //! ([`COMMIT_INTERVAL`](crate::limits::COMMIT_INTERVAL)) or when the cache is full, at the tip after each
-//! block. `tests/kill_every_write` asserts all lines but the last at each single write, and at each write of the start
-//! after it.
+//! block. `tests/kill_every_write` asserts all lines but the last at each single write, and at each write of
+//! the start after it.
 
 use super::archive::Archive;
 use super::coins::Coins;

@@ -10,9 +10,9 @@
 //!    `Dropped`; then a new target is chosen: perhaps on another branch, perhaps where we came from.
 //!    A tip that can't be disconnected because a stored block is damaged stays until that block was fetched
 //!    and stored again.
-//! 4. Every step goes through [`Commits`] and its `SyncStateFsm`. A commit is asked for when the chainstate wants one, after
-//!    each new tip when in step with the network, at intervals before that, at the height to stop at, and
-//!    at the end.
+//! 4. Every step goes through [`Commits`] and its `SyncStateFsm`. A commit is asked for when the chainstate
+//!    wants one, after each new tip when in step with the network, at intervals before that, at the height
+//!    to stop at, and at the end.
 //!
 //! Left out: carrying the commands out ([`crate::chainstate`]), fetching bodies ([`super::blocks`]).
 
