@@ -107,6 +107,38 @@ fn a_body_that_was_lost_is_fetched_again() {
     assert_eq!(world.stored.iter().filter(|&&height| height == 4).count(), 2);
 }
 
+/// The bug: a stored block that was damaged and had to be undone was never asked for, since it lies below the
+/// window and counts as stored.
+#[test]
+fn a_damaged_block_below_the_window_is_asked_of_one_peer_after_the_other() {
+    let mut world = World::new(40, 1_000, config());
+    let a = world.join(1, 1_000_000);
+    let b = world.join(2, 500_000);
+    world.sync(10).expect("synced");
+    let id = world.at(30);
+    let report = ChainReport::Missing(world.tree.block(id));
+    let asked = world.asked.len();
+    for peer in [a, b] {
+        world.peer(peer).lacks_all = true;
+    }
+    world.with(|scheduler, cx, tree| scheduler.on_report(cx, tree, &report));
+    world.run(5.0);
+    let by = |world: &World| -> Vec<(u64, u32)> {
+        world.asked[asked..].iter().map(|&(_, peer, height)| (peer, height)).collect()
+    };
+    assert_eq!(by(&world).len(), 2, "each once, and then they are left alone: {:?}", by(&world));
+    assert!(by(&world).contains(&(1, 30)) && by(&world).contains(&(2, 30)));
+    // Whoever comes later is asked at once; its answer ends the search.
+    world.join(3, 1_000_000);
+    world.run(2.0);
+    assert_eq!(by(&world).last(), Some(&(3, 30)));
+    assert_eq!(world.stored.iter().filter(|&&height| height == 30).count(), 2);
+    world.run(200.0);
+    assert_eq!(by(&world).len(), 3);
+    assert!(world.scheduler.again.is_empty() && world.closed.is_empty());
+    assert_eq!((world.scheduler.in_flight(None), world.scheduler.reserved()), (0, 0));
+}
+
 #[test]
 fn blocks_nobody_asked_for_are_kept_near_the_tip_and_unknown_ones_ask_for_headers() {
     let mut world = World::new(600, 1_000, config());
