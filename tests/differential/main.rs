@@ -10,9 +10,12 @@
 //! | `HEADLONG_SEED` | another run (1); each step is shown then |
 //! | `HEADLONG_BLOCKS` | blocks of each of the tests, in rounds of a thousand with seeds that count up |
 //!
-//! The long run is `HEADLONG_BLOCKS=100000 cargo test --release --test differential the_rules_of_today --
-//! --nocapture`. A failure says its seed and step, whether the block fails on its ancestors alone, and where
-//! the commands are with which the example `validate` repeats our side of that.
+//! ```sh
+//! HEADLONG_BLOCKS=100000 cargo test --test differential the_rules_of_today -- --nocapture
+//! ```
+//!
+//! A failure says its seed and step, whether the block fails on its ancestors alone, and where the commands are
+//! with which the example `validate` repeats our side of that.
 #![cfg(all(feature = "sim", feature = "consensus"))]
 
 #[path = "../interop/bitcoind.rs"]

@@ -254,6 +254,10 @@ impl World {
     }
 
     fn card(&mut self, place: &Place, drawn: bool) -> Card {
+        if (place.height + 1).is_multiple_of(self.params.difficulty_interval()) && self.params.enforce_bip94 {
+            // A plain block ends the period, at the time that was chosen for it.
+            return Card { deck: 0, mutation: 0, form: 0 };
+        }
         if place.period && self.rng.below(4) > 0 {
             let found = self.table.iter().position(|entry| entry.name == "begin of a period");
             let mutation = found.unwrap_or(0);
