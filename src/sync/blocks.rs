@@ -128,6 +128,8 @@ struct Source {
     strikes: u32,
     /// Times that a second peer delivered what it had been asked for before, since it last delivered a block.
     overtaken: u32,
+    /// How long it has owed blocks since then, without the present time.
+    owed_for: Duration,
     /// Blocks it failed to deliver, until when it is not asked for them.
     lacking: BTreeMap<HeaderId, Timestamp>,
 }
@@ -288,6 +290,7 @@ impl BlockScheduler {
             suspicion: None,
             strikes: 0,
             overtaken: 0,
+            owed_for: Duration::ZERO,
             lacking: BTreeMap::new(),
         };
         if let Some(best) = peer.best_known {
@@ -335,7 +338,7 @@ impl BlockScheduler {
         if self.is_intrusion(peer, id) {
             return;
         }
-        self.note_overtaken(peer, id);
+        self.note_overtaken(cx.now.at, peer, id);
         self.note_delivery(cx.now.at, peer, id, bytes);
         let asked = self.flights.contains_key(&id);
         self.cancel(id);
@@ -624,7 +627,9 @@ impl BlockScheduler {
         let Some(source) = self.sources.get_mut(&peer) else { return };
         if source.owes.is_empty() {
             source.meter.start(now);
-            source.waiting_since = now;
+            // What others delivered in its place ends none of its waiting.
+            source.waiting_since =
+                Timestamp::from_millis(now.as_millis().saturating_sub(source.owed_for.as_millis() as u64));
         }
         let mut open: Option<(u32, usize)> = None;
         for &(height, id) in blocks {

@@ -27,6 +27,7 @@ impl BlockScheduler {
         source.waiting_since = now;
         source.strikes = 0;
         source.overtaken = 0;
+        source.owed_for = Duration::ZERO;
         source.meter.delivered(now, bytes);
         self.size.push(bytes);
         let asked = self.flights.get(&id).and_then(|flight| flight.requests.iter().find(|r| r.peer == peer));
@@ -36,12 +37,13 @@ impl BlockScheduler {
     }
 
     /// Counts who was asked for a block before the peer that delivers it.
-    pub(super) fn note_overtaken(&mut self, peer: PeerId, id: HeaderId) {
+    pub(super) fn note_overtaken(&mut self, now: Timestamp, peer: PeerId, id: HeaderId) {
         let Some(flight) = self.flights.get(&id) else { return };
         let Some(asked) = flight.requests.iter().find(|request| request.peer == peer) else { return };
         for earlier in flight.requests.iter().filter(|request| request.at < asked.at) {
             if let Some(source) = self.sources.get_mut(&earlier.peer) {
                 source.overtaken = source.overtaken.saturating_add(1);
+                source.owed_for = now.since(source.waiting_since);
             }
         }
     }
