@@ -72,7 +72,12 @@ fn an_honest_peer_is_enough_beside_hostile_ones() {
         for _ in 0..jobs {
             scope.spawn(|| {
                 while let Some(case) = cases.get(next.fetch_add(1, Ordering::SeqCst)) {
-                    let outcome = run::run(case, baselines.of(case.network));
+                    let mut outcome = run::run(case, baselines.of(case.network));
+                    if outcome.late {
+                        // The machine may have become busier since the honest run: both anew, once.
+                        eprintln!("once more: {outcome}");
+                        outcome = run::run(case, Baselines::default().of(case.network));
+                    }
                     eprintln!("{outcome}");
                     if !outcome.wrong.is_empty() {
                         failed.lock().unwrap().push(outcome.to_string());

@@ -71,6 +71,8 @@ pub struct Outcome {
     memory: usize,
     /// Why hostile peers were closed, and how many for each reason.
     closes: Vec<(String, usize)>,
+    /// It took longer than is allowed.
+    pub late: bool,
     /// What must not be.
     pub wrong: Vec<String>,
 }
@@ -272,8 +274,9 @@ pub fn run(case: &Case, base: Baseline) -> Outcome {
     for foe in &foes {
         judge(foe, &node.ended, case.manual, &mut wrong);
     }
+    let late = seconds > limit.as_secs_f64();
     let hostile: Vec<Ended> = node.ended.iter().filter(|e| e.address != public(0)).cloned().collect();
-    Outcome { name: case.name.clone(), seconds, memory, closes: tally(&hostile), wrong }
+    Outcome { name: case.name.clone(), seconds, memory, closes: tally(&hostile), late, wrong }
 }
 
 fn judge(foe: &Foe, ended: &[Ended], manual: bool, wrong: &mut Vec<String>) {
