@@ -396,7 +396,7 @@ impl Store for SimStore {
         batch.check_sizes()?;
         let mut disk = self.disk.0.lock();
         let fault = disk.count(self.life).map_err(Self::context("write"))?;
-        if disk.fails(fault) && (disk.full || disk.writes % 2 == 0) {
+        if disk.fails(fault) && (disk.full || disk.writes.is_multiple_of(2)) {
             return Err(Self::context("write")(disk.failure()));
         }
         let changes = batch.into_changes();

@@ -9,6 +9,7 @@ use crate::engine::Engine;
 use crate::engine::output::Event;
 use crate::limits::{BLOCK_SIZE_MAX, MAX_UNPROVED_BYTES};
 use crate::store::schema;
+use bitcoin::OutPoint;
 
 /// The store's coins are those of its tip, and no flush is cut short.
 pub(super) fn store_is_a_state(ledger: &Ledger, disk: &SimDisk, tip: BlockRef) -> Result<(), String> {
@@ -31,6 +32,24 @@ pub(super) fn store_is_a_state(ledger: &Ledger, disk: &SimDisk, tip: BlockRef) -
     let lost = expected.keys().filter(|outpoint| !coins.contains_key(outpoint)).count();
     let extra = coins.keys().filter(|outpoint| !expected.contains_key(outpoint)).count();
     Err(format!("at {tip:?} {lost} coins are missing and {extra} are too many"))
+}
+
+/// What a host that asks for a coin is told is true at the tip that the answer names.
+pub(super) fn coin_is_true(
+    ledger: &Ledger,
+    chainstate: &Chainstate,
+    outpoint: &OutPoint,
+) -> Result<(), String> {
+    let (coin, tip) = chainstate.coin(outpoint).map_err(|error| error.to_string())?;
+    if !ledger.is_valid(&tip.hash) {
+        return Err(format!("{tip:?} is not valid"));
+    }
+    let expected = ledger.coins(&tip.hash).get(outpoint).cloned();
+    if coin == expected {
+        Ok(())
+    } else {
+        Err(format!("{outpoint} at {tip:?}: {coin:?} instead of {expected:?}"))
+    }
 }
 
 /// An event continues at the cursor and tells what a loss of power keeps. Answers the next cursor.
@@ -75,9 +94,10 @@ pub(super) fn held_is_bounded(
     }
     let memory = chainstate.memory();
     let block = BLOCK_SIZE_MAX as usize;
-    // One block more than the budget may come in before a commit.
+    // What one block adds comes on top of a budget, and a shard of the coins grows by doubling; the blocks of a
+    // world are small.
     let figures = [
-        ("coins", memory.coins, plan.coins_bytes.max(16 * 8_192 * 80) + block),
+        ("coins", memory.coins, 2 * plan.coins_bytes + 100_000),
         ("unproved", memory.unproved, MAX_UNPROVED_BYTES + 4 * block),
         ("bodies", memory.bodies, 200_000 + block),
     ];

@@ -110,6 +110,13 @@ impl Ledger {
         coins
     }
 
+    /// The first output of the coinbase, or of the last transaction, of a block.
+    pub fn some_outpoint(&self, hash: &BlockHash, last: bool) -> Option<OutPoint> {
+        let block = &self.pages.get(hash)?.block;
+        let tx = if last { block.txdata.last() } else { block.txdata.first() }?;
+        Some(OutPoint::new(tx.compute_txid(), 0))
+    }
+
     /// The genesis block.
     pub fn genesis(&self) -> BlockRef {
         self.genesis

@@ -397,6 +397,7 @@ impl World {
     /// 1. No block is proved, committed or reported that the [`Ledger`] does not hold for valid.
     /// 2. After each commit and each start the store holds exactly the coins of its tip, and no flush that
     ///    was cut short; a start loses no commit that was reported.
+    ///    What a host is told of a coin is true at the tip that the answer names.
     /// 3. Every `Apply` has its parent applied, every `Undo` is of the last applied block, and what is told
     ///    survives a loss of power.
     /// 4. What the engine and the chainstate hold stays within [`crate::limits`] and the budgets.
@@ -843,7 +844,24 @@ impl World {
         }
         if self.nodes[node].disk.is_dead() {
             let how = self.nodes[node].death;
-            self.kill(node, how);
+            return self.kill(node, how);
+        }
+        self.ask_for_a_coin(node);
+    }
+
+    /// Asks for a coin as a host would, now and then.
+    fn ask_for_a_coin(&mut self, node: usize) {
+        if self.rng.below(8) > 0 {
+            return;
+        }
+        let Some(life) = &self.nodes[node].life else { return };
+        let back = self.rng.below(self.past.len() as u64) as usize;
+        let Some(outpoint) = self.ledger.some_outpoint(&self.past[back].tip.hash, back.is_multiple_of(2))
+        else {
+            return;
+        };
+        if let Err(detail) = invariants::coin_is_true(&self.ledger, &life.chainstate, &outpoint) {
+            self.violate(node, "what a host is told is true", detail);
         }
     }
 
