@@ -38,7 +38,7 @@
 //! | `sled` | yes | [`SledStore`], an embedded store |
 //! | `native` | yes | a transport, timers and an executor that need no runtime, and [`Node::run_blocking`] |
 //! | `tracing` | yes | spans and events for the `tracing` facade, target `headlong` |
-//! | `sim` | no | the chain forge and serving peers for tests |
+//! | `sim` | no | the chain forge, serving peers and the deterministic network, for tests |
 //! | `conformance` | no | `store::conformance` and `verify::conformance`, suites for stores and verifiers of your own; brings `sim` and `serde_json` |
 //!
 //! # The layers
