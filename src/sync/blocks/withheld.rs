@@ -154,6 +154,8 @@ impl BlockScheduler {
         self.withholding.barren = true;
         self.withholding.waited = None;
         self.follow(tree);
+        // The clock of the other chain's first missing block, which nobody may ever deliver either.
+        self.watch_withheld(now, tree);
     }
 
     /// Blocks that were withheld a while ago are tried again.
