@@ -1,0 +1,347 @@
+//! The lives of a world's nodes: how they begin and end, the work of their chainstates' threads, and the
+//! consumers of their events.
+
+use super::{Happening, World, brief};
+use crate::chain::command::{BlockRef, ChainReport};
+use crate::engine::output::Event;
+use crate::engine::{Answer, Input, Output, Query, QueryId};
+use crate::error::Error;
+use crate::peer::PeerAddress;
+use crate::sim::disk::{Crash, DiskFault};
+use crate::sim::invariants;
+use crate::sim::node::SimNode;
+use crate::store::StoreErrorKind;
+use crate::time::Now;
+
+impl World {
+    pub(super) fn give_birth(&mut self, node: usize) {
+        let peers: Vec<PeerAddress> = self.peers.iter().map(|peer| peer.address.clone()).collect();
+        let before = self.nodes[node].disk.struck().len();
+        let opened = self.nodes[node].open(&self.params, &peers, self.now, &mut self.rng);
+        let struck = self.note_faults(node, before);
+        if self.nodes[node].disk.is_dead() {
+            let how = self.nodes[node].death;
+            return self.kill(node, how);
+        }
+        match opened {
+            Ok(life) => {
+                let tip = life.engine.status().durable;
+                self.note(|| format!("node {node}: begins at {}", tip.height));
+                let sequence = life.chainstate.checkpoint().sequence;
+                let committed = self.nodes[node].committed;
+                self.nodes[node].life = Some(life);
+                self.nodes[node].committed = (sequence, Some(tip));
+                if sequence < committed.0 && !self.nodes[node].damaged {
+                    self.violate(
+                        node,
+                        "a start loses no reported commit",
+                        format!("{sequence} after {committed:?}"),
+                    );
+                }
+                self.check_coins(node, tip);
+                if !self.nodes[node].plan.manual {
+                    self.input(node, Input::SavedAddresses(peers));
+                }
+                self.input(node, Input::Timer);
+            }
+            Err(error) => self.after_failure(node, &error, struck),
+        }
+    }
+
+    /// What becomes of a node that could not begin, or could not go on.
+    pub(super) fn after_failure(&mut self, node: usize, error: &Error, struck: bool) {
+        self.note(|| format!("node {node}: fails: {error}"));
+        let damage = match error {
+            Error::Store(error) => error.kind == StoreErrorKind::Corrupt,
+            Error::MissingBlock(_) => true,
+            _ => false,
+        };
+        let storage = matches!(error, Error::Store(_)) || damage;
+        let damaged = self.nodes[node].damaged;
+        if !storage || !(struck || damaged) {
+            self.violate(node, "a node ends only with a cause", error.to_string());
+        }
+        self.kill(node, Crash::Kill);
+        if damage && damaged && !struck {
+            // As the error says: synced anew.
+            self.nodes[node].disk.wipe();
+            self.nodes[node].damaged = false;
+            (self.nodes[node].cursor, self.nodes[node].committed) = (None, (0, None));
+        }
+    }
+
+    /// Whether faults came about since there were so many; remembers what they may have damaged.
+    pub(super) fn note_faults(&mut self, node: usize, before: usize) -> bool {
+        let struck = self.nodes[node].disk.struck();
+        for (write, fault) in &struck[before.min(struck.len())..] {
+            self.note(|| format!("node {node}: write {write}: {fault:?}"));
+            if matches!(fault, DiskFault::Lie | DiskFault::Rot) {
+                self.nodes[node].damaged = true;
+            }
+        }
+        struck.len() > before
+    }
+
+    pub(super) fn check_coins(&mut self, node: usize, tip: BlockRef) {
+        if let Err(detail) = invariants::store_is_a_state(&self.ledger, &self.nodes[node].disk, tip) {
+            self.violate(node, "the store is a state that existed", detail);
+        }
+    }
+
+    /// Feeds an engine and does what follows.
+    pub(super) fn input(&mut self, node: usize, input: Input) {
+        if let Some(life) = &mut self.nodes[node].life {
+            let now = Now::new(self.now - life.begun, self.unix(node));
+            if let Some(life) = &mut self.nodes[node].life {
+                life.engine.handle(now, input);
+            }
+            self.drain(node);
+            self.settle(node);
+        }
+    }
+
+    pub(super) fn unix(&self, node: usize) -> u64 {
+        (self.begin + self.now / 1_000).saturating_add_signed(self.nodes[node].clock)
+    }
+
+    /// What follows once the engine is at rest: the consumer looks, held messages are read, ends of
+    /// connections are told.
+    pub(super) fn settle(&mut self, node: usize) {
+        while self.violation.is_none() {
+            let Some(life) = &mut self.nodes[node].life else { return };
+            if core::mem::take(&mut life.news) {
+                self.consume(node);
+                continue;
+            }
+            let engine = &life.engine;
+            let ready = life.links.iter_mut().find_map(|(id, link)| {
+                let read = !link.held.is_empty() && engine.may_read(*id);
+                let over = link.ended && link.held.is_empty();
+                (read || over).then(|| (*id, link.held.pop_front()))
+            });
+            let input = match ready {
+                None => break,
+                Some((id, Some((message, bytes)))) => Input::Received(id, message, bytes),
+                Some((id, None)) => {
+                    let link = life.links.remove(&id);
+                    if link.is_some_and(|link| link.open) {
+                        Input::Closed(id)
+                    } else {
+                        Input::DialFailed(id, "refused".into())
+                    }
+                }
+            };
+            let now = Now::new(self.now - life.begun, self.unix(node));
+            if let Some(life) = &mut self.nodes[node].life {
+                life.engine.handle(now, input);
+            }
+            self.drain(node);
+        }
+        if let Some(life) = &self.nodes[node].life
+            && let Err(detail) =
+                invariants::held_is_bounded(&life.engine, &life.chainstate, &self.nodes[node].plan)
+        {
+            self.violate(node, "what is held is bounded", detail);
+        }
+    }
+
+    pub(super) fn drain(&mut self, node: usize) {
+        loop {
+            let SimNode { life, fuse, .. } = &mut self.nodes[node];
+            let Some(life) = life else { return };
+            let output = life.engine.poll_output();
+            if let Output::Idle { deadline } = output {
+                life.deadline = deadline.map(|at| life.begun + at.as_millis());
+                return;
+            }
+            match fuse {
+                Some((0, how)) => {
+                    let how = *how;
+                    self.note(|| format!("node {node}: dies before {output:?}"));
+                    return self.kill(node, how);
+                }
+                Some((left, _)) => *left -= 1,
+                None => {}
+            }
+            self.carry_out(node, output);
+        }
+    }
+
+    pub(super) fn carry_out(&mut self, node: usize, output: Output) {
+        if !matches!(output, Output::Status(_)) {
+            self.note(|| format!("node {node}: {}", brief(&output)));
+        }
+        match output {
+            Output::Dial(id, address) => self.dial(node, id, &address),
+            Output::Send(id, message) => self.send(node, id, message),
+            Output::Close(id, reason) => self.close(node, id, &reason),
+            Output::Command(command) => {
+                let number = self.nodes[node].number;
+                let wait = 1 + self.rng.below(self.nodes[node].plan.work_millis.max(1));
+                if let Some(life) = &mut self.nodes[node].life {
+                    life.commands.push_back(command);
+                    life.last_command = life.last_command.max(self.now + wait);
+                    let at = life.last_command;
+                    self.at(at, Happening::Command(node, number));
+                }
+            }
+            Output::Answer(_, answer) => self.take_answer(node, answer),
+            Output::EventsReady => {
+                if let Some(life) = &mut self.nodes[node].life {
+                    life.news = true;
+                }
+            }
+            Output::Status(status) => {
+                for tip in [status.tip, status.durable] {
+                    if !self.ledger.is_valid(&tip.hash) {
+                        self.violate(
+                            node,
+                            "nothing unverified is reported",
+                            format!("{tip:?} in the status"),
+                        );
+                    }
+                }
+            }
+            Output::Stopped(tip) => {
+                let stable = self.nodes[node].disk.stable_tip();
+                if stable != Some(tip) && !self.nodes[node].damaged {
+                    self.violate(
+                        node,
+                        "an orderly end is durable",
+                        format!("{tip:?}, the disk has {stable:?}"),
+                    );
+                }
+                self.kill(node, Crash::Kill);
+            }
+            Output::Fatal(error) => {
+                let struck = !self.nodes[node].disk.struck().is_empty();
+                self.after_failure(node, &error, struck);
+            }
+            Output::Resolve(..) | Output::SaveAddresses(_) | Output::Reached(_) | Output::Idle { .. } => {}
+        }
+    }
+
+    // ---- the chainstate's threads ----
+
+    pub(super) fn after_work(&mut self, node: usize) {
+        let work = self.nodes[node].plan.work_millis.max(1);
+        let number = self.nodes[node].number;
+        let mut before = 0;
+        let mut jobs = Vec::new();
+        let mut reports = Vec::new();
+        if let SimNode { life: Some(life), .. } = &mut self.nodes[node] {
+            before = life.faults;
+            while let Ok(completion) = life.chainstate.completions().try_recv() {
+                life.completions.insert(life.next_completion, completion);
+                jobs.push(life.next_completion);
+                life.next_completion += 1;
+            }
+            reports.extend(core::iter::from_fn(|| life.chainstate.poll()));
+        }
+        for job in jobs {
+            let wait = self.rng.below(work * 4);
+            self.later(wait, Happening::Job(node, number, job));
+        }
+        self.note_faults(node, before);
+        let faults = self.nodes[node].disk.struck().len();
+        for report in reports {
+            self.check_report(node, &report);
+            let wait = self.rng.below(work);
+            if let Some(life) = &mut self.nodes[node].life {
+                life.faults = faults;
+                life.last_report = life.last_report.max(self.now + wait);
+                let at = life.last_report;
+                self.at(at, Happening::Input(node, number, Input::Chain(report)));
+            }
+        }
+        if self.nodes[node].disk.is_dead() {
+            let how = self.nodes[node].death;
+            return self.kill(node, how);
+        }
+        self.ask_for_a_coin(node);
+    }
+
+    /// Asks for a coin as a host would, now and then.
+    pub(super) fn ask_for_a_coin(&mut self, node: usize) {
+        if self.rng.below(8) > 0 {
+            return;
+        }
+        let Some(life) = &self.nodes[node].life else { return };
+        let back = self.rng.below(self.past.len() as u64) as usize;
+        let Some(outpoint) = self.ledger.some_outpoint(&self.past[back].tip.hash, back.is_multiple_of(2))
+        else {
+            return;
+        };
+        if let Err(detail) = invariants::coin_is_true(&self.ledger, &life.chainstate, &outpoint) {
+            self.violate(node, "what a host is told is true", detail);
+        }
+    }
+
+    pub(super) fn check_report(&mut self, node: usize, report: &ChainReport) {
+        self.note(|| format!("node {node}: {}", brief(report)));
+        match report {
+            ChainReport::Connected { block, .. } if !self.ledger.is_valid(&block.hash) => {
+                self.violate(node, "nothing unverified is proved", format!("{block:?}"));
+            }
+            ChainReport::Invalid { block, reject } if self.ledger.is_valid(&block.hash) => {
+                self.violate(node, "no valid block is refused", format!("{block:?}: {reject}"));
+            }
+            ChainReport::Refused { block, reject }
+                if self.ledger.is_valid(&block.hash) && reject.condemns_hash() =>
+            {
+                self.violate(node, "a body does not condemn its hash", format!("{block:?}: {reject}"));
+            }
+            ChainReport::Committed(checkpoint) => {
+                let (sequence, tip) = (checkpoint.sequence, checkpoint.to);
+                self.nodes[node].committed = (sequence, Some(tip));
+                self.check_coins(node, tip);
+            }
+            _ => {}
+        }
+    }
+
+    // ---- the consumer of events ----
+
+    pub(super) fn consume(&mut self, node: usize) {
+        loop {
+            let before = self.nodes[node].events;
+            let cursor = self.nodes[node].cursor;
+            let Some(life) = &mut self.nodes[node].life else { return };
+            let now = Now::new(self.now - life.begun, self.unix(node));
+            if let Some(life) = &mut self.nodes[node].life {
+                life.engine.handle(now, Input::Query(QueryId(0), Query::Events(cursor, 16)));
+            }
+            self.drain(node);
+            if self.nodes[node].events == before || self.violation.is_some() {
+                return;
+            }
+        }
+    }
+
+    pub(super) fn take_answer(&mut self, node: usize, answer: Answer) {
+        match answer {
+            Answer::Events(events) => {
+                for event in events {
+                    self.take_event(node, &event);
+                }
+            }
+            Answer::UnknownCursor => {
+                let cursor = self.nodes[node].cursor;
+                self.violate(node, "a cursor stays known", format!("{cursor:?}"));
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn take_event(&mut self, node: usize, event: &Event) {
+        let SimNode { cursor, disk, damaged, .. } = &self.nodes[node];
+        let stable = disk.stable_tip().filter(|_| !*damaged);
+        match invariants::event_follows(&self.ledger, *cursor, event, stable) {
+            Ok(next) => {
+                self.nodes[node].cursor = next;
+                self.nodes[node].events += 1;
+            }
+            Err(detail) => self.violate(node, "events follow each other and are durable", detail),
+        }
+    }
+}
