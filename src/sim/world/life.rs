@@ -49,7 +49,7 @@ impl World {
     }
 
     /// What becomes of a node that could not begin, or could not go on.
-    pub(super) fn after_failure(&mut self, node: usize, error: &Error, struck: bool) {
+    fn after_failure(&mut self, node: usize, error: &Error, struck: bool) {
         self.note(|| format!("node {node}: fails: {error}"));
         let damage = match error {
             Error::Store(error) => error.kind == StoreErrorKind::Corrupt,
@@ -71,7 +71,7 @@ impl World {
     }
 
     /// Whether faults came about since there were so many; remembers what they may have damaged.
-    pub(super) fn note_faults(&mut self, node: usize, before: usize) -> bool {
+    fn note_faults(&mut self, node: usize, before: usize) -> bool {
         let struck = self.nodes[node].disk.struck();
         for (write, fault) in &struck[before.min(struck.len())..] {
             self.note(|| format!("node {node}: write {write}: {fault:?}"));
@@ -82,25 +82,28 @@ impl World {
         struck.len() > before
     }
 
-    pub(super) fn check_coins(&mut self, node: usize, tip: BlockRef) {
+    fn check_coins(&mut self, node: usize, tip: BlockRef) {
         if let Err(detail) = invariants::store_is_a_state(&self.ledger, &self.nodes[node].disk, tip) {
             self.violate(node, "the store is a state that existed", detail);
         }
     }
 
-    /// Feeds an engine and does what follows.
+    /// Feeds an engine, and does what it says and what follows from that.
     pub(super) fn input(&mut self, node: usize, input: Input) {
+        self.feed(node, input);
+        self.settle(node);
+    }
+
+    /// Feeds an engine and does what it says.
+    fn feed(&mut self, node: usize, input: Input) {
+        let unix = self.unix(node);
         if let Some(life) = &mut self.nodes[node].life {
-            let now = Now::new(self.now - life.begun, self.unix(node));
-            if let Some(life) = &mut self.nodes[node].life {
-                life.engine.handle(now, input);
-            }
+            life.engine.handle(Now::new(self.now - life.begun, unix), input);
             self.drain(node);
-            self.settle(node);
         }
     }
 
-    pub(super) fn unix(&self, node: usize) -> u64 {
+    fn unix(&self, node: usize) -> u64 {
         (self.begin + self.now / 1_000).saturating_add_signed(self.nodes[node].clock)
     }
 
@@ -131,11 +134,7 @@ impl World {
                     }
                 }
             };
-            let now = Now::new(self.now - life.begun, self.unix(node));
-            if let Some(life) = &mut self.nodes[node].life {
-                life.engine.handle(now, input);
-            }
-            self.drain(node);
+            self.feed(node, input);
         }
         if let Some(life) = &self.nodes[node].life
             && let Err(detail) =
@@ -145,7 +144,7 @@ impl World {
         }
     }
 
-    pub(super) fn drain(&mut self, node: usize) {
+    fn drain(&mut self, node: usize) {
         loop {
             let SimNode { life, fuse, .. } = &mut self.nodes[node];
             let Some(life) = life else { return };
@@ -167,7 +166,7 @@ impl World {
         }
     }
 
-    pub(super) fn carry_out(&mut self, node: usize, output: Output) {
+    fn carry_out(&mut self, node: usize, output: Output) {
         if !matches!(output, Output::Status(_)) {
             self.note(|| format!("node {node}: {}", brief(&output)));
         }
@@ -262,7 +261,7 @@ impl World {
     }
 
     /// Asks for a coin as a host would, now and then.
-    pub(super) fn ask_for_a_coin(&mut self, node: usize) {
+    fn ask_for_a_coin(&mut self, node: usize) {
         if self.rng.below(8) > 0 {
             return;
         }
@@ -277,7 +276,7 @@ impl World {
         }
     }
 
-    pub(super) fn check_report(&mut self, node: usize, report: &ChainReport) {
+    fn check_report(&mut self, node: usize, report: &ChainReport) {
         self.note(|| format!("node {node}: {}", brief(report)));
         match report {
             ChainReport::Connected { block, .. } if !self.ledger.is_valid(&block.hash) => {
@@ -302,23 +301,17 @@ impl World {
 
     // ---- the consumer of events ----
 
-    pub(super) fn consume(&mut self, node: usize) {
+    fn consume(&mut self, node: usize) {
         loop {
-            let before = self.nodes[node].events;
-            let cursor = self.nodes[node].cursor;
-            let Some(life) = &mut self.nodes[node].life else { return };
-            let now = Now::new(self.now - life.begun, self.unix(node));
-            if let Some(life) = &mut self.nodes[node].life {
-                life.engine.handle(now, Input::Query(QueryId(0), Query::Events(cursor, 16)));
-            }
-            self.drain(node);
-            if self.nodes[node].events == before || self.violation.is_some() {
+            let SimNode { events, cursor, .. } = self.nodes[node];
+            self.feed(node, Input::Query(QueryId(0), Query::Events(cursor, 16)));
+            if self.nodes[node].events == events || self.violation.is_some() {
                 return;
             }
         }
     }
 
-    pub(super) fn take_answer(&mut self, node: usize, answer: Answer) {
+    fn take_answer(&mut self, node: usize, answer: Answer) {
         match answer {
             Answer::Events(events) => {
                 for event in events {
@@ -333,7 +326,7 @@ impl World {
         }
     }
 
-    pub(super) fn take_event(&mut self, node: usize, event: &Event) {
+    fn take_event(&mut self, node: usize, event: &Event) {
         let SimNode { cursor, disk, damaged, .. } = &self.nodes[node];
         let stable = disk.stable_tip().filter(|_| !*damaged);
         match invariants::event_follows(&self.ledger, *cursor, event, stable) {

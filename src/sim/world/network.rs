@@ -90,12 +90,12 @@ impl World {
         self.note(|| format!("peer {peer} has heard node {node}"));
     }
 
-    pub(super) fn link(&mut self, node: usize, id: PeerId) -> Option<&mut Link> {
+    fn link(&mut self, node: usize, id: PeerId) -> Option<&mut Link> {
         self.nodes[node].life.as_mut()?.links.get_mut(&id)
     }
 
     /// The peer closes behind what it has sent.
-    pub(super) fn leave(&mut self, node: usize, id: PeerId) {
+    fn leave(&mut self, node: usize, id: PeerId) {
         let (number, now) = (self.nodes[node].number, self.now);
         if let Some(link) = self.link(node, id) {
             let at = link.to_node.max(now);
