@@ -12,6 +12,7 @@ use bitcoin::hashes::Hash;
 use headlong::chain::command::{HeaderMark, RollbackCheckpoint};
 use headlong::chainstate::Front;
 use headlong::error::Error;
+use headlong::limits::MAX_STORE_KEY;
 use headlong::store::coin::Coin;
 use headlong::store::header_file::{HEADER_FILE, HeaderFile, Record};
 use headlong::store::medium::{Medium, MemoryMedium};
@@ -55,6 +56,13 @@ fn entries(bytes: &[u8]) {
     }
 }
 
+/// A key of at most the longest length.
+fn key(prefix: &[u8], rest: &[u8]) -> Vec<u8> {
+    let mut key = [prefix, rest].concat();
+    key.truncate(MAX_STORE_KEY);
+    key
+}
+
 /// A store whose first table holds anything.
 fn meta(mut feed: Feed<'_>) {
     let store = MemoryStore::new();
@@ -66,7 +74,7 @@ fn meta(mut feed: Feed<'_>) {
             1 => batch.put(Table::Meta, schema::KEY_PENDING, feed.bytes()),
             2 => batch.put(Table::Meta, schema::KEY_SCHEMA, feed.bytes()),
             3 => batch.put(Table::Meta, schema::KEY_NETWORK, feed.bytes()),
-            4 => batch.put(Table::Meta, [b"checkpoint/", feed.bytes()].concat(), feed.bytes()),
+            4 => batch.put(Table::Meta, key(b"checkpoint/", feed.bytes()), feed.bytes()),
             5 => batch.put(Table::Meta, feed.bytes(), feed.bytes()),
             _ => {
                 // A checkpoint that follows the last.

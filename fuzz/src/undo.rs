@@ -40,11 +40,10 @@ fn disconnect(undo: &[u8], readable: bool) {
     drop(files);
     let mut front = ground.open(&base.params).expect("undo data are not read at the start");
     let left = front.invalidate(&tip);
-    if truth == undo {
+    if truth == undo || !readable {
+        // What cannot be read is made anew from the stored blocks.
         assert!(matches!(left, Ok(true)), "{left:?}");
         front.commit().expect("in memory");
         assert_eq!(ground.coins(), base.coins[&(HEIGHT - 1)]);
-    } else if !readable {
-        assert!(left.is_err(), "unreadable undo data were used");
     }
 }

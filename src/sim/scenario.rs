@@ -89,7 +89,7 @@ impl Scenario {
         let actions = (0..rng.below(20))
             .map(|_| (rng.below(20_000), random_action(&mut rng, nodes.len(), peers.len(), manual)))
             .collect();
-        Self { seed, begin: (4 + rng.below(50) as u32, rng.below(7) as usize), forks, peers, nodes, actions }
+        Self { seed, begin: (4 + rng.below(50) as u32, rng.below(4) as usize), forks, peers, nodes, actions }
     }
 
     /// Plays the scenario to its end, or to the first broken invariant.
@@ -311,7 +311,7 @@ fn random_action(rng: &mut Rng, nodes: usize, peers: usize, manual: bool) -> Act
     let node = rng.below(nodes as u64) as usize;
     let how = pick(rng, &[Crash::Kill, Crash::PowerLoss]);
     match rng.below(12) {
-        0..3 => Action::Extend(1 + rng.below(12) as u32, rng.below(6) as usize),
+        0..3 => Action::Extend(1 + rng.below(12) as u32, rng.below(4) as usize),
         3..5 => Action::Reorg(1 + rng.below(25) as usize, 1 + rng.below(3) as u32),
         5 => Action::Kill(node, how),
         6 => Action::KillAtOutput(node, rng.below(300), how),
