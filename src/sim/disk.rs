@@ -13,7 +13,8 @@
 use crate::chain::command::BlockRef;
 use crate::rng::Rng;
 use crate::store::medium::Medium;
-use crate::store::{Batch, Change, Durability, Entry, Store, StoreError, StoreErrorKind, Table, schema};
+use crate::store::memory::MemoryStore;
+use crate::store::{Batch, Durability, Entry, Store, StoreError, Table, schema};
 use core::fmt;
 use core::ops::Bound;
 use parking_lot::Mutex;
@@ -46,8 +47,6 @@ pub enum Crash {
     PowerLoss,
 }
 
-type Tables = BTreeMap<Table, BTreeMap<Vec<u8>, Vec<u8>>>;
-
 #[derive(Debug, Default)]
 struct SimFile {
     bytes: Vec<u8>,
@@ -59,11 +58,11 @@ struct SimFile {
 struct Device {
     files: BTreeMap<String, SimFile>,
     /// The tables with all commits.
-    tables: Tables,
+    tables: MemoryStore,
     /// The tables as a loss of power leaves them at worst.
-    stable: Tables,
+    stable: MemoryStore,
     /// Commits that `stable` lacks, in order.
-    unstable: Vec<Vec<Change>>,
+    unstable: Vec<Batch>,
     batch_limit: usize,
     life: u64,
     writes: u64,
@@ -150,10 +149,10 @@ impl SimDisk {
             file.synced = Some(kept);
         }
         let kept = rng.below(unstable.len() as u64 + 1) as usize;
-        for changes in unstable.drain(..).take(kept) {
-            apply(stable, changes);
+        for batch in unstable.drain(..).take(kept) {
+            put(stable, batch);
         }
-        *tables = stable.clone();
+        *tables = stable.fork();
     }
 
     /// Empties the disk: what a host does that syncs anew.
@@ -172,70 +171,22 @@ impl SimDisk {
 
     /// The tip in the tables that survive a loss of power; `None` before the first commit.
     pub fn stable_tip(&self) -> Option<BlockRef> {
-        let disk = self.0.lock();
-        schema::tip(&Snapshot(&disk.stable)).ok().flatten()
+        schema::tip(&self.0.lock().stable).ok().flatten()
     }
 
     /// The tip in the tables, whether a flush was cut short, and all entries of the coins.
     pub fn coins(&self) -> (Option<BlockRef>, bool, Vec<Entry>) {
         let disk = self.0.lock();
-        let tables = Snapshot(&disk.tables);
-        let pending = !matches!(schema::pending(&tables), Ok(None));
-        let coins = disk.tables.get(&Table::Coins).into_iter().flatten();
-        (schema::tip(&tables).ok().flatten(), pending, coins.map(|(k, v)| (k.clone(), v.clone())).collect())
+        let pending = !matches!(schema::pending(&disk.tables), Ok(None));
+        let coins = disk.tables.range(Table::Coins, Bound::Unbounded, Bound::Unbounded, usize::MAX);
+        (schema::tip(&disk.tables).ok().flatten(), pending, coins.unwrap_or_default())
     }
 }
 
-/// Tables to look into.
-struct Snapshot<'a>(&'a Tables);
-
-impl fmt::Debug for Snapshot<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Snapshot")
-    }
-}
-
-impl Store for Snapshot<'_> {
-    fn get_many(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
-        let table = self.0.get(&table);
-        Ok(keys.iter().map(|key| table.and_then(|table| table.get(*key).cloned())).collect())
-    }
-
-    fn range(
-        &self,
-        table: Table,
-        from: Bound<&[u8]>,
-        to: Bound<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<Entry>, StoreError> {
-        let Some(table) = self.0.get(&table) else { return Ok(Vec::new()) };
-        let inside = |key: &[u8]| {
-            (match from {
-                Bound::Included(from) => key >= from,
-                Bound::Excluded(from) => key > from,
-                Bound::Unbounded => true,
-            }) && (match to {
-                Bound::Included(to) => key <= to,
-                Bound::Excluded(to) => key < to,
-                Bound::Unbounded => true,
-            })
-        };
-        let found = table.iter().filter(|(key, _)| inside(key)).take(limit);
-        Ok(found.map(|(key, value)| (key.clone(), value.clone())).collect())
-    }
-
-    fn commit(&self, _batch: Batch, _durability: Durability) -> Result<(), StoreError> {
-        Err(StoreError::new(StoreErrorKind::Unsupported, "a snapshot"))
-    }
-}
-
-fn apply(tables: &mut Tables, changes: Vec<Change>) {
-    for change in changes {
-        match change {
-            Change::Put(table, key, value) => tables.entry(table).or_default().insert(key, value),
-            Change::Delete(table, key) => tables.entry(table).or_default().remove(&key),
-        };
-    }
+/// Applies a batch whose sizes are checked: tables in memory take it.
+fn put(tables: &MemoryStore, batch: Batch) {
+    let taken = tables.commit(batch, Durability::Buffered);
+    debug_assert!(taken.is_ok());
 }
 
 impl Device {
@@ -377,7 +328,7 @@ impl Store for SimStore {
     fn get_many(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
         let disk = self.disk.0.lock();
         disk.check(self.life).map_err(Self::context("read"))?;
-        Snapshot(&disk.tables).get_many(table, keys)
+        disk.tables.get_many(table, keys)
     }
 
     fn range(
@@ -389,7 +340,7 @@ impl Store for SimStore {
     ) -> Result<Vec<Entry>, StoreError> {
         let disk = self.disk.0.lock();
         disk.check(self.life).map_err(Self::context("read"))?;
-        Snapshot(&disk.tables).range(table, from, to, limit)
+        disk.tables.range(table, from, to, limit)
     }
 
     fn commit(&self, batch: Batch, durability: Durability) -> Result<(), StoreError> {
@@ -399,16 +350,15 @@ impl Store for SimStore {
         if disk.fails(fault) && (disk.full || disk.writes.is_multiple_of(2)) {
             return Err(Self::context("write")(disk.failure()));
         }
-        let changes = batch.into_changes();
-        apply(&mut disk.tables, changes.clone());
-        disk.unstable.push(changes);
+        put(&disk.tables, batch.clone());
+        disk.unstable.push(batch);
         if disk.fails(fault) {
             // It happened, and the answer was lost: the contract allows either.
             return Err(Self::context("write")(disk.failure()));
         }
         if durability == Durability::Durable && fault != Some(DiskFault::Lie) {
             let Device { stable, unstable, .. } = &mut *disk;
-            unstable.drain(..).for_each(|changes| apply(stable, changes));
+            unstable.drain(..).for_each(|batch| put(stable, batch));
         }
         Ok(())
     }
@@ -421,6 +371,7 @@ impl Store for SimStore {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::StoreErrorKind;
 
     fn put(store: &SimStore, key: &[u8], durability: Durability) -> Result<(), StoreError> {
         let mut batch = Batch::new();
