@@ -286,7 +286,7 @@ pub fn mine_header(header: &mut Header) {
     while !target.is_met_by(header.block_hash()) {
         header.nonce = header.nonce.wrapping_add(1);
         if header.nonce == 0 {
-            header.time += 1;
+            header.time = header.time.wrapping_add(1);
         }
     }
 }
