@@ -22,7 +22,6 @@ struct Page {
 /// All blocks of a world.
 #[derive(Debug)]
 pub struct Ledger {
-    genesis: BlockRef,
     pages: HashMap<BlockHash, Page>,
     coins: Mutex<HashMap<BlockHash, Arc<CoinSet>>>,
 }
@@ -33,7 +32,6 @@ impl Ledger {
         let block = BlockRef { height: 0, hash: genesis.block_hash() };
         let page = Page { block: Arc::new(genesis.clone()), height: 0, valid: true };
         Self {
-            genesis: block,
             pages: HashMap::from([(block.hash, page)]),
             coins: Mutex::new(HashMap::from([(block.hash, Arc::default())])),
         }
@@ -56,11 +54,6 @@ impl Ledger {
     /// Whether a block was entered and is valid with all its ancestors.
     pub fn is_valid(&self, hash: &BlockHash) -> bool {
         self.pages.get(hash).is_some_and(|page| page.valid)
-    }
-
-    /// Whether the world knows this block, valid or not.
-    pub fn contains(&self, hash: &BlockHash) -> bool {
-        self.pages.contains_key(hash)
     }
 
     /// The parent of a block; `None` for the genesis block and unknown ones.
@@ -115,11 +108,6 @@ impl Ledger {
         let block = &self.pages.get(hash)?.block;
         let tx = if last { block.txdata.last() } else { block.txdata.first() }?;
         Some(OutPoint::new(tx.compute_txid(), 0))
-    }
-
-    /// The genesis block.
-    pub fn genesis(&self) -> BlockRef {
-        self.genesis
     }
 }
 

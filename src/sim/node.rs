@@ -89,6 +89,8 @@ pub(super) struct Life {
     /// Commands keep their order.
     pub last_command: u64,
     pub news: bool,
+    /// Faults of the disk before it began.
+    pub faults_before: usize,
     /// Faults of the disk that were noticed.
     pub faults: usize,
     pub stopping: bool,
@@ -185,6 +187,7 @@ impl SimNode {
             last_report: now,
             last_command: now,
             news: true,
+            faults_before: self.disk.struck().len(),
             faults: self.disk.struck().len(),
             stopping: false,
         })

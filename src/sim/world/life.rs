@@ -213,7 +213,8 @@ impl World {
                 self.kill(node, Crash::Kill);
             }
             Output::Fatal(error) => {
-                let struck = !self.nodes[node].disk.struck().is_empty();
+                let SimNode { life, disk, .. } = &self.nodes[node];
+                let struck = life.as_ref().is_some_and(|life| disk.struck().len() > life.faults_before);
                 self.after_failure(node, &error, struck);
             }
             Output::Resolve(..) | Output::SaveAddresses(_) | Output::Reached(_) | Output::Idle { .. } => {}
