@@ -453,6 +453,18 @@ impl World {
                 assert!(self.now < end, "an honest peer's chain was not reached: {stuck:?}");
             }
         }
+        self.nothing_is_held();
+    }
+
+    /// Once every command is carried out, no body counts as held any more.
+    fn nothing_is_held(&mut self) {
+        while self.carry_out() {}
+        let load = self.engine.load();
+        let held = |name: &str| load.figures().iter().find(|figure| figure.0 == name).map(|figure| figure.1);
+        if !self.over {
+            assert_eq!(held("unstored bytes"), Some(0));
+            assert_eq!(held("commands to the chainstate"), Some(0));
+        }
     }
 }
 

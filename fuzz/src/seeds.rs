@@ -16,6 +16,7 @@ use bitcoin::p2p::message_network::VersionMessage;
 use bitcoin::p2p::{Magic, ServiceFlags};
 use bitcoin::{Block, BlockHash, MerkleBlock, OutPoint, Transaction, Txid, Witness};
 use headlong::chain::command::{BlockRef, HeaderMark, RawBlock, RollbackCheckpoint};
+use headlong::limits::MAX_LOCATOR;
 use headlong::rng::Rng;
 use headlong::store::header_file::{HEADER_FILE, HeaderFile};
 use headlong::store::medium::{Medium, MemoryMedium};
@@ -30,14 +31,14 @@ use std::sync::Arc;
 pub fn of(target: &str) -> Vec<Vec<u8>> {
     match target {
         "frame" => frames(),
-        "message" => messages().iter().map(numbered).collect(),
+        "message" => messages().iter().chain(&long_locators()).map(numbered).collect(),
         "block" => blocks().iter().flat_map(|block| [0, 1].map(|mode| with(mode, block))).collect(),
         "undo" => undo().iter().flat_map(|undo| [0, 1].map(|mode| with(mode, undo))).collect(),
         "store_decoding" => [store(), steps(5, 24, 60)].concat(),
         "block_files" => [files(), steps(1, 24, 200), steps(0, 8, 200)].concat(),
         "small_files" => small_files(),
         "header_sync" => [steps(0, 24, 120), steps(6, 24, 240), presyncs()].concat(),
-        "engine" => [steps(1, 24, 300), steps(3, 24, 800), syncs()].concat(),
+        "engine" => [steps(1, 24, 300), steps(3, 24, 800), syncs(), changed_bodies()].concat(),
         "chainstate_connect" => [steps(0, 40, 200), steps(9, 40, 400)].concat(),
         _ => Vec::new(),
     }
@@ -177,6 +178,20 @@ fn messages() -> Vec<Message> {
     ]
 }
 
+/// As long as a locator may be, and longer by one.
+fn long_locators() -> [Message; 4] {
+    let request = |count: usize| (70_016, vec![hash(1); count], hash(0));
+    let headers = |count| {
+        let (version, locator_hashes, stop_hash) = request(count);
+        Message::GetHeaders(GetHeadersMessage { version, locator_hashes, stop_hash })
+    };
+    let blocks = |count| {
+        let (version, locator_hashes, stop_hash) = request(count);
+        Message::GetBlocks(GetBlocksMessage { version, locator_hashes, stop_hash })
+    };
+    [headers(MAX_LOCATOR), headers(MAX_LOCATOR + 1), blocks(MAX_LOCATOR), blocks(MAX_LOCATOR + 1)]
+}
+
 fn witness_transaction() -> Transaction {
     let outpoints = [OutPoint::new(Txid::from_byte_array([1; 32]), 0), OutPoint::new(Txid::all_zeros(), 7)];
     let mut tx = spend(&outpoints, vec![output(1_000, &[0x51]), output(0, &[0x6a, 1, 7])]);
@@ -276,6 +291,21 @@ fn syncs() -> Vec<Vec<u8>> {
             let mut seed = vec![setting, 1, 3, 0, 3, 1];
             for _ in 0..30 {
                 seed.extend([6, 0, 7, 9, 31, 6, 1, 7, 0, 9, 31]);
+            }
+            seed
+        })
+        .into()
+}
+
+/// A peer of the shorter chain changes the bodies of blocks that are on no other chain, so that nobody delivers
+/// them later.
+fn changed_bodies() -> Vec<Vec<u8>> {
+    [13, 14, 15]
+        .map(|block| {
+            let mut seed = vec![2, 1, 3, 1, 6, 1, 7, 9, 31];
+            for block in block..17 {
+                // A message of the second peer: a block's body with one byte changed.
+                seed.extend([11, 1, 3, block, 40, 1, 9, 31]);
             }
             seed
         })
