@@ -102,6 +102,18 @@ pub enum Error {
     /// gives it again.
     #[error("block {0} is damaged or not stored, and needed again")]
     MissingBlock(BlockHash),
+    /// A block that a reorg has to undo is damaged, and for a long time no peer had it
+    /// ([`LOST_BLOCK_ROUNDS`](crate::limits::LOST_BLOCK_ROUNDS)). Opened again, the node goes on asking.
+    #[error(
+        "block {hash} at height {height} is damaged, has to be undone, and no peer has it: the data directory has to be \
+         synced anew, or a peer found that has the block"
+    )]
+    LostBlock {
+        /// Its hash.
+        hash: BlockHash,
+        /// Its height.
+        height: u32,
+    },
     /// A defect of this crate: an invariant does not hold.
     #[error("internal error: {0}")]
     Bug(&'static str),

@@ -234,6 +234,9 @@ pub const LIFE_BYTES: u64 = 2_048;
 pub const BLOCK_TIMEOUT: Duration = Duration::from_secs(600);
 /// Time for which a peer that did not have a block is not asked for it again.
 pub const LACKING_TIME: Duration = Duration::from_secs(60);
+/// How often every peer is asked in vain for a damaged block that a reorg has to undo, before the node gives up.
+/// Each is asked once a minute ([`LACKING_TIME`]), so that it is half an hour with the same peers.
+pub const LOST_BLOCK_ROUNDS: u32 = 30;
 /// Blocks that a peer is remembered to lack.
 pub const LACKING_MAX: usize = 1_024;
 /// Peers that one block is asked of at a time: one, and one more when everything waits for it.

@@ -3,9 +3,9 @@
 //! 1. The store is claimed for the network, or belongs to it with this schema.
 //! 2. Headers and marks are read into a tree, in the order they were written. Each header's proof of work
 //!    and parent are looked at; the other rules were checked before it was written.
-//! 3. Where the header file was damaged, it lost its end. Headers up to the tip (and to both tips of a
-//!    flush that was cut short) are taken from the stored blocks and appended again; others, and marks,
-//!    are lost: headers are fetched again, invalid blocks are found invalid again when they are the best.
+//! 3. Where the header file was damaged, it lost its end. Headers of stored blocks are taken from these and
+//!    appended again, those of the tip and of both tips of a flush that was cut short without fail; others, and
+//!    marks, are lost: headers are fetched again, invalid blocks are found invalid again when they are the best.
 //!    A mark that the host had asked for is not known any more.
 //! 4. A marker in the store says that a flush was cut short. The coins are then a mixture of two tips. As in
 //!    Core's `ReplayBlocks`, the blocks from the old tip down to the fork are rolled back and those from the
@@ -121,7 +121,7 @@ pub fn open(sources: Sources, options: ChainstateOptions, key: [u64; 2]) -> Resu
     restore_headers(&mut tree, &archive, &mut headers, tip)?;
     let tip_id = find(&tree, tip)?;
     let mtps = mark_chain(&mut tree, tip_id);
-    mark_bodies(&mut tree, &*store)?;
+    mark_bodies(&mut tree, &archive, &mut headers, &*store)?;
     let chainstate = Chainstate::new(Parts {
         params,
         options,
@@ -213,6 +213,34 @@ fn restore_headers(
     Ok(file.sync()?)
 }
 
+/// Takes the headers of these stored blocks, which the header file lost, from the blocks and appends them to the
+/// file. One that cannot be had so, or does not follow a known one, is left out; a consumer of events may stand
+/// on any block that was connected.
+fn restore_branches(
+    tree: &mut BlockTree,
+    archive: &Archive,
+    file: &mut HeaderFile,
+    mut blocks: Vec<(BlockHash, BlockEntry)>,
+) -> Result<Vec<(BlockHash, BlockEntry)>, Error> {
+    // Parents first.
+    blocks.sort_by_key(|(hash, entry)| (entry.height, *hash));
+    let mut restored = Vec::new();
+    for (hash, _) in &blocks {
+        let Some(header) = archive.read_header(hash)? else { continue };
+        if let Some(parent) = tree.find(&header.prev_blockhash)
+            && check_proof_of_work(&header, hash, tree.params()).is_ok()
+        {
+            tree.insert_hashed(parent, &header, *hash);
+            restored.push(header);
+        }
+    }
+    if !restored.is_empty() {
+        file.append_headers(&restored)?;
+        file.sync()?;
+    }
+    Ok(blocks)
+}
+
 /// A flush under way is the one that the last checkpoint announced, from the tip.
 fn check_pending(
     store: &dyn Store,
@@ -270,9 +298,21 @@ fn mark_chain(tree: &mut BlockTree, tip: HeaderId) -> Vec<u32> {
     chain.into_iter().map(|id| tree.median_time_past(id)).collect()
 }
 
-fn mark_bodies(tree: &mut BlockTree, store: &dyn Store) -> Result<(), Error> {
+fn mark_bodies(
+    tree: &mut BlockTree,
+    archive: &Archive,
+    file: &mut HeaderFile,
+    store: &dyn Store,
+) -> Result<(), Error> {
     let mut stored: Vec<(Location, HeaderId)> = Vec::new();
     let mut connected = Vec::new();
+    let mut headless = Vec::new();
+    let mut mark = |id: HeaderId, entry: &BlockEntry| {
+        stored.extend(entry.block.map(|location| (location, id)));
+        if entry.undo.is_some() {
+            connected.push(id);
+        }
+    };
     let mut from: Option<Vec<u8>> = None;
     loop {
         let bound = from.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
@@ -283,12 +323,15 @@ fn mark_bodies(tree: &mut BlockTree, store: &dyn Store) -> Result<(), Error> {
             let hash = BlockHash::from_slice(key)
                 .map_err(|_| schema::corrupt(Table::Blocks, key, "not a block's hash"))?;
             let entry = BlockEntry::decode(hash, value)?;
-            // A block without a header is found again when its header is.
-            let Some(id) = tree.find(&hash) else { continue };
-            stored.extend(entry.block.map(|location| (location, id)));
-            if entry.undo.is_some() {
-                connected.push(id);
+            match tree.find(&hash) {
+                Some(id) => mark(id, &entry),
+                None => headless.push((hash, entry)),
             }
+        }
+    }
+    for (hash, entry) in restore_branches(tree, archive, file, headless)? {
+        if let Some(id) = tree.find(&hash) {
+            mark(id, &entry);
         }
     }
     stored.sort_unstable();

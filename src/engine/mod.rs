@@ -25,7 +25,9 @@ pub use output::{Answer, Output};
 use crate::chain::block_tree::{BlockTree, HeaderId};
 use crate::chain::command::{BlockRef, ChainReport, RollbackCheckpoint};
 use crate::error::Error;
-use crate::limits::{COMMIT_INTERVAL, MAX_UNSTORED, MAX_UNSTORED_PER_PEER, OUTBOUND_TARGET, STATUS_INTERVAL};
+use crate::limits::{
+    COMMIT_INTERVAL, LOST_BLOCK_ROUNDS, MAX_UNSTORED, MAX_UNSTORED_PER_PEER, OUTBOUND_TARGET, STATUS_INTERVAL,
+};
 use crate::peer::dial::{DialConfig, Dialer};
 use crate::peer::ping::Pings;
 use crate::peer::timers::Timers;
@@ -371,6 +373,9 @@ impl Engine {
             return;
         }
         self.apply_backpressure();
+        if let Some((BlockRef { height, hash }, LOST_BLOCK_ROUNDS..)) = self.blocks.in_vain(&self.tree) {
+            return self.fail(Error::LostBlock { hash, height });
+        }
         if self.activation_is_done() {
             self.push_status(true);
             self.ended = true;
@@ -467,8 +472,15 @@ impl Engine {
             inputs,
             bytes_in: self.bytes_in,
             headers: self.tree.len().saturating_sub(self.known_headers) as u64,
-            trouble: self.trouble.clone().filter(|_| ready == 0),
+            trouble: self.trouble.clone().filter(|_| ready == 0).or_else(|| self.lost_block()),
         }
+    }
+
+    fn lost_block(&self) -> Option<String> {
+        let (BlockRef { height, hash }, _) = self.blocks.in_vain(&self.tree)?;
+        Some(format!(
+            "block {hash} at height {height} is damaged, has to be undone, and no peer has it so far"
+        ))
     }
 
     /// Tells the status if it changed and the last one is old enough; else answers when it will be.

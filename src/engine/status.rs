@@ -42,7 +42,7 @@ pub struct Status {
     pub bytes_in: u64,
     /// Headers accepted since the start.
     pub headers: u64,
-    /// Why there is no ready peer: the last dial, handshake or look-up that failed, for people. `None`
-    /// while there is one.
+    /// Why nothing goes on, for people: the last dial, handshake or look-up that failed while there is no ready
+    /// peer, or a damaged block that a reorg waits for and no peer has. `None` otherwise.
     pub trouble: Option<String>,
 }

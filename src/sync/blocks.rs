@@ -28,7 +28,7 @@ mod window;
 mod withheld;
 
 use crate::chain::block_tree::{BlockTree, HeaderId};
-use crate::chain::command::{ChainCommand, ChainReport, RawBlock};
+use crate::chain::command::{BlockRef, ChainCommand, ChainReport, RawBlock};
 use crate::limits::{
     BLOCK_RESERVED_BYTES, BLOCK_WINDOW, DIRECT_FETCH_BLOCKS, LIFE_BYTES, LIMITED_PEER_BLOCKS, SEGMENT_BLOCKS,
     SEGMENT_TIMEOUT, STALL_TIMEOUT_MIN, STRIKES_MAX,
@@ -192,6 +192,15 @@ pub struct SchedulerLoad {
     pub withheld: usize,
 }
 
+/// Whom a damaged block was asked of in vain.
+#[derive(Clone, Copy, Debug, Default)]
+struct InVain {
+    /// How often there was no peer left to ask.
+    rounds: u32,
+    /// There is none at the moment.
+    now: bool,
+}
+
 /// The scheduler's window, peers and requests.
 #[derive(Debug)]
 pub struct BlockScheduler {
@@ -205,7 +214,7 @@ pub struct BlockScheduler {
     target: Option<HeaderId>,
     window: Window,
     /// Blocks outside the window whose stored bytes are damaged and needed; at most one a report.
-    again: BTreeSet<HeaderId>,
+    again: BTreeMap<HeaderId, InVain>,
     sources: BTreeMap<PeerId, Source>,
     flights: BTreeMap<HeaderId, Flight>,
     arrived: BTreeMap<HeaderId, Arrived>,
@@ -238,7 +247,7 @@ impl BlockScheduler {
             tip_height: tree.height(tip),
             target: None,
             window: Window::default(),
-            again: BTreeSet::new(),
+            again: BTreeMap::new(),
             sources: BTreeMap::new(),
             flights: BTreeMap::new(),
             arrived: BTreeMap::new(),
@@ -342,7 +351,7 @@ impl BlockScheduler {
         self.note_delivery(cx.now.at, peer, id, bytes);
         let asked = self.flights.contains_key(&id);
         self.cancel(id);
-        let stored = tree.has_body(id) && !self.again.contains(&id) || self.arrived.contains_key(&id);
+        let stored = tree.has_body(id) && !self.again.contains_key(&id) || self.arrived.contains_key(&id);
         if !stored && !tree.is_failed(id) && (asked || self.wants_unasked(tree, id, bytes)) {
             if let Some(height) = self.window.height_of(tree, id) {
                 self.window.taken(height);
@@ -428,7 +437,11 @@ impl BlockScheduler {
                     self.window.need(tree, id);
                 }
             }
-            ChainReport::Missing(block) => self.again.extend(tree.find(&block.hash)),
+            ChainReport::Missing(block) => {
+                if let Some(id) = tree.find(&block.hash) {
+                    self.again.entry(id).or_default();
+                }
+            }
             _ => return,
         }
         self.settle(cx, tree);
@@ -495,6 +508,12 @@ impl BlockScheduler {
             None => self.flights.len(),
             Some(peer) => self.sources.get(&peer).map_or(0, |source| source.owes.len()),
         }
+    }
+
+    /// A damaged block that a reorg waits for and no peer has, and in how many rounds all were asked.
+    pub fn in_vain(&self, tree: &BlockTree) -> Option<(BlockRef, u32)> {
+        let (id, tries) = self.again.iter().max_by_key(|(_, tries)| tries.rounds)?;
+        (tries.rounds > 0 && self.leaves_tip(tree)).then(|| (tree.block(*id), tries.rounds))
     }
 
     /// What is held now.

@@ -5,7 +5,7 @@ use headlong::sim::disk::{Crash, DiskFault};
 use headlong::sim::manner::Manner;
 use headlong::sim::node::NodePlan;
 use headlong::sim::scenario::{Action, Scenario};
-use headlong::sim::world::PeerPlan;
+use headlong::sim::world::{Flaw, PeerPlan, Serves, Wire};
 
 fn ends_well(scenario: &Scenario) {
     let outcome = scenario.run(false);
@@ -61,5 +61,83 @@ fn what_a_killed_process_left_unsynced_is_not_told_as_durable() {
             (4_000, Action::Kill(0, Crash::PowerLoss)),
         ];
         ends_well(&one_honest_peer(3_145, node, actions));
+    }
+}
+
+fn peer(manner: Manner, wire: [u64; 4], serves: Serves) -> PeerPlan {
+    let [latency, jitter, bandwidth, losses] = wire;
+    PeerPlan { manner, wire: Wire { latency, jitter, bandwidth, losses }, serves }
+}
+
+/// The first block of a chain whose second one is invalid was the tip, and its stored bytes were damaged. The
+/// honest chain became the better one; the damaged block was needed to get there, nobody had it, and the node
+/// waited for ever without a word. Now it says so, and ends with an error at last. (Seed 30706.)
+#[test]
+fn a_damaged_block_that_nobody_has_does_not_hold_a_reorg_up_for_ever() {
+    for write in 0..30 {
+        ends_well(&Scenario {
+            seed: 30_706,
+            begin: (51, 2),
+            forks: vec![(17, 3, Flaw::DoubleSpend), (16, 8, Flaw::None)],
+            peers: vec![
+                peer(Manner::Honest, [182, 1_000, 0, 0], Serves::Honest),
+                peer(Manner::Mirror, [286, 50, 0, 200], Serves::Honest),
+                peer(Manner::Lies, [54, 1_000, 100_000, 0], Serves::Fork(0)),
+                peer(Manner::SilentAfter(13), [164, 0, 0, 20], Serves::Honest),
+                peer(Manner::LeavesAfter(58), [265, 0, 0, 20], Serves::Honest),
+                peer(Manner::Absent, [255, 0, 0, 200], Serves::Honest),
+            ],
+            nodes: vec![NodePlan {
+                manual: false,
+                batch_limit: 20,
+                commit_millis: 200,
+                window: 64,
+                work_millis: 50,
+                ..NodePlan::default()
+            }],
+            actions: vec![
+                (4_250, Action::Reorg(2, 2)),
+                (10_037, Action::Disk(0, write, DiskFault::Rot, Crash::PowerLoss)),
+                (3_828, Action::Kill(0, Crash::PowerLoss)),
+            ],
+        });
+    }
+}
+
+/// A damaged header file lost its end, and with it the header of a block that a reorg had left a moment before. A
+/// consumer that still stood on that block was told that nothing is known of it, though the block was stored.
+/// (Seed 71295.)
+#[test]
+fn a_consumer_on_a_branch_that_was_left_is_known_after_the_header_file_lost_its_end() {
+    for write in 0..30 {
+        ends_well(&Scenario {
+            seed: 71_295,
+            begin: (37, 0),
+            forks: vec![(12, 3, Flaw::Greed)],
+            peers: vec![
+                peer(Manner::Honest, [232, 1_000, 0, 20], Serves::Honest),
+                peer(Manner::Honest, [222, 50, 1_000_000, 0], Serves::Honest),
+                peer(Manner::Honest, [221, 1_000, 1_000_000, 20], Serves::Honest),
+                peer(Manner::Lies, [185, 0, 0, 20], Serves::Fork(0)),
+                peer(Manner::UnconnectedHeaders, [22, 0, 20_000, 20], Serves::Honest),
+                peer(Manner::Lies, [187, 1_000, 100_000, 20], Serves::Fork(0)),
+                peer(Manner::Absent, [33, 1_000, 100_000, 0], Serves::Honest),
+                peer(Manner::ReversedHeaders, [278, 50, 20_000, 200], Serves::Honest),
+                peer(Manner::Absent, [43, 0, 20_000, 200], Serves::Honest),
+                peer(Manner::WorthlessHeaders, [278, 50, 100_000, 200], Serves::Honest),
+                peer(Manner::WorthlessHeaders, [52, 1_000, 20_000, 200], Serves::Honest),
+            ],
+            nodes: vec![NodePlan {
+                coins_bytes: 50_000,
+                batch_limit: 20,
+                commit_millis: 200,
+                work_millis: 50,
+                ..NodePlan::default()
+            }],
+            actions: vec![
+                (11_830, Action::Disk(0, write, DiskFault::Rot, Crash::Kill)),
+                (5_615, Action::Kill(0, Crash::PowerLoss)),
+            ],
+        });
     }
 }

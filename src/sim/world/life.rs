@@ -53,7 +53,7 @@ impl World {
         self.note(|| format!("node {node}: fails: {error}"));
         let damage = match error {
             Error::Store(error) => error.kind == StoreErrorKind::Corrupt,
-            Error::MissingBlock(_) => true,
+            Error::MissingBlock(_) | Error::LostBlock { .. } => true,
             _ => false,
         };
         let storage = matches!(error, Error::Store(_)) || damage;
@@ -320,8 +320,12 @@ impl World {
                 }
             }
             Answer::UnknownCursor => {
-                let cursor = self.nodes[node].cursor;
-                self.violate(node, "a cursor stays known", format!("{cursor:?}"));
+                let cursor = self.nodes[node].cursor.take();
+                // The header file and the block itself: both are damaged, and the consumer begins anew.
+                let rot = |&&(_, fault): &&(u64, DiskFault)| fault == DiskFault::Rot;
+                if self.nodes[node].disk.struck().iter().filter(rot).count() < 2 {
+                    self.violate(node, "a cursor stays known", format!("{cursor:?}"));
+                }
             }
             _ => {}
         }

@@ -135,7 +135,8 @@ impl BlockScheduler {
 
     /// Asks for the blocks that are needed again.
     pub(super) fn ask_again(&mut self, cx: &mut Cx<'_>, tree: &BlockTree) {
-        for id in self.again.clone() {
+        let reorg = self.leaves_tip(tree) && !self.sources.is_empty();
+        for id in self.again.keys().copied().collect::<Vec<_>>() {
             if self.flights.contains_key(&id) || self.arrived.contains_key(&id) {
                 continue;
             }
@@ -152,7 +153,18 @@ impl BlockScheduler {
             if let Some(peer) = peer {
                 self.ask(cx, tree, peer, &[(height, id)]);
             }
+            if let Some(tries) = self.again.get_mut(&id) {
+                tries.rounds += u32::from(reorg && peer.is_none() && !tries.now);
+                tries.now = peer.is_none();
+            }
         }
+    }
+
+    /// Whether the chain that is fetched leaves the tip's.
+    pub(super) fn leaves_tip(&self, tree: &BlockTree) -> bool {
+        self.target.is_some_and(|target| {
+            tree.work(target) > tree.work(self.tip) && !tree.is_ancestor(self.tip, target)
+        })
     }
 
     // ---- taking blocks away ----
@@ -264,7 +276,7 @@ impl BlockScheduler {
         blocks.retain(|&(_, id)| {
             let wanted = self.window.height_of(tree, id).is_some();
             if !wanted {
-                let lacking = self.again.contains(&id).then_some(now);
+                let lacking = self.again.contains_key(&id).then_some(now);
                 self.take_away(tree, peer, id, lacking);
             }
             wanted

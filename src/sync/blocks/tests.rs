@@ -155,7 +155,7 @@ impl World {
                     for item in inventory {
                         let Inventory::WitnessBlock(hash) = item else { panic!("{item:?}") };
                         let id = self.tree.find(&hash).expect("only known blocks are asked for");
-                        let again = self.scheduler.again.contains(&id);
+                        let again = self.scheduler.again.contains_key(&id);
                         assert!(!self.tree.has_body(id) || again, "asked for a stored block");
                         self.asked.push((self.now, peer.0, self.tree.height(id)));
                         if let Some(state) = self.peers.get_mut(&peer) {
@@ -312,7 +312,7 @@ impl World {
 
     fn report_stored(&mut self, block: BlockRef) {
         let id = self.tree.find(&block.hash).expect("known");
-        assert!(!self.tree.has_body(id) || self.scheduler.again.contains(&id), "stored twice");
+        assert!(!self.tree.has_body(id) || self.scheduler.again.contains_key(&id), "stored twice");
         self.tree.body_stored(id);
         self.stored.push(block.height);
         let report = ChainReport::Stored { block, transactions: 1 };
