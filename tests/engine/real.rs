@@ -158,30 +158,63 @@ fn an_end_at_any_moment_is_followed_by_a_start_at_a_state_that_existed() {
     panic!("never done: {durable}");
 }
 
+/// A node on a branch of which all blocks and undo data are damaged, while its peers have a better one.
+struct DamagedBranch {
+    ground: Ground,
+    /// What is to be left.
+    branch: Branch,
+    /// What is better.
+    other: Branch,
+    /// All of both.
+    chain: Arc<RwLock<ServedChain>>,
+    /// The better branch, of a peer that never had the other one.
+    young: Arc<RwLock<ServedChain>>,
+}
+
+impl DamagedBranch {
+    fn new() -> Self {
+        let mut forge = Forge::new(params(), 4);
+        let (mut branch, mut blocks) = begin(&mut forge, 130);
+        let mut other = branch.clone();
+        blocks.extend(grow(&mut forge, &mut branch, 4));
+        let chain = served(&blocks);
+        let ground = Ground::new(1 << 26);
+        let mut world = ground.world(config(&[1]), 1);
+        world.serve(1, &chain, Manner { latency: 10, block_time: 2, ..Manner::default() });
+        assert!(world.run(10 * MINUTE, |w| w.engine.status().durable == branch.tip));
+        drop(world);
+        for name in ground.medium.list().unwrap() {
+            if name.starts_with("blk-") || name.starts_with("undo-") {
+                ground.medium.truncate(&name, 60).unwrap();
+            }
+        }
+        chain.write().extend(&grow(&mut forge, &mut other, 6));
+        let young = served(&[blocks[..130].to_vec(), chain_above(&chain, &blocks, 130)].concat());
+        Self { ground, branch, other, chain, young }
+    }
+}
+
+/// The bug: a reorg that had to undo a block which is damaged, and which no peer has, waited for ever in silence.
+#[test]
+fn a_damaged_block_that_nobody_has_is_named_and_ends_the_node_after_half_an_hour() {
+    let DamagedBranch { ground, branch, young, .. } = DamagedBranch::new();
+    let mut world = ground.world(config(&[1]), 2);
+    world.serve(1, &young, Manner { latency: 5, block_time: 2, ..Manner::default() });
+    assert!(!world.run(25 * MINUTE, |w| w.fatal.is_some()), "{:?}", world.fatal);
+    let trouble = world.engine.status().trouble.expect("there is trouble");
+    assert!(trouble.contains(&branch.tip.hash.to_string()), "{trouble}");
+    assert!(world.run(10 * MINUTE, |w| w.fatal.is_some()));
+    let error = world.fatal.expect("it ended");
+    assert!(error.contains(&branch.tip.hash.to_string()) && error.contains("synced anew"), "{error}");
+}
+
 /// Blocks that a reorg has to undo are damaged, and so is their undo data: they are fetched again, from a peer
 /// that only knows the other branch by now if it kept them, and the reorg goes on.
 #[test]
 fn damaged_blocks_that_a_reorg_has_to_undo_are_fetched_again() {
-    let mut forge = Forge::new(params(), 4);
-    let (mut branch, mut blocks) = begin(&mut forge, 130);
-    let mut other = branch.clone();
-    blocks.extend(grow(&mut forge, &mut branch, 4));
-    let chain = served(&blocks);
-    let ground = Ground::new(1 << 26);
-    let mut world = ground.world(config(&[1]), 1);
-    world.serve(1, &chain, Manner { latency: 10, block_time: 2, ..Manner::default() });
-    assert!(world.run(10 * MINUTE, |w| w.engine.status().durable == branch.tip));
-    drop(world);
-    // All stored blocks and undo data.
-    for name in ground.medium.list().unwrap() {
-        if name.starts_with("blk-") || name.starts_with("undo-") {
-            ground.medium.truncate(&name, 60).unwrap();
-        }
-    }
-    chain.write().extend(&grow(&mut forge, &mut other, 6));
+    let DamagedBranch { ground, branch, other, chain, young } = DamagedBranch::new();
     let mut world = ground.world(config(&[1, 2]), 2);
     // The first peer never had the branch that is left: it does not answer for its blocks.
-    let young = served(&[blocks[..130].to_vec(), chain_above(&chain, &blocks, 130)].concat());
     world.serve(1, &young, Manner { latency: 5, block_time: 2, ..Manner::default() });
     let wakes = world.wakes;
     assert!(!world.run(10 * MINUTE, |w| w.engine.status().durable == other.tip), "nobody had the blocks");
