@@ -21,7 +21,7 @@ use headlong::sim::forge::{forge_header, mine_header};
 use headlong::sync::headers::HeaderSync;
 use headlong::time::Now;
 use headlong::wire::Message;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
 
 const FIRST_TIME: u32 = 1_700_000_000;
@@ -35,6 +35,8 @@ const EASY: u32 = 0x207f_ffff;
 /// Chains from the genesis block (which is at 0) upwards, and networks that ask for different work.
 struct Chains {
     chains: [Vec<Header>; 4],
+    /// The place of each block in its chain.
+    places: [HashMap<BlockHash, usize>; 4],
     params: [Arc<Params>; 3],
 }
 
@@ -57,7 +59,9 @@ fn chains() -> &'static Chains {
             params.headers_sync = HeadersSyncParams { commitment_period: 7, redownload_buffer_size: 50 };
             Arc::new(params)
         });
-        Chains { chains, params }
+        let hashed = |chain: &Vec<Header>| chain.iter().map(Header::block_hash).zip(0..).collect();
+        let places = chains.each_ref().map(hashed);
+        Chains { chains, places, params }
     })
 }
 
@@ -70,11 +74,11 @@ fn grow(mut chain: Vec<Header>, blocks: usize, salt: u8) -> Vec<Header> {
     chain
 }
 
-/// What a node that has this chain answers.
-fn answer(chain: &[Header], locator: &[BlockHash]) -> Vec<Header> {
-    let known = |hash: &BlockHash| chain.iter().position(|header| header.block_hash() == *hash);
-    let fork = locator.iter().find_map(known).unwrap_or(0);
-    chain[fork + 1..].iter().take(MAX_HEADERS).copied().collect()
+/// What a node that has the chain with this number answers.
+fn answer(chain: usize, locator: &[BlockHash]) -> Vec<Header> {
+    let all = chains();
+    let fork = locator.iter().find_map(|hash| all.places[chain].get(hash).copied()).unwrap_or(0);
+    all.chains[chain][fork + 1..].iter().take(MAX_HEADERS).copied().collect()
 }
 
 struct Peer {
@@ -132,7 +136,7 @@ pub fn run(data: &[u8]) {
     }
     // The clock may stand before the long chains.
     if u64::from(honest[honest.len() - 1].time) <= world.unix {
-        world.hear(honest);
+        world.hear(reach);
     }
 }
 
@@ -220,7 +224,7 @@ impl World {
             }
             3..=6 => {
                 // As a node with one of the chains would answer, or with a part of that.
-                let chain = &chains().chains[feed.below(4)];
+                let chain = feed.below(4);
                 let most = feed.u8();
                 let Some(locator) = self.peers.get_mut(&id).and_then(|peer| peer.asked.take()) else {
                     return;
@@ -269,7 +273,8 @@ impl World {
     }
 
     /// A peer with this chain comes, and nobody else says anything any more.
-    fn hear(&mut self, chain: &[Header]) {
+    fn hear(&mut self, number: usize) {
+        let chain = &chains().chains[number];
         let goal = {
             let mut tree = BlockTree::new(self.tree.params().clone(), [1, 2]);
             for header in &chain[1..] {
@@ -282,7 +287,7 @@ impl World {
         while self.tree.work(self.tree.best_header()) < goal {
             let honest = self.peers.get_mut(&HONEST).expect("an honest peer is not dropped");
             if let Some(locator) = honest.asked.take() {
-                self.headers(HONEST, answer(chain, &locator));
+                self.headers(HONEST, answer(number, &locator));
                 continue;
             }
             let next = self.sync.next_deadline().map_or(self.now + 60_000, |at| at.as_millis());
