@@ -1,5 +1,5 @@
-//! The interpreter passes the conformance suite for verifiers and Bitcoin Core's vectors, and verifiers with
-//! one defect each do not.
+//! The crate's verifiers pass the conformance suite and Bitcoin Core's vectors, and verifiers with one defect each
+//! do not.
 #![cfg(feature = "consensus")]
 
 mod vectors;
@@ -8,6 +8,7 @@ use headlong::Verifier;
 use headlong::chain::deployments::ScriptFlags;
 use headlong::verify::conformance::{Counts, Failure, Suite};
 use headlong::verify::interpreter::Interpreter;
+use headlong::verify::standard::StandardVerifier;
 use headlong::verify::{ScriptFailure, TxScripts, Verdict, VerifierError};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use vectors::vector;
@@ -22,9 +23,18 @@ fn counted(name: &str, counts: Result<Counts, Failure>) -> Counts {
     counts
 }
 
+/// The verifiers of the crate.
+fn engines() -> [Box<dyn Verifier>; 2] {
+    [Box::new(Interpreter), Box::new(StandardVerifier::default())]
+}
+
 #[test]
-fn the_interpreter_conforms() {
-    let suite = Suite::new(&Interpreter).seed(seed());
+fn every_engine_conforms() {
+    engines().iter().for_each(|engine| conforms(&**engine));
+}
+
+fn conforms(engine: &dyn Verifier) {
+    let suite = Suite::new(engine).seed(seed());
     let types = counted("output types", suite.output_types());
     let batches = counted("batches", suite.batches());
     let purity = counted("purity", suite.purity());
@@ -48,10 +58,12 @@ fn skipped(counts: &Counts) -> Vec<(&str, usize)> {
 #[test]
 fn cores_script_tests() {
     let Some(json) = text("core/script_tests.json") else { return };
-    let counts = counted("script_tests.json", Suite::new(&Interpreter).core_script_tests(&json));
-    // 675 entries are valid and 418 invalid; each is asked about more than once.
-    assert_eq!((counts.valid, counts.invalid), (1251, 2 * 418));
-    assert_eq!(skipped(&counts), [("rules of relay", 129)]);
+    for engine in engines() {
+        let counts = counted("script_tests.json", Suite::new(&*engine).core_script_tests(&json));
+        // 675 entries are valid and 418 invalid; each is asked about more than once.
+        assert_eq!((counts.valid, counts.invalid), (1251, 2 * 418));
+        assert_eq!(skipped(&counts), [("rules of relay", 129)]);
+    }
 }
 
 #[test]
@@ -59,21 +71,25 @@ fn cores_transactions() {
     let (Some(valid), Some(invalid)) = (text("core/tx_valid.json"), text("core/tx_invalid.json")) else {
         return;
     };
-    let suite = Suite::new(&Interpreter);
-    let valid = counted("tx_valid.json", suite.core_valid_transactions(&valid));
-    let invalid = counted("tx_invalid.json", suite.core_invalid_transactions(&invalid));
-    assert_eq!((valid.valid, valid.invalid), (958, 10));
-    assert_eq!(skipped(&valid), []);
-    assert_eq!((invalid.valid, invalid.invalid), (70, 2 * 70));
-    assert_eq!(skipped(&invalid), [("rules of relay", 14), ("rules without scripts", 9)]);
+    for engine in engines() {
+        let suite = Suite::new(&*engine);
+        let valid = counted("tx_valid.json", suite.core_valid_transactions(&valid));
+        let invalid = counted("tx_invalid.json", suite.core_invalid_transactions(&invalid));
+        assert_eq!((valid.valid, valid.invalid), (958, 10));
+        assert_eq!(skipped(&valid), []);
+        assert_eq!((invalid.valid, invalid.invalid), (70, 2 * 70));
+        assert_eq!(skipped(&invalid), [("rules of relay", 14), ("rules without scripts", 9)]);
+    }
 }
 
 #[test]
 fn cores_signature_hashes() {
     let Some(json) = text("core/sighash.json") else { return };
-    let counts = counted("sighash.json", Suite::new(&Interpreter).core_signature_hashes(&json));
-    assert_eq!((counts.valid, counts.invalid), (500, 500));
-    assert_eq!(skipped(&counts), []);
+    for engine in engines() {
+        let counts = counted("sighash.json", Suite::new(&*engine).core_signature_hashes(&json));
+        assert_eq!((counts.valid, counts.invalid), (500, 500));
+        assert_eq!(skipped(&counts), []);
+    }
 }
 
 #[test]

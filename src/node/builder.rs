@@ -411,7 +411,7 @@ fn default_executor() -> Result<Arc<dyn Executor>, BuildError> {
 
 #[cfg(feature = "consensus")]
 fn default_verifier() -> Result<Arc<dyn Verifier>, BuildError> {
-    Ok(Arc::new(crate::verify::interpreter::Interpreter))
+    Ok(Arc::new(crate::verify::standard::StandardVerifier::default()))
 }
 
 #[cfg(not(feature = "consensus"))]

@@ -9,51 +9,83 @@ use crate::chain::deployments::ScriptFlags;
 use bitcoin::TxOut;
 use bitcoinconsensus::{Error, Utxo, verify_with_flags};
 
-/// The verifier that comes with the crate.
+/// Every input through the library.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Interpreter;
 
 impl Verifier for Interpreter {
     fn verify(&self, batch: &[TxScripts<'_>]) -> Result<Verdict, VerifierError> {
         for (transaction, scripts) in batch.iter().enumerate() {
-            if let Some(input) = first_failure(scripts)? {
-                return Ok(Verdict::Invalid(ScriptFailure { transaction, input }));
+            let mut inputs = Inputs::of(*scripts)?;
+            for input in 0..scripts.spent.len() {
+                if !inputs.succeeds(input)? {
+                    return Ok(Verdict::Invalid(ScriptFailure { transaction, input }));
+                }
             }
         }
         Ok(Verdict::Valid)
     }
 }
 
-/// Index of the first input that fails.
-fn first_failure(scripts: &TxScripts<'_>) -> Result<Option<usize>, VerifierError> {
-    let TxScripts { tx, raw, spent, flags } = *scripts;
-    let no_verdict = |reason: &str| Err(VerifierError { reason: reason.into() });
-    if !ScriptFlags::ALL.contains(flags) {
-        return no_verdict("unknown script verification flags");
+/// The inputs of one transaction, to be checked one by one.
+pub(super) struct Inputs<'a> {
+    scripts: TxScripts<'a>,
+    /// For the library, with what has no meaning here left out.
+    flags: u32,
+    /// All spent outputs as the library takes them, once they are needed.
+    utxos: Option<Vec<Utxo>>,
+}
+
+impl<'a> Inputs<'a> {
+    /// Refuses what the library could not be asked about.
+    pub(super) fn of(scripts: TxScripts<'a>) -> Result<Self, VerifierError> {
+        let TxScripts { tx, spent, flags, .. } = scripts;
+        if !ScriptFlags::ALL.contains(flags) {
+            return no_verdict("unknown script verification flags");
+        }
+        // The library would abort the process.
+        if flags.contains(ScriptFlags::WITNESS) && !flags.contains(ScriptFlags::P2SH) {
+            return no_verdict("the WITNESS flag needs P2SH");
+        }
+        if spent.len() != tx.input.len() {
+            return no_verdict("not as many spent outputs as inputs");
+        }
+        Ok(Self { scripts, flags: flags.0, utxos: None })
     }
-    // The library would abort the process.
-    if flags.contains(ScriptFlags::WITNESS) && !flags.contains(ScriptFlags::P2SH) {
-        return no_verdict("the WITNESS flag needs P2SH");
-    }
-    if spent.len() != tx.input.len() {
-        return no_verdict("not as many spent outputs as inputs");
-    }
-    // Only a taproot output gives the flag a meaning, and without it the library need not be given (and
-    // copy, for each input) all spent outputs.
-    let taproot = flags.contains(ScriptFlags::TAPROOT) && spent.iter().any(|o| o.script_pubkey.is_p2tr());
-    let flags = if taproot { flags.0 } else { flags.0 & !ScriptFlags::TAPROOT.0 };
-    let utxos = if taproot { spent.iter().map(utxo).collect::<Result<Vec<_>, _>>()? } else { Vec::new() };
-    let utxos = taproot.then_some(utxos.as_slice());
-    for (input, output) in spent.iter().enumerate() {
+
+    /// Whether the script of this input succeeds.
+    pub(super) fn succeeds(&mut self, input: usize) -> Result<bool, VerifierError> {
+        let TxScripts { raw, spent, .. } = self.scripts;
+        let utxos = match &mut self.utxos {
+            Some(utxos) => utxos,
+            empty => {
+                // Only a taproot output gives the flag a meaning, and without it the library need not be given
+                // (and copy, for each input) all spent outputs.
+                let taproot = self.flags & ScriptFlags::TAPROOT.0 != 0
+                    && spent.iter().any(|output| output.script_pubkey.is_p2tr());
+                let utxos = if taproot {
+                    spent.iter().map(utxo).collect::<Result<_, _>>()?
+                } else {
+                    self.flags &= !ScriptFlags::TAPROOT.0;
+                    Vec::new()
+                };
+                empty.insert(utxos)
+            }
+        };
+        let Some(output) = spent.get(input) else { return no_verdict("no such input") };
+        let utxos = (!utxos.is_empty()).then_some(utxos.as_slice());
         let script = output.script_pubkey.as_bytes();
-        match verify_with_flags(script, output.value.to_sat(), raw, utxos, input, flags) {
-            Ok(()) => {}
+        match verify_with_flags(script, output.value.to_sat(), raw, utxos, input, self.flags) {
+            Ok(()) => Ok(true),
             // The error that the library leaves unset: it ran the script, which failed.
-            Err(Error::ERR_SCRIPT) => return Ok(Some(input)),
-            Err(error) => return no_verdict(&format!("bitcoinconsensus: {error}")),
+            Err(Error::ERR_SCRIPT) => Ok(false),
+            Err(error) => no_verdict(&format!("bitcoinconsensus: {error}")),
         }
     }
-    Ok(None)
+}
+
+fn no_verdict<T>(reason: &str) -> Result<T, VerifierError> {
+    Err(VerifierError { reason: reason.into() })
 }
 
 fn utxo(output: &TxOut) -> Result<Utxo, VerifierError> {

@@ -16,6 +16,8 @@ pub mod interpreter;
 pub mod pool;
 pub mod remote;
 pub mod scripts;
+#[cfg(feature = "consensus")]
+pub mod standard;
 
 use crate::chain::command::ScriptPolicy;
 use crate::chain::deployments::ScriptFlags;

@@ -1,0 +1,253 @@
+use super::*;
+use crate::rng::Rng;
+use crate::sim::wallet::{ForgedCoin, OutputKind, Wallet};
+use crate::verify::interpreter::Interpreter;
+use bitcoin::absolute::LockTime;
+use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, Txid, transaction};
+
+const DIRECT: [OutputKind; 4] =
+    [OutputKind::P2pkh, OutputKind::P2wpkh, OutputKind::P2shP2wpkh, OutputKind::P2trKey];
+
+/// A signed transaction and what it spends.
+#[derive(Clone)]
+struct Spend {
+    tx: Transaction,
+    spent: Vec<TxOut>,
+    flags: ScriptFlags,
+}
+
+impl Spend {
+    fn new(wallet: &Wallet, rng: &mut Rng, kinds: &[OutputKind]) -> Self {
+        let coin = |(n, &kind): (usize, &OutputKind)| ForgedCoin {
+            outpoint: OutPoint::new(Txid::from_byte_array([n as u8; 32]), n as u32),
+            output: TxOut { value: Amount::from_sat(1_000), script_pubkey: wallet.lock(kind, n) },
+            kind,
+            key: n,
+            mature_at: 0,
+        };
+        let coins: Vec<ForgedCoin> = kinds.iter().enumerate().map(coin).collect();
+        let input = |coin: &ForgedCoin| TxIn {
+            previous_output: coin.outpoint,
+            script_sig: ScriptBuf::new(),
+            sequence: Sequence(rng.u64() as u32),
+            witness: Witness::new(),
+        };
+        let mut tx = Transaction {
+            version: transaction::Version::TWO,
+            lock_time: LockTime::ZERO,
+            input: coins.iter().map(input).collect(),
+            output: vec![TxOut {
+                value: Amount::from_sat(900),
+                script_pubkey: ScriptBuf::from(vec![0x51; 22]),
+            }],
+        };
+        wallet.sign(&mut tx, &coins);
+        Self { tx, spent: coins.into_iter().map(|coin| coin.output).collect(), flags: ScriptFlags::ALL }
+    }
+
+    fn judge(&self, verifier: &dyn Verifier) -> Result<Verdict, VerifierError> {
+        let raw = bitcoin::consensus::serialize(&self.tx);
+        verifier.verify(&[TxScripts { tx: &self.tx, raw: &raw, spent: &self.spent, flags: self.flags }])
+    }
+
+    /// Which inputs are taken without the interpreter.
+    fn direct(&self) -> Vec<bool> {
+        let raw = bitcoin::consensus::serialize(&self.tx);
+        let scripts = TxScripts { tx: &self.tx, raw: &raw, spent: &self.spent, flags: self.flags };
+        let mut hashes = SighashCache::new(&self.tx);
+        let verifier = StandardVerifier::default();
+        (0..self.spent.len()).map(|input| verifier.is_signed(&scripts, &mut hashes, input)).collect()
+    }
+}
+
+#[test]
+fn the_known_forms_need_no_interpreter_and_the_others_do() {
+    let mut rng = Rng::from_number(1);
+    let wallet = Wallet::new(&mut rng, 4);
+    let spend = Spend::new(&wallet, &mut rng, &OutputKind::ALL);
+    assert_eq!(spend.judge(&StandardVerifier::default()), Ok(Verdict::Valid));
+    let known: Vec<bool> = OutputKind::ALL.iter().map(|kind| DIRECT.contains(kind)).collect();
+    assert_eq!(spend.direct(), known);
+}
+
+#[test]
+fn without_the_soft_fork_its_forms_are_left_to_the_interpreter() {
+    let mut rng = Rng::from_number(2);
+    let wallet = Wallet::new(&mut rng, 4);
+    let mut spend = Spend::new(&wallet, &mut rng, &DIRECT);
+    for (flags, direct) in [
+        (ScriptFlags::NONE, [true, false, false, false]),
+        (ScriptFlags::P2SH.with(ScriptFlags::DERSIG), [true, false, false, false]),
+        (ScriptFlags::P2SH.with(ScriptFlags::WITNESS), [true, true, true, false]),
+        (ScriptFlags::ALL, [true; 4]),
+    ] {
+        spend.flags = flags;
+        assert_eq!(spend.direct(), direct, "{flags:?}");
+    }
+}
+
+#[test]
+fn a_transaction_that_cannot_be_asked_about_gets_no_verdict() {
+    let mut rng = Rng::from_number(3);
+    let wallet = Wallet::new(&mut rng, 4);
+    let spend = Spend::new(&wallet, &mut rng, &DIRECT);
+    let short = Spend { spent: spend.spent[1..].to_vec(), ..spend.clone() };
+    let bare_witness = Spend { flags: ScriptFlags::WITNESS, ..spend.clone() };
+    let unknown = Spend { flags: ScriptFlags(1 << 30), ..spend };
+    for spend in [short, bare_witness, unknown] {
+        assert!(spend.judge(&StandardVerifier::default()).is_err());
+        assert_eq!(spend.judge(&StandardVerifier::default()), spend.judge(&Interpreter));
+    }
+}
+
+/// Signatures, keys, hash types, encodings, scripts, amounts and flags, one or two of them changed: the verdict is
+/// the interpreter's, and what needs no interpreter would have passed it.
+#[test]
+fn changed_spends_get_the_verdict_of_the_interpreter() {
+    let mut direct = 0;
+    let mut invalid = 0;
+    for seed in 0..6_000 {
+        let mut rng = Rng::from_number(seed);
+        let wallet = Wallet::new(&mut rng, 2);
+        let kinds: Vec<OutputKind> = (0..1 + rng.below(3)).map(|_| DIRECT[rng.below(4) as usize]).collect();
+        let mut spend = Spend::new(&wallet, &mut rng, &kinds);
+        for _ in 0..1 + rng.below(2) {
+            change(&mut spend, &mut rng);
+        }
+        let verdict = spend.judge(&StandardVerifier::default());
+        assert_eq!(verdict, spend.judge(&Interpreter), "seed {seed}");
+        let raw = bitcoin::consensus::serialize(&spend.tx);
+        let scripts = TxScripts { tx: &spend.tx, raw: &raw, spent: &spend.spent, flags: spend.flags };
+        for (input, taken) in spend.direct().into_iter().enumerate() {
+            let passes = Inputs::of(scripts).unwrap().succeeds(input).unwrap();
+            assert!(!taken || passes, "seed {seed}: input {input}");
+            direct += u32::from(taken);
+            invalid += u32::from(!passes);
+        }
+    }
+    // Both happen often, or the test shows nothing.
+    assert!(direct > 3_000 && invalid > 3_000, "{direct} taken, {invalid} invalid");
+}
+
+/// Changes something about one input.
+fn change(spend: &mut Spend, rng: &mut Rng) {
+    let index = rng.below(spend.tx.input.len() as u64) as usize;
+    match rng.below(12) {
+        0 => spend.spent[index].value = Amount::from_sat(rng.below(2_000)),
+        1 => {
+            let mut script = spend.spent[index].script_pubkey.to_bytes();
+            flip(&mut script, rng);
+            spend.spent[index].script_pubkey = script.into();
+        }
+        2 => {
+            let all = [
+                ScriptFlags::DERSIG,
+                ScriptFlags::NULLDUMMY,
+                ScriptFlags::P2SH,
+                ScriptFlags::P2SH.with(ScriptFlags::WITNESS),
+                ScriptFlags::ALL,
+            ];
+            spend.flags =
+                all.into_iter().filter(|_| rng.below(2) == 0).fold(ScriptFlags::NONE, ScriptFlags::with);
+        }
+        3 => spend.tx.output[0].value = Amount::from_sat(rng.below(1_000)),
+        4 => spend.tx.lock_time = LockTime::from_consensus(rng.u64() as u32),
+        5 => spend.tx.input.swap(0, index),
+        _ => items(spend, index, rng),
+    }
+}
+
+/// Changes what unlocks an input: the pushes of its scriptSig, or the items of its witness.
+fn items(spend: &mut Spend, index: usize, rng: &mut Rng) {
+    let input = &mut spend.tx.input[index];
+    let witness = !input.witness.is_empty() && rng.below(8) > 0;
+    let mut items: Vec<Vec<u8>> = if witness {
+        input.witness.iter().map(<[u8]>::to_vec).collect()
+    } else {
+        let instructions = input.script_sig.instructions().flatten();
+        instructions.filter_map(|item| Some(item.push_bytes()?.as_bytes().to_vec())).collect()
+    };
+    match rng.below(10) {
+        0 => items.push(vec![0x50; rng.below(3) as usize]),
+        1 => drop(items.pop()),
+        2 => items.reverse(),
+        3 => items.insert(0, Vec::new()),
+        4 => {
+            // A larger or smaller `s`, which is the same signature to consensus.
+            if let Some(der) = items.first().and_then(|sig| sig.split_last()).map(|(_, der)| der.to_vec())
+                && let Ok(sig) = ecdsa::Signature::from_der(&der)
+            {
+                items[0] = [high_s(&sig).serialize_der().as_ref(), &[ALL]].concat();
+            }
+        }
+        5 => {
+            // Padded numbers: good before BIP66 only.
+            if let Some(sig) = items.first_mut()
+                && sig.len() > 60
+                && sig[0] == 0x30
+            {
+                let r = usize::from(sig[3]);
+                sig.insert(4 + r + 2, 0);
+                sig[4 + r + 1] += 1;
+                sig[1] += 1;
+            }
+        }
+        6 => {
+            if let Some(sig) = items.first_mut() {
+                match sig.len() {
+                    64 => sig.push([0, 1, 2, 0x81][rng.below(4) as usize]),
+                    0 => {}
+                    length => sig[length - 1] = rng.below(256) as u8,
+                }
+            }
+        }
+        7 => {
+            // The same key, uncompressed or hybrid, under its own hash.
+            if let Some(key) = items.last()
+                && let Ok(key) = PublicKey::from_slice(key)
+            {
+                let mut long = key.serialize_uncompressed().to_vec();
+                long[0] = if rng.below(2) == 0 { 4 } else { 6 + (long[64] & 1) };
+                spend.spent[index].script_pubkey =
+                    key_hash_script(hash160::Hash::hash(&long).as_byte_array()).to_vec().into();
+                *items.last_mut().unwrap() = long;
+            }
+        }
+        _ => {
+            let at = rng.below(items.len().max(1) as u64) as usize;
+            if let Some(item) = items.get_mut(at) {
+                flip(item, rng);
+            }
+        }
+    }
+    let input = &mut spend.tx.input[index];
+    if witness {
+        input.witness = Witness::from_slice(&items);
+    } else {
+        let mut script = Vec::new();
+        for item in &items {
+            // Each push by its shortest opcode, or by a longer one.
+            if rng.below(8) == 0 {
+                script.push(0x4c);
+            }
+            script.push(item.len().min(75) as u8);
+            script.extend(&item[..item.len().min(75)]);
+        }
+        input.script_sig = script.into();
+    }
+}
+
+fn flip(bytes: &mut [u8], rng: &mut Rng) {
+    if !bytes.is_empty() {
+        let at = rng.below(bytes.len() as u64) as usize;
+        bytes[at] ^= 1 << rng.below(8);
+    }
+}
+
+/// The same signature with the other `s`.
+fn high_s(sig: &ecdsa::Signature) -> ecdsa::Signature {
+    let mut compact = sig.serialize_compact();
+    let s = bitcoin::secp256k1::SecretKey::from_slice(&compact[32..]).unwrap().negate();
+    compact[32..].copy_from_slice(&s.secret_bytes());
+    ecdsa::Signature::from_compact(&compact).unwrap()
+}
