@@ -716,7 +716,6 @@ impl Chainstate {
     }
 }
 
-/// Decodes and checks a body by itself.
 /// Checks a body that came from outside, in its place. What is found wrong with a body that was changed on
 /// its way says nothing about its hash; Core asks whether it was before all else (`IsBlockMutated` in
 /// net_processing.cpp), here a good block need not pay for that.
@@ -741,6 +740,7 @@ fn check_received(
     }
 }
 
+/// Decodes and checks a body by itself.
 fn check_body(
     bytes: Arc<Vec<u8>>,
     params: &Params,

@@ -13,6 +13,8 @@ pub mod datadir;
 pub mod header_file;
 pub mod medium;
 pub mod memory;
+#[cfg(any(test, feature = "sled"))]
+pub mod page;
 pub mod schema;
 #[cfg(feature = "sled")]
 pub mod sled;

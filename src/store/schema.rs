@@ -37,7 +37,7 @@ use core::ops::Bound;
 use std::fmt::Write;
 
 /// Version of this schema.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// Key of the schema's version in [`Table::Meta`].
 pub const KEY_SCHEMA: &[u8] = b"schema";
@@ -355,10 +355,10 @@ mod tests {
             assert!(text.contains(&block(1).hash.to_string()) && text.contains(&genesis.to_string()));
         }
         let later = store.fork();
-        commit(&later, |b| b.put(Table::Meta, KEY_SCHEMA, 2u32.to_le_bytes()));
+        commit(&later, |b| b.put(Table::Meta, KEY_SCHEMA, 3u32.to_le_bytes()));
         let error = claim(&later, MAGIC, block(1).hash).unwrap_err();
         assert_eq!(error.kind, StoreErrorKind::Unsupported);
-        assert!(error.to_string().contains("version 2, this program 1"), "{error}");
+        assert!(error.to_string().contains("version 3, this program 2"), "{error}");
         for key in [KEY_SCHEMA, KEY_NETWORK] {
             let damaged = store.fork();
             commit(&damaged, |b| b.put(Table::Meta, key, [1, 0, 0]));

@@ -14,17 +14,21 @@
 //! 6. Damaged files make sled panic in places: panics are caught and are errors of kind `Corrupt`, after
 //!    which the store has to be opened anew.
 //! 7. An error while writing stays: every later commit fails with it until the store is opened anew.
+//! 8. Its time goes with the number of keys: coins share pages of some 4 kB, in the order of their keys.
 //!
 //! Recovery belongs to sled: at open it reads its log up to the last whole transaction, which takes longer
 //! the more was written since its last snapshot, and cuts off what follows. A damaged byte of the log looks
 //! to it like the end: the store is then at an earlier commit, still a whole one, and says nothing. Who
 //! keeps blocks apart can connect them again from there.
 
+mod paged;
+
 use super::medium::{create_folder, sync_folder};
 use super::{Batch, Change, Durability, Entry, Store, StoreError, StoreErrorKind, Table};
 use ::sled::transaction::{ConflictableTransactionError, TransactionError, Transactional};
 use ::sled::{Config, Db, Tree};
 use core::ops::Bound;
+use paged::PagedError;
 use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -51,6 +55,8 @@ pub struct SledStore {
     /// sled's log, for [`File::sync_all`].
     log: File,
     gate: RwLock<()>,
+    /// One commit at a time: it reads pages before it writes them.
+    writer: Mutex<()>,
     /// Names in `blobs/` that are durable.
     blobs: Mutex<BTreeSet<OsString>>,
     broken: AtomicBool,
@@ -78,6 +84,7 @@ impl SledStore {
             trees,
             log,
             gate: RwLock::new(()),
+            writer: Mutex::new(()),
             blobs: Mutex::default(),
             broken: AtomicBool::new(false),
         };
@@ -148,6 +155,27 @@ impl SledStore {
         })
     }
 
+    /// The same for what deals with pages.
+    fn paged<T>(
+        &self,
+        doing: &str,
+        operation: impl FnOnce() -> Result<T, PagedError>,
+    ) -> Result<T, StoreError> {
+        let context = self.context(doing);
+        match self.run(doing, || match operation() {
+            Err(PagedError::Sled(error)) => Err(error),
+            done => Ok(done),
+        })? {
+            Err(PagedError::Broken(bound)) => {
+                self.broken.store(true, Ordering::Relaxed);
+                let context = format!("{context}: broken page of coins from {bound:02x?} on");
+                Err(StoreError::new(StoreErrorKind::Corrupt, context))
+            }
+            Err(PagedError::Sled(sled)) => Err(error(&context, sled)),
+            Ok(done) => Ok(done),
+        }
+    }
+
     fn tree(&self, table: Table) -> Result<&Tree, StoreError> {
         let at = Table::ALL.iter().position(|t| *t == table);
         at.and_then(|at| self.trees.get(at)).ok_or_else(|| {
@@ -160,6 +188,9 @@ impl Store for SledStore {
     fn get_many(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
         let tree = self.tree(table)?;
         let _no_commit = self.gate.read();
+        if table == Table::Coins {
+            return self.paged("read", || keys.iter().map(|key| paged::get(tree, key)).collect());
+        }
         self.run("read", || keys.iter().map(|key| Ok(tree.get(key)?.map(|value| value.to_vec()))).collect())
     }
 
@@ -175,6 +206,9 @@ impl Store for SledStore {
         }
         let tree = self.tree(table)?;
         let _no_commit = self.gate.read();
+        if table == Table::Coins {
+            return self.paged("read", || paged::range(tree, from, to, limit));
+        }
         self.run("read", || {
             let entries = tree.range::<&[u8], _>((from, to)).take(limit);
             entries.map(|entry| entry.map(|(key, value)| (key.to_vec(), value.to_vec()))).collect()
@@ -184,18 +218,31 @@ impl Store for SledStore {
     fn commit(&self, batch: Batch, durability: Durability) -> Result<(), StoreError> {
         batch.check_sizes()?;
         if !batch.is_empty() {
+            let _alone = self.writer.lock();
             let mut parts: Vec<::sled::Batch> = Table::ALL.iter().map(|_| Default::default()).collect();
+            let mut coins = paged::Changes::new();
             for change in batch.into_changes() {
                 let (table, key, value) = match change {
                     Change::Put(table, key, value) => (table, key, Some(value)),
                     Change::Delete(table, key) => (table, key, None),
                 };
+                if table == Table::Coins {
+                    coins.insert(key, value);
+                    continue;
+                }
                 let part = Table::ALL.iter().position(|t| *t == table).and_then(|at| parts.get_mut(at));
                 match (part, value) {
                     (Some(part), Some(value)) => part.insert(key, value),
                     (Some(part), None) => part.remove(key),
                     (None, _) => self.tree(table).map(drop)?,
                 }
+            }
+            if !coins.is_empty() {
+                let tree = self.tree(Table::Coins)?;
+                let pages = self.paged("commit to", || paged::batch(tree, &coins))?;
+                let part =
+                    Table::ALL.iter().position(|t| *t == Table::Coins).and_then(|at| parts.get_mut(at));
+                part.into_iter().for_each(|part| *part = pages.clone());
             }
             let _no_reader = self.gate.write();
             self.run("commit to", || self.transaction(&parts))?;
