@@ -17,7 +17,7 @@ use crate::time::Now;
 use crate::wire::Message;
 use bitcoin::p2p::ServiceFlags;
 use core::fmt;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 /// A connection's number, never used twice by one engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -65,10 +65,13 @@ impl core::str::FromStr for PeerAddress {
         let is_name = !name.is_empty()
             && name.len() <= 253
             && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
-        match port.parse() {
-            Ok(port) if is_name => Ok(Self::Name(name.to_owned(), port)),
-            _ => Err(AddressParseError),
+        if !is_name || !port.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(AddressParseError);
         }
+        let port = port.parse().map_err(|_| AddressParseError)?;
+        // However it was written, an IP address is none of the names.
+        let ip = name.parse::<Ipv4Addr>().map(|ip| Self::Ip((ip, port).into()));
+        Ok(ip.unwrap_or_else(|_| Self::Name(name.to_owned(), port)))
     }
 }
 
@@ -249,5 +252,25 @@ impl Cx<'_> {
     /// Ends a connection.
     pub fn close(&mut self, peer: PeerId, reason: CloseReason) {
         self.out.demands.push(Demand::Close(peer, reason));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The bug, found by the fuzzer: `127.0.0.1:+8` was a name, which was written as `127.0.0.1:8` and then read as an
+    /// IP address.
+    #[test]
+    fn what_is_an_address_is_written_as_one_and_read_as_the_same() {
+        for text in
+            ["127.0.0.1:8", "[::1]:8333", "seed.example:8333", "1.2.3:8", "127.0.0.1:08", "a:00065535"]
+        {
+            let address: PeerAddress = text.parse().unwrap();
+            assert_eq!(address.to_string().parse(), Ok(address), "{text}");
+        }
+        for text in ["127.0.0.1:+8", "seed.example:+8", "a:", ":8", "a:65536", "a:-1", "a b:1", "::1"] {
+            assert_eq!(text.parse::<PeerAddress>(), Err(AddressParseError), "{text}");
+        }
     }
 }
