@@ -1,3 +1,5 @@
+//! The known forms, whole and changed, beside the interpreter.
+
 use super::*;
 use crate::rng::Rng;
 use crate::sim::wallet::{ForgedCoin, OutputKind, Wallet};
