@@ -179,17 +179,14 @@ fn messages() -> Vec<Message> {
 }
 
 /// As long as a locator may be, and longer by one.
-fn long_locators() -> [Message; 4] {
-    let request = |count: usize| (70_016, vec![hash(1); count], hash(0));
-    let headers = |count| {
-        let (version, locator_hashes, stop_hash) = request(count);
-        Message::GetHeaders(GetHeadersMessage { version, locator_hashes, stop_hash })
+fn long_locators() -> Vec<Message> {
+    let requests = |count| {
+        let (version, locator_hashes, stop_hash) = (70_016, vec![hash(1); count], hash(0));
+        let headers = GetHeadersMessage { version, locator_hashes: locator_hashes.clone(), stop_hash };
+        let blocks = GetBlocksMessage { version, locator_hashes, stop_hash };
+        [Message::GetHeaders(headers), Message::GetBlocks(blocks)]
     };
-    let blocks = |count| {
-        let (version, locator_hashes, stop_hash) = request(count);
-        Message::GetBlocks(GetBlocksMessage { version, locator_hashes, stop_hash })
-    };
-    [headers(MAX_LOCATOR), headers(MAX_LOCATOR + 1), blocks(MAX_LOCATOR), blocks(MAX_LOCATOR + 1)]
+    [MAX_LOCATOR, MAX_LOCATOR + 1].into_iter().flat_map(requests).collect()
 }
 
 fn witness_transaction() -> Transaction {

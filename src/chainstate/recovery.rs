@@ -220,25 +220,23 @@ fn restore_branches(
     tree: &mut BlockTree,
     archive: &Archive,
     file: &mut HeaderFile,
-    mut blocks: Vec<(BlockHash, BlockEntry)>,
-) -> Result<Vec<(BlockHash, BlockEntry)>, Error> {
+    blocks: &mut [(BlockHash, BlockEntry)],
+) -> Result<(), Error> {
     // Parents first.
     blocks.sort_by_key(|(hash, entry)| (entry.height, *hash));
     let mut restored = Vec::new();
-    for (hash, _) in &blocks {
-        let Some(header) = archive.read_header(hash)? else { continue };
-        if let Some(parent) = tree.find(&header.prev_blockhash)
-            && check_proof_of_work(&header, hash, tree.params()).is_ok()
+    for (hash, _) in blocks {
+        if let Some(header) = archive.read_header(hash)?
+            && read_headers(tree, &[Record::Header(header)]).is_ok()
         {
-            tree.insert_hashed(parent, &header, *hash);
             restored.push(header);
         }
     }
-    if !restored.is_empty() {
-        file.append_headers(&restored)?;
-        file.sync()?;
+    if restored.is_empty() {
+        return Ok(());
     }
-    Ok(blocks)
+    file.append_headers(&restored)?;
+    Ok(file.sync()?)
 }
 
 /// A flush under way is the one that the last checkpoint announced, from the tip.
@@ -329,9 +327,10 @@ fn mark_bodies(
             }
         }
     }
-    for (hash, entry) in restore_branches(tree, archive, file, headless)? {
-        if let Some(id) = tree.find(&hash) {
-            mark(id, &entry);
+    restore_branches(tree, archive, file, &mut headless)?;
+    for (hash, entry) in &headless {
+        if let Some(id) = tree.find(hash) {
+            mark(id, entry);
         }
     }
     stored.sort_unstable();

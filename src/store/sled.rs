@@ -28,7 +28,6 @@ use super::{Batch, Change, Durability, Entry, Store, StoreError, StoreErrorKind,
 use ::sled::transaction::{ConflictableTransactionError, TransactionError, Transactional};
 use ::sled::{Config, Db, Tree};
 use core::ops::Bound;
-use paged::PagedError;
 use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -155,33 +154,18 @@ impl SledStore {
         })
     }
 
-    /// The same for what deals with pages.
-    fn paged<T>(
-        &self,
-        doing: &str,
-        operation: impl FnOnce() -> Result<T, PagedError>,
-    ) -> Result<T, StoreError> {
-        let context = self.context(doing);
-        match self.run(doing, || match operation() {
-            Err(PagedError::Sled(error)) => Err(error),
-            done => Ok(done),
-        })? {
-            Err(PagedError::Broken(bound)) => {
-                self.broken.store(true, Ordering::Relaxed);
-                let context = format!("{context}: broken page of coins from {bound:02x?} on");
-                Err(StoreError::new(StoreErrorKind::Corrupt, context))
-            }
-            Err(PagedError::Sled(sled)) => Err(error(&context, sled)),
-            Ok(done) => Ok(done),
-        }
-    }
-
     fn tree(&self, table: Table) -> Result<&Tree, StoreError> {
-        let at = Table::ALL.iter().position(|t| *t == table);
-        at.and_then(|at| self.trees.get(at)).ok_or_else(|| {
-            StoreError::new(StoreErrorKind::Unsupported, format!("no tree for table {}", table.name()))
-        })
+        index(table).and_then(|at| self.trees.get(at)).ok_or_else(|| no_tree(table))
     }
+}
+
+/// Where a table is in [`Table::ALL`].
+fn index(table: Table) -> Option<usize> {
+    Table::ALL.iter().position(|other| *other == table)
+}
+
+fn no_tree(table: Table) -> StoreError {
+    StoreError::new(StoreErrorKind::Unsupported, format!("no tree for table {}", table.name()))
 }
 
 impl Store for SledStore {
@@ -189,7 +173,7 @@ impl Store for SledStore {
         let tree = self.tree(table)?;
         let _no_commit = self.gate.read();
         if table == Table::Coins {
-            return self.paged("read", || keys.iter().map(|key| paged::get(tree, key)).collect());
+            return self.run("read", || keys.iter().map(|key| paged::get(tree, key)).collect());
         }
         self.run("read", || keys.iter().map(|key| Ok(tree.get(key)?.map(|value| value.to_vec()))).collect())
     }
@@ -207,7 +191,7 @@ impl Store for SledStore {
         let tree = self.tree(table)?;
         let _no_commit = self.gate.read();
         if table == Table::Coins {
-            return self.paged("read", || paged::range(tree, from, to, limit));
+            return self.run("read", || paged::range(tree, from, to, limit));
         }
         self.run("read", || {
             let entries = tree.range::<&[u8], _>((from, to)).take(limit);
@@ -230,19 +214,16 @@ impl Store for SledStore {
                     coins.insert(key, value);
                     continue;
                 }
-                let part = Table::ALL.iter().position(|t| *t == table).and_then(|at| parts.get_mut(at));
-                match (part, value) {
-                    (Some(part), Some(value)) => part.insert(key, value),
-                    (Some(part), None) => part.remove(key),
-                    (None, _) => self.tree(table).map(drop)?,
+                let part = index(table).and_then(|at| parts.get_mut(at)).ok_or_else(|| no_tree(table))?;
+                match value {
+                    Some(value) => part.insert(key, value),
+                    None => part.remove(key),
                 }
             }
-            if !coins.is_empty() {
-                let tree = self.tree(Table::Coins)?;
-                let pages = self.paged("commit to", || paged::batch(tree, &coins))?;
-                let part =
-                    Table::ALL.iter().position(|t| *t == Table::Coins).and_then(|at| parts.get_mut(at));
-                part.into_iter().for_each(|part| *part = pages.clone());
+            let tree = self.tree(Table::Coins)?;
+            let pages = self.run("commit to", || paged::batch(tree, &coins))?;
+            if let Some(part) = index(Table::Coins).and_then(|at| parts.get_mut(at)) {
+                *part = pages;
             }
             let _no_reader = self.gate.write();
             self.run("commit to", || self.transaction(&parts))?;
@@ -355,6 +336,19 @@ mod tests {
         let panicked = caught::<()>("x", || panic!("number {}", 5)).unwrap_err();
         assert_eq!(panicked.kind, StoreErrorKind::Corrupt);
         assert!(panicked.to_string().contains("number 5"));
+    }
+
+    #[test]
+    fn a_broken_page_is_an_error_that_names_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SledStore::open(folder.path(), CACHE).unwrap();
+        store.tree(Table::Coins).unwrap().insert(b"", b"no page").unwrap();
+        let error = store.get(Table::Coins, b"key").unwrap_err();
+        assert_eq!(error.kind, StoreErrorKind::Corrupt);
+        assert!(error.to_string().contains("page of coins"), "{error}");
+        let mut batch = Batch::new();
+        batch.put(Table::Coins, *b"key", *b"value");
+        assert_eq!(store.commit(batch, Durability::Durable).unwrap_err().kind, StoreErrorKind::Corrupt);
     }
 
     #[test]

@@ -50,30 +50,21 @@ impl<'a> Inputs<'a> {
         if spent.len() != tx.input.len() {
             return no_verdict("not as many spent outputs as inputs");
         }
-        Ok(Self { scripts, flags: flags.0, utxos: None })
+        // Only a taproot output gives the flag a meaning, and without it the library need not be given (and copy, for
+        // each input) all spent outputs.
+        let taproot = spent.iter().any(|output| output.script_pubkey.is_p2tr());
+        let flags = if taproot { flags.0 } else { flags.0 & !ScriptFlags::TAPROOT.0 };
+        Ok(Self { scripts, flags, utxos: None })
     }
 
     /// Whether the script of this input succeeds.
     pub(super) fn succeeds(&mut self, input: usize) -> Result<bool, VerifierError> {
         let TxScripts { raw, spent, .. } = self.scripts;
-        let utxos = match &mut self.utxos {
-            Some(utxos) => utxos,
-            empty => {
-                // Only a taproot output gives the flag a meaning, and without it the library need not be given
-                // (and copy, for each input) all spent outputs.
-                let taproot = self.flags & ScriptFlags::TAPROOT.0 != 0
-                    && spent.iter().any(|output| output.script_pubkey.is_p2tr());
-                let utxos = if taproot {
-                    spent.iter().map(utxo).collect::<Result<_, _>>()?
-                } else {
-                    self.flags &= !ScriptFlags::TAPROOT.0;
-                    Vec::new()
-                };
-                empty.insert(utxos)
-            }
-        };
+        if self.utxos.is_none() && self.flags & ScriptFlags::TAPROOT.0 != 0 {
+            self.utxos = Some(spent.iter().map(utxo).collect::<Result<_, _>>()?);
+        }
         let Some(output) = spent.get(input) else { return no_verdict("no such input") };
-        let utxos = (!utxos.is_empty()).then_some(utxos.as_slice());
+        let utxos = self.utxos.as_deref();
         let script = output.script_pubkey.as_bytes();
         match verify_with_flags(script, output.value.to_sat(), raw, utxos, input, self.flags) {
             Ok(()) => Ok(true),

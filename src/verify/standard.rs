@@ -114,11 +114,10 @@ impl StandardVerifier {
         if !input.witness.is_empty() {
             return false;
         }
-        let Some((key, sig)) = key_and_signature(key, sig, key_hash) else { return false };
-        let code = key_hash_script(key_hash);
-        hashes
-            .legacy_signature_hash(index, Script::from_bytes(&code), u32::from(ALL))
-            .is_ok_and(|hash| self.is_good(hash.to_byte_array(), &sig, &key))
+        self.is_good(key, sig, key_hash, |code| {
+            let hash = hashes.legacy_signature_hash(index, code, u32::from(ALL));
+            Some(hash.ok()?.to_byte_array())
+        })
     }
 
     /// P2WPKH: the witness is a signature and a key.
@@ -134,12 +133,11 @@ impl StandardVerifier {
         else {
             return false;
         };
-        let Some((key, sig)) = key_and_signature(key, sig, key_hash) else { return false };
         // BIP143 hashes the script of P2PKH in place of the program.
-        let code = key_hash_script(key_hash);
-        hashes
-            .p2wsh_signature_hash(index, Script::from_bytes(&code), output.value, EcdsaSighashType::All)
-            .is_ok_and(|hash| self.is_good(hash.to_byte_array(), &sig, &key))
+        self.is_good(key, sig, key_hash, |code| {
+            let hash = hashes.p2wsh_signature_hash(index, code, output.value, EcdsaSighashType::All);
+            Some(hash.ok()?.to_byte_array())
+        })
     }
 
     /// P2TR by key: the witness is a signature, and no annex.
@@ -166,8 +164,18 @@ impl StandardVerifier {
         })
     }
 
-    fn is_good(&self, hash: [u8; 32], sig: &ecdsa::Signature, key: &PublicKey) -> bool {
-        self.secp.verify_ecdsa(&Message::from_digest(hash), sig, key).is_ok()
+    /// Whether the key has this hash, and its signature is good for what `hash` makes of P2PKH's script.
+    fn is_good(
+        &self,
+        key: &[u8],
+        sig: &[u8],
+        key_hash: &[u8],
+        hash: impl FnOnce(&Script) -> Option<[u8; 32]>,
+    ) -> bool {
+        let Some((key, sig)) = key_and_signature(key, sig, key_hash) else { return false };
+        let code = key_hash_script(key_hash);
+        let Some(hash) = hash(Script::from_bytes(&code)) else { return false };
+        self.secp.verify_ecdsa(&Message::from_digest(hash), &sig, &key).is_ok()
     }
 }
 
@@ -177,8 +185,8 @@ fn pushed(script: &[u8]) -> Option<(&[u8], &[u8])> {
     if (1..=75).contains(&length) { rest.split_at_checked(usize::from(length)) } else { None }
 }
 
-/// The key, if it is of one of the two usual forms and has this hash, and the signature, if it is for the whole transaction and
-/// encoded as BIP66 wants it.
+/// The key, if it is of one of the two usual forms and has this hash, and the signature, if it is for the whole
+/// transaction and encoded as BIP66 wants it.
 fn key_and_signature(key: &[u8], sig: &[u8], key_hash: &[u8]) -> Option<(PublicKey, ecdsa::Signature)> {
     let (&kind, der) = sig.split_last()?;
     let whole_key = matches!((key.len(), key.first()), (33, Some(2 | 3)) | (65, Some(4)));

@@ -10,29 +10,15 @@
 use crate::store::Entry;
 use crate::store::page::{self, BrokenPage, PAGE_BYTES};
 use ::sled::{Batch, IVec, Tree};
-use core::ops::Bound;
+use core::ops::{Bound, RangeBounds};
 use std::collections::BTreeMap;
+use std::io;
 
 /// A page that shrinks below this many bytes takes in the next one.
 const LEAST_BYTES: usize = PAGE_BYTES / 4;
 
 /// Changes by key.
 pub(super) type Changes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
-
-/// Why a page cannot be had.
-#[derive(Debug)]
-pub(super) enum PagedError {
-    /// sled fails.
-    Sled(::sled::Error),
-    /// A page is broken.
-    Broken(IVec),
-}
-
-impl From<::sled::Error> for PagedError {
-    fn from(error: ::sled::Error) -> Self {
-        Self::Sled(error)
-    }
-}
 
 type Page = (IVec, IVec);
 
@@ -46,10 +32,16 @@ fn page_after(tree: &Tree, bound: &[u8]) -> ::sled::Result<Option<Page>> {
     tree.range::<&[u8], _>((Bound::Excluded(bound), Bound::Unbounded)).next().transpose()
 }
 
+/// The error for a page that cannot be read; of kind `Corrupt` to users of the store.
+fn broken(bound: &[u8]) -> ::sled::Error {
+    let text = format!("the page of coins from {bound:02x?} on: {BrokenPage}");
+    ::sled::Error::Io(io::Error::new(io::ErrorKind::InvalidData, text))
+}
+
 /// The value of a key.
-pub(super) fn get(tree: &Tree, key: &[u8]) -> Result<Option<Vec<u8>>, PagedError> {
+pub(super) fn get(tree: &Tree, key: &[u8]) -> ::sled::Result<Option<Vec<u8>>> {
     let Some((bound, bytes)) = page_of(tree, key)? else { return Ok(None) };
-    let found = page::find(&bytes, key).map_err(|BrokenPage| PagedError::Broken(bound))?;
+    let found = page::find(&bytes, key).map_err(|BrokenPage| broken(&bound))?;
     Ok(found.map(<[u8]>::to_vec))
 }
 
@@ -59,40 +51,29 @@ pub(super) fn range(
     from: Bound<&[u8]>,
     to: Bound<&[u8]>,
     limit: usize,
-) -> Result<Vec<Entry>, PagedError> {
+) -> ::sled::Result<Vec<Entry>> {
     let start = match from {
         Bound::Included(key) | Bound::Excluded(key) => page_of(tree, key)?.map(|(bound, _)| bound),
         Bound::Unbounded => None,
     };
     let start = start.as_ref().map_or(Bound::Unbounded, |bound| Bound::Included(&bound[..]));
     let mut found = Vec::new();
-    for page in tree.range::<&[u8], _>((start, Bound::Unbounded)) {
+    // A page whose bound is beyond the end has nothing within it.
+    for page in tree.range::<&[u8], _>((start, to)) {
         let (bound, bytes) = page?;
-        for entry in page::entries(&bytes).map_err(|BrokenPage| PagedError::Broken(bound))? {
-            let key = &entry.0[..];
-            let above = match to {
-                Bound::Included(to) => key > to,
-                Bound::Excluded(to) => key >= to,
-                Bound::Unbounded => false,
-            };
-            if above || found.len() >= limit {
-                return Ok(found);
-            }
-            let below = match from {
-                Bound::Included(from) => key < from,
-                Bound::Excluded(from) => key <= from,
-                Bound::Unbounded => false,
-            };
-            if !below {
-                found.push(entry);
-            }
+        let entries = page::entries(&bytes).map_err(|BrokenPage| broken(&bound))?;
+        let inside =
+            entries.into_iter().filter(|(key, _)| RangeBounds::<[u8]>::contains(&(from, to), &key[..]));
+        found.extend(inside.take(limit - found.len()));
+        if found.len() >= limit {
+            break;
         }
     }
     Ok(found)
 }
 
 /// What these changes do to the pages. Nothing else may change the tree until it is applied.
-pub(super) fn batch(tree: &Tree, changes: &Changes) -> Result<Batch, PagedError> {
+pub(super) fn batch(tree: &Tree, changes: &Changes) -> ::sled::Result<Batch> {
     let mut batch = Batch::default();
     let mut changes = changes.iter().map(|(key, new)| (&key[..], new.as_deref())).peekable();
     while let Some(&(key, _)) = changes.peek() {
@@ -106,12 +87,11 @@ pub(super) fn batch(tree: &Tree, changes: &Changes) -> Result<Batch, PagedError>
             let here = core::iter::from_fn(|| {
                 changes.next_if(|(key, _)| next.as_ref().is_none_or(|(bound, _)| *key < &bound[..]))
             });
-            let broken = |BrokenPage| PagedError::Broken(bound.clone());
-            let pages = page::merge(&bytes, here).map_err(broken)?;
+            let pages = page::merge(&bytes, here).map_err(|BrokenPage| broken(&bound))?;
             let small = pages.iter().map(|(_, page)| page.len()).sum::<usize>() < LEAST_BYTES;
             let Some((absorbed, more)) = next.take().filter(|_| small) else { break pages };
             let small = pages.first().map_or(&[][..], |(_, page)| page);
-            bytes = page::joined(small, &more).map_err(broken)?.into();
+            bytes = page::joined(small, &more).map_err(|BrokenPage| broken(&absorbed))?.into();
             next = page_after(tree, &absorbed)?;
             batch.remove(absorbed);
         };
