@@ -36,6 +36,7 @@
 //! | --- | --- | --- |
 //! | `consensus` | yes | scripts through Bitcoin Core's own code (needs a C++ compiler); without it the host brings a [`Verifier`] |
 //! | `sled` | yes | [`SledStore`], an embedded store |
+//! | `fjall` | no | `FjallStore`, a log-structured store for full nodes (needs Rust 1.90) |
 //! | `native` | yes | a transport, timers and an executor that need no runtime, and [`Node::run_blocking`] |
 //! | `tracing` | yes | spans and events for the `tracing` facade, target `headlong` |
 //! | `sim` | no | the chain forge, serving peers and the deterministic network, for tests |
@@ -83,6 +84,9 @@ pub use node::{
     Status, Stopped,
 };
 pub use peer::{CloseReason, Fault, PeerAddress, PeerId};
+pub use store::backend::StoreBackend;
+#[cfg(feature = "fjall")]
+pub use store::fjall::FjallStore;
 pub use store::memory::MemoryStore;
 #[cfg(feature = "sled")]
 pub use store::sled::SledStore;

@@ -90,6 +90,45 @@ mod sled {
     }
 }
 
+mod fjall {
+    use super::*;
+    use headlong::FjallStore;
+
+    const CHILD: &str = "HEADLONG_TEST_FJALL_CHILD";
+    const CACHE: u64 = 8 << 20;
+
+    struct InFjall;
+
+    impl Backend for InFjall {
+        type Place = tempfile::TempDir;
+
+        fn new_place(&self) -> tempfile::TempDir {
+            tempfile::tempdir().unwrap()
+        }
+
+        fn open(&self, place: &tempfile::TempDir) -> Result<Box<dyn Store>, StoreError> {
+            Ok(Box::new(FjallStore::open(place.path(), CACHE)?))
+        }
+
+        fn child(&self, place: &tempfile::TempDir) -> Option<Command> {
+            Some(test_child("fjall::child", CHILD, place.path()).unwrap())
+        }
+    }
+
+    /// Runs in the child process of the suite; else it does nothing.
+    #[test]
+    fn child() {
+        let Some(folder) = std::env::var_os(CHILD) else { return };
+        commit_until_killed(&FjallStore::open(folder, CACHE).unwrap()).unwrap();
+    }
+
+    #[test]
+    fn the_store_on_fjall_conforms() {
+        let skipped: &[Check] = if cfg!(unix) { &[] } else { &[Check::NoRoom] };
+        assert_eq!(conforms(&InFjall).skipped(), skipped);
+    }
+}
+
 // ---- Stores with one defect each ----
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -63,9 +63,9 @@ fn sync(options: &Options) -> Result<(), Failure> {
     };
     let mut builder = Builder::with_params(params);
     builder = match options.store {
-        StoreKind::Sled => {
+        StoreKind::Disk(backend) => {
             eprintln!("data folder: {}", folder.display());
-            builder.datadir(&folder)
+            builder.datadir(&folder).backend(backend)
         }
         StoreKind::Memory => builder.store(MemoryStore::new()),
     };

@@ -1,7 +1,8 @@
 //! The command line of `sync`.
 
 use super::network::{HELP as NETWORK_HELP, NetworkOptions};
-use headlong::PeerAddress;
+use headlong::store::backend::UnknownBackend;
+use headlong::{PeerAddress, StoreBackend};
 use lexopt::{Arg, Parser, ValueExt};
 use std::path::PathBuf;
 
@@ -9,7 +10,7 @@ use std::path::PathBuf;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoreKind {
     /// On disk.
-    Sled,
+    Disk(StoreBackend),
     /// In memory, for experiments: everything is lost at the end.
     Memory,
 }
@@ -49,7 +50,7 @@ With no arguments it syncs a generated chain from peers inside this process. Opt
   --datadir DIR              where everything is kept (default: headlong/NETWORK in the user's data folder)
   --dbcache MB               memory for coins, in MiB (default 450)
   --threads N                threads that check blocks and scripts (default: the cores)
-  --store sled|memory        where coins are kept (default sled); memory keeps everything in memory
+  --store sled|fjall|memory  where coins are kept (default sled); memory keeps everything in memory
   --stop-at-height H         stop once the block at height H is connected and durable
   --utxo-hash                before the end, print hashes of the set of coins as one JSON line on stdout
   --status json              print one JSON object a second on stdout
@@ -65,7 +66,7 @@ impl Options {
             datadir: None,
             dbcache_mib: None,
             threads: None,
-            store: StoreKind::Sled,
+            store: StoreKind::Disk(StoreBackend::Sled),
             stop_at_height: None,
             utxo_hash: false,
             json: false,
@@ -114,9 +115,8 @@ fn positive(text: &str) -> Result<usize, String> {
 
 fn store(text: &str) -> Result<StoreKind, String> {
     match text {
-        "sled" => Ok(StoreKind::Sled),
         "memory" => Ok(StoreKind::Memory),
-        _ => Err(format!("no such store: {text}")),
+        name => name.parse().map(StoreKind::Disk).map_err(|error: UnknownBackend| error.to_string()),
     }
 }
 

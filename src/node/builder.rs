@@ -25,6 +25,7 @@ use crate::limits::{MAX_REQUESTS, POOL_QUEUE};
 use crate::net::{Clock, Executor, SystemClock, Transport};
 use crate::peer::PeerAddress;
 use crate::rng::Rng;
+use crate::store::backend::StoreBackend;
 use crate::store::block_files::{BlockFiles, BlockFilesOptions};
 use crate::store::datadir::Datadir;
 use crate::store::header_file::{HEADER_FILE, HeaderFile};
@@ -73,8 +74,8 @@ pub enum BuildError {
     /// Without the feature `consensus` the host brings the verifier.
     #[error("no verifier: enable the feature `consensus` or set one")]
     MissingVerifier,
-    /// A data directory without the feature `sled` needs a store of the host.
-    #[error("no store for the data directory: enable the feature `sled` or set one")]
+    /// The backend's feature is not enabled, and there is no store of the host.
+    #[error("no store for the data directory: enable the feature `sled` or `fjall`, or set one")]
     MissingStore,
     /// A store that outlives the process needs a data directory for block and header files beside it.
     #[error("a durable store needs a data directory")]
@@ -97,6 +98,7 @@ pub struct Builder {
     params: Params,
     datadir: Option<PathBuf>,
     store: Option<Arc<dyn Store>>,
+    backend: StoreBackend,
     connect: Vec<PeerAddress>,
     added: Vec<PeerAddress>,
     dns: Option<bool>,
@@ -122,6 +124,7 @@ impl Builder {
             params,
             datadir: None,
             store: None,
+            backend: StoreBackend::Sled,
             connect: Vec::new(),
             added: Vec::new(),
             dns: None,
@@ -171,6 +174,12 @@ impl Builder {
     /// Whether DNS seeds are asked for peers; by default unless [`Self::connect`] is used.
     pub fn dns(mut self, on: bool) -> Self {
         self.dns = Some(on);
+        self
+    }
+
+    /// The backend of the store that the node opens by itself in [`Self::datadir`]; sled by default.
+    pub fn backend(mut self, backend: StoreBackend) -> Self {
+        self.backend = backend;
         self
     }
 
@@ -261,7 +270,10 @@ impl Builder {
             (None, Some(datadir)) => {
                 let pages = (self.cache / STORE_SHARE).max(LEAST_STORE_CACHE);
                 coins_bytes = coins_bytes.saturating_sub(pages);
-                default_store(datadir, pages)?
+                if !self.backend.is_enabled() {
+                    return Err(BuildError::MissingStore);
+                }
+                self.backend.open(datadir, pages as u64)?
             }
             (None, None) => Arc::new(MemoryStore::new()),
         };
@@ -376,17 +388,6 @@ fn recovery_error(error: Error) -> BuildError {
         Error::Store(error) => BuildError::Store(error),
         error => BuildError::Recovery(error),
     }
-}
-
-#[cfg(feature = "sled")]
-fn default_store(datadir: &Datadir, cache: usize) -> Result<Arc<dyn Store>, BuildError> {
-    let folder = datadir.coins_path("sled");
-    Ok(Arc::new(crate::store::sled::SledStore::open(folder, cache as u64)?))
-}
-
-#[cfg(not(feature = "sled"))]
-fn default_store(_datadir: &Datadir, _cache: usize) -> Result<Arc<dyn Store>, BuildError> {
-    Err(BuildError::MissingStore)
 }
 
 #[cfg(feature = "native")]

@@ -5,11 +5,15 @@
 //! [`Store::commit`]. What the bytes mean is decided above it, in [`schema`] and in the chainstate, so
 //! that an implementer writes three methods.
 
+pub mod backend;
 pub mod block_files;
 pub mod coin;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+pub mod copy;
 pub mod datadir;
+#[cfg(feature = "fjall")]
+pub mod fjall;
 pub mod header_file;
 pub mod medium;
 pub mod memory;

@@ -1,0 +1,218 @@
+//! A log-structured store on fjall 3, for full nodes: sets of coins far larger than memory.
+//!
+//! 1. All tables are one keyspace, so that they share one memtable and one journal; a key is the table's number and
+//!    then the key. (fjall takes no empty keys; ours may be.)
+//! 2. A batch is written to the journal as one record and shown to readers at once; readers of several keys look at
+//!    one snapshot, and wait for nobody.
+//! 3. A buffered commit reaches the operating system before it returns, so that a killed process loses none; a durable
+//!    one syncs the journal.
+//! 4. After a failed write fjall refuses all others, until it is opened anew.
+//!
+//! Recovery is fjall's: the journal is read up to its last whole record.
+
+use super::medium::{create_folder, sync_folder};
+use super::{Batch, Change, Durability, Entry, Store, StoreError, StoreErrorKind, Table};
+use ::fjall::{Database, Error, Keyspace, KeyspaceCreateOptions, LsmError, PersistMode, Readable, Slice};
+use core::ops::Bound;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// The name of the keyspace.
+const KEYSPACE: &str = "headlong";
+/// A value dropped a moment ago may still be closing its files in one of fjall's threads.
+const LOCK_ATTEMPTS: u32 = 40;
+const LOCK_PAUSE: Duration = Duration::from_millis(25);
+
+/// A store in a folder of its own. Dropping it makes everything durable.
+pub struct FjallStore {
+    folder: PathBuf,
+    db: Database,
+    entries: Keyspace,
+    broken: AtomicBool,
+}
+
+impl FjallStore {
+    /// Opens the store in `folder`, which is created if absent, with a cache of `cache_bytes` for what is read.
+    ///
+    /// # Errors
+    /// `Locked` if another process has it open; `Unsupported` for another version of fjall's format; `Corrupt`;
+    /// `Full`; other failures of the operating system as `Transient`.
+    pub fn open(folder: impl AsRef<Path>, cache_bytes: u64) -> Result<Self, StoreError> {
+        let folder = folder.as_ref();
+        let doing = format!("open fjall store {}", folder.display());
+        let failed = |error| StoreError::io(doing.clone(), error);
+        create_folder(folder).map_err(failed)?;
+        let place = folder.join("db");
+        if !place.is_dir() {
+            // fjall cannot open what it was stopped from creating: that happens beside, and is then given its name.
+            let new = folder.join("new");
+            if new.is_dir() {
+                std::fs::remove_dir_all(&new).map_err(failed)?;
+            }
+            drop(open_at(&new, cache_bytes, &doing)?);
+            std::fs::rename(&new, &place).and_then(|()| sync_folder(folder)).map_err(failed)?;
+        }
+        let (db, entries) = open_at(&place, cache_bytes, &doing)?;
+        let store = Self { folder: folder.to_owned(), db, entries, broken: AtomicBool::new(false) };
+        store.flush()?;
+        Ok(store)
+    }
+
+    /// Makes all commits so far durable.
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    pub fn flush(&self) -> Result<(), StoreError> {
+        self.run("flush", || self.db.persist(PersistMode::SyncAll))
+    }
+
+    /// Runs an operation of fjall; a panic or an earlier one is an error.
+    fn run<T>(&self, doing: &str, operation: impl FnOnce() -> ::fjall::Result<T>) -> Result<T, StoreError> {
+        let context = format!("{doing} fjall store {}", self.folder.display());
+        if self.broken.load(Ordering::Relaxed) {
+            let context = format!("{context}: after an earlier failure, open anew");
+            return Err(StoreError::new(StoreErrorKind::Corrupt, context));
+        }
+        caught(&context, operation).inspect_err(|error| {
+            if error.kind == StoreErrorKind::Corrupt {
+                self.broken.store(true, Ordering::Relaxed);
+            }
+        })
+    }
+}
+
+/// Opens the database and its keyspace, waiting a moment for a lock that is about to be released.
+fn open_at(place: &Path, cache_bytes: u64, doing: &str) -> Result<(Database, Keyspace), StoreError> {
+    let mut attempt = 1;
+    let db = loop {
+        match caught(doing, || Database::builder(place).cache_size(cache_bytes).open()) {
+            Err(error) if error.kind == StoreErrorKind::Locked && attempt < LOCK_ATTEMPTS => {
+                attempt += 1;
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            done => break done?,
+        }
+    };
+    // What is looked for is there, but in invalid blocks: filters of the last level would be of no use.
+    let options = || KeyspaceCreateOptions::default().expect_point_read_hits(true);
+    let entries = caught(doing, || db.keyspace(KEYSPACE, options))?;
+    Ok((db, entries))
+}
+
+/// A table's number before a key.
+fn tagged(table: Table, key: &[u8]) -> Slice {
+    let mut bytes = Vec::with_capacity(key.len() + 1);
+    bytes.push(tag(table));
+    bytes.extend_from_slice(key);
+    bytes.into()
+}
+
+fn tag(table: Table) -> u8 {
+    Table::ALL.iter().zip(0..).find(|(other, _)| **other == table).map_or(u8::MAX, |(_, tag)| tag)
+}
+
+impl Store for FjallStore {
+    fn get_many(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        self.run("read", || {
+            let snapshot = self.db.snapshot();
+            let value =
+                |key: &&[u8]| Ok(snapshot.get(&self.entries, tagged(table, key))?.map(|v| v.to_vec()));
+            keys.iter().map(value).collect()
+        })
+    }
+
+    fn range(
+        &self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
+        if super::is_empty_range(from, to) {
+            return Ok(Vec::new());
+        }
+        let tagged = |key| tagged(table, key);
+        let from = match from {
+            Bound::Unbounded => Bound::Included(tagged(&[])),
+            bound => bound.map(tagged),
+        };
+        let to = match to {
+            Bound::Unbounded => Bound::Excluded(Slice::from([tag(table) + 1])),
+            bound => bound.map(tagged),
+        };
+        self.run("read", || {
+            let entries = self.db.snapshot().range(&self.entries, (from, to)).take(limit);
+            let entries = entries.map(|entry| entry.into_inner());
+            entries.map(|entry| entry.map(|(key, value)| (key[1..].to_vec(), value.to_vec()))).collect()
+        })
+    }
+
+    fn commit(&self, batch: Batch, durability: Durability) -> Result<(), StoreError> {
+        batch.check_sizes()?;
+        // Of several changes for one key the last counts; in fjall all changes of a batch are of the same age.
+        let mut last: BTreeMap<Slice, Option<Vec<u8>>> = BTreeMap::new();
+        for change in batch.into_changes() {
+            match change {
+                Change::Put(table, key, value) => last.insert(tagged(table, &key), Some(value)),
+                Change::Delete(table, key) => last.insert(tagged(table, &key), None),
+            };
+        }
+        self.run("commit to", || {
+            let mut batch = self.db.batch();
+            for (key, value) in last {
+                match value {
+                    Some(value) => batch.insert(&self.entries, key, value),
+                    None => batch.remove(&self.entries, key),
+                }
+            }
+            batch.commit()
+        })?;
+        match durability {
+            Durability::Buffered => Ok(()),
+            Durability::Durable => self.flush(),
+        }
+    }
+
+    fn batch_limit(&self) -> usize {
+        50_000
+    }
+}
+
+impl Drop for FjallStore {
+    fn drop(&mut self) {
+        // Nobody is left to tell of an error; whoever needs to know commits durably before.
+        let _ = self.flush();
+    }
+}
+
+impl fmt::Debug for FjallStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FjallStore").field("folder", &self.folder).finish_non_exhaustive()
+    }
+}
+
+fn caught<T>(doing: &str, operation: impl FnOnce() -> ::fjall::Result<T>) -> Result<T, StoreError> {
+    // Whoever catches a panic here uses the store no more, so broken invariants are not seen.
+    match catch_unwind(AssertUnwindSafe(operation)) {
+        Ok(result) => result.map_err(|e| error(doing, e)),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+            Err(StoreError::new(StoreErrorKind::Corrupt, format!("{doing}: fjall panicked: {text}")))
+        }
+    }
+}
+
+fn error(doing: &str, error: Error) -> StoreError {
+    let kind = match error {
+        Error::Io(error) | Error::Storage(LsmError::Io(error)) => return StoreError::io(doing, error),
+        Error::Locked => StoreErrorKind::Locked,
+        Error::InvalidVersion(_) => StoreErrorKind::Unsupported,
+        _ => StoreErrorKind::Corrupt,
+    };
+    StoreError { kind, context: doing.to_owned(), source: Some(Box::new(error)) }
+}
