@@ -58,6 +58,8 @@ pub struct Forge {
     params: Arc<Params>,
     wallet: Arc<Wallet>,
     rng: Rng,
+    /// Output types with the share that each has in new coins.
+    mix: Vec<(OutputKind, u64)>,
 }
 
 impl Forge {
@@ -65,13 +67,26 @@ impl Forge {
     pub fn new(params: Arc<Params>, seed: u64) -> Self {
         let mut rng = Rng::from_number(seed);
         let wallet = Arc::new(Wallet::new(&mut rng, 16));
-        Self { params, wallet, rng }
+        Self { params, wallet, rng, mix: OutputKind::ALL.map(|kind| (kind, 1)).to_vec() }
+    }
+
+    /// Makes new coins of these types only, in these proportions; without it all types are alike. At least one
+    /// share has to be above 0.
+    #[must_use]
+    pub fn mix(mut self, mix: &[(OutputKind, u64)]) -> Self {
+        self.mix = mix.to_vec();
+        self
     }
 
     /// A forge with the same keys and choices of its own, so that it goes on from this one's branches.
     #[must_use]
     pub fn fork(&self, seed: u64) -> Self {
-        Self { params: self.params.clone(), wallet: self.wallet.clone(), rng: Rng::from_number(seed) }
+        Self {
+            params: self.params.clone(),
+            wallet: self.wallet.clone(),
+            rng: Rng::from_number(seed),
+            mix: self.mix.clone(),
+        }
     }
 
     /// The keys.
@@ -177,7 +192,15 @@ impl Forge {
     }
 
     fn any_lock(&mut self) -> (OutputKind, usize) {
-        let kind = OutputKind::ALL[self.rng.below(OutputKind::ALL.len() as u64) as usize];
+        let mut at = self.rng.below(self.mix.iter().map(|(_, share)| share).sum());
+        let mut kinds = self.mix.iter();
+        let kind = loop {
+            let &(kind, share) = kinds.next().expect("below the sum of all shares");
+            match at.checked_sub(share) {
+                Some(left) => at = left,
+                None => break kind,
+            }
+        };
         (kind, self.rng.below(self.wallet.key_sets() as u64) as usize)
     }
 

@@ -59,11 +59,12 @@ pub fn available() -> bool {
     found
 }
 
-/// A running bitcoind with a temporary folder.
+/// A running bitcoind, in a temporary folder if it was given none.
 pub struct Bitcoind {
     child: Child,
     options: Vec<String>,
-    folder: tempfile::TempDir,
+    folder: PathBuf,
+    _temporary: Option<tempfile::TempDir>,
     rpc: SocketAddr,
     p2p: SocketAddr,
 }
@@ -77,18 +78,31 @@ fn free_addresses() -> [SocketAddr; 2] {
 impl Bitcoind {
     /// Starts one with further options, on regtest unless they name a network.
     pub fn start(options: &[&str]) -> Self {
-        let started = (0..ATTEMPTS).find_map(|_| Self::try_start(options));
+        let started = (0..ATTEMPTS).find_map(|_| {
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            Self::try_start(folder.path().to_owned(), Some(folder), options)
+        });
+        started.expect("bitcoind answers")
+    }
+
+    /// The same in a folder that stays, and may hold what an earlier one left.
+    pub fn start_in(folder: &Path, options: &[&str]) -> Self {
+        let started = (0..ATTEMPTS).find_map(|_| Self::try_start(folder.to_owned(), None, options));
         started.expect("bitcoind answers")
     }
 
     /// One attempt; `None` if the process ended (a port was taken) or does not answer.
-    fn try_start(options: &[&str]) -> Option<Self> {
-        let folder = tempfile::tempdir().expect("a temporary folder");
+    fn try_start(folder: PathBuf, temporary: Option<tempfile::TempDir>, options: &[&str]) -> Option<Self> {
         let [rpc, p2p] = free_addresses();
         let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
-        let child = spawn(folder.path(), rpc, p2p, &options);
-        let mut node = Self { child, options, folder, rpc, p2p };
+        let child = spawn(&folder, rpc, p2p, &options);
+        let mut node = Self { child, options, folder, _temporary: temporary, rpc, p2p };
         node.answers().then_some(node)
+    }
+
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Waits for the first answer; false if the process ended or does not answer.
@@ -110,13 +124,13 @@ impl Bitcoind {
         self.call("stop", json!([]));
         let _ = self.child.wait();
         meanwhile();
-        self.child = spawn(self.folder.path(), self.rpc, self.p2p, &self.options);
+        self.child = spawn(&self.folder, self.rpc, self.p2p, &self.options);
         assert!(self.answers(), "bitcoind comes up again");
     }
 
     /// Where its files are.
     pub fn folder(&self) -> &Path {
-        self.folder.path()
+        &self.folder
     }
 
     /// Where its peers connect.
@@ -132,7 +146,7 @@ impl Bitcoind {
     /// Calls a method; the error is the text of what bitcoind says.
     pub fn try_call(&self, method: &str, parameters: &Value) -> Result<Value, String> {
         let cookie =
-            std::fs::read_to_string(self.folder.path().join("cookie")).map_err(|error| error.to_string())?;
+            std::fs::read_to_string(self.folder.join("cookie")).map_err(|error| error.to_string())?;
         let body = json!({"id": 0, "method": method, "params": parameters}).to_string();
         let answer = post(self.rpc, &cookie, &body).map_err(|error| error.to_string())?;
         let mut answer: Value =
@@ -145,7 +159,7 @@ impl Bitcoind {
 
     /// Several calls in one request, carried out in this order; an error is the text of what bitcoind says.
     pub fn batch(&self, calls: &[(&str, Value)]) -> Vec<Result<Value, String>> {
-        let cookie = std::fs::read_to_string(self.folder.path().join("cookie")).expect("a cookie");
+        let cookie = std::fs::read_to_string(self.folder.join("cookie")).expect("a cookie");
         let body: Vec<Value> = calls
             .iter()
             .map(|(method, parameters)| json!({"id": 0, "method": method, "params": parameters}))

@@ -1,0 +1,164 @@
+//! The `sync` example and a bitcoind race: both sync the same chain from the same serving bitcoind on loopback,
+//! in turn (A B A B), every script executed on both sides, and must end with the same set of coins.
+//!
+//! ```sh
+//! cargo build --release --example sync && cargo bench --bench race
+//! cargo bench --bench race -- sigs small          # these profiles only
+//! ```
+//!
+//! The bitcoind is found as in the interop tests (`BITCOIND_EXE`, on PATH, or fetched). In the environment:
+//! `ROUNDS` (5 pairs), `THREADS` (2), `DBCACHE` in MiB (450), `STORE` (of the example: sled), `SCALE` (1; 10 makes
+//! chains of a tenth). The chains are forged once and kept with the serving node in the target folder.
+//!
+//! Seconds are those of a process from its start until its tip is connected, for headlong also durable. The other
+//! figures are those that the system holds about the process at that moment.
+
+#[path = "../../tests/interop/bitcoind.rs"]
+mod bitcoind;
+mod meter;
+mod profile;
+
+use bitcoind::{Bitcoind, available};
+use headlong::{Network, Params};
+use meter::{Figures, figures};
+use profile::Profile;
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Time of the first block of each chain: the same chain on every day.
+const FIRST_TIME: u32 = 1_700_000_000;
+/// Chains of long ago are served, too. (Who syncs is not told so: its initial download would be over at once.)
+const OLD_TIP: &str = "-maxtipage=1000000000";
+
+fn number(name: &str, usual: u32) -> u32 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
+}
+
+/// What both sides are given.
+struct Terms {
+    threads: String,
+    dbcache: String,
+    store: String,
+}
+
+fn main() {
+    if !available() {
+        return;
+    }
+    let chosen: Vec<String> =
+        std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let terms = Terms {
+        threads: number("THREADS", 2).to_string(),
+        dbcache: number("DBCACHE", 450).to_string(),
+        store: std::env::var("STORE").unwrap_or_else(|_| "sled".into()),
+    };
+    let example = example();
+    for profile in Profile::ALL {
+        if chosen.is_empty() || chosen.iter().any(|name| name == profile.name()) {
+            race(&example, profile, &terms, number("ROUNDS", 5), number("SCALE", 1));
+        }
+    }
+}
+
+fn race(example: &Path, profile: Profile, terms: &Terms, rounds: u32, scale: u32) {
+    let server = serve(profile, scale);
+    let height = server.call("getblockcount", json!([])).as_u64().expect("a height") as u32;
+    let coins = server.coins();
+    let Terms { threads, dbcache, store } = terms;
+    let name = profile.name();
+    println!("{name}: {height} blocks, {} coins, {threads} threads, {dbcache} MiB, {store}", coins.2);
+    let mut pairs = Vec::new();
+    for round in 1..=rounds {
+        let ours = headlong(example, &server, height, &coins, terms);
+        println!("{name} {round}: headlong {ours}");
+        let theirs = other_bitcoind(&server, height, &coins, terms);
+        println!("{name} {round}: bitcoind {theirs}");
+        pairs.push((ours, theirs));
+    }
+    for (what, figure) in Figures::NAMED {
+        let mut ratios: Vec<f64> = pairs.iter().map(|(ours, theirs)| figure(theirs) / figure(ours)).collect();
+        ratios.sort_by(f64::total_cmp);
+        let [least, median, most] = [0, ratios.len() / 2, ratios.len() - 1].map(|at| ratios[at]);
+        println!("{name}: bitcoind's {what} by ours: median {median:.2} ({least:.2} to {most:.2})");
+    }
+}
+
+/// A bitcoind that has the profile's chain, which is forged if it was not before.
+fn serve(profile: Profile, scale: u32) -> Bitcoind {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("race/{}-{scale}", profile.name()));
+    let done = folder.join("forged");
+    if !done.is_file() {
+        let _ = std::fs::remove_dir_all(&folder);
+    }
+    std::fs::create_dir_all(&folder).expect("a folder for the serving node");
+    let mut server = Bitcoind::start_in(&folder, &["-par=2", "-dbcache=1000", OLD_TIP]);
+    if !done.is_file() {
+        let begun = Instant::now();
+        let params = Arc::new(Params::new(Network::Regtest));
+        let size = profile.forge(&params, FIRST_TIME, scale, |block| {
+            server.submit(core::slice::from_ref(block));
+        });
+        println!("{}: forged {size:?} in {:.0} s", profile.name(), begun.elapsed().as_secs_f64());
+        // Written out in an orderly way, so that the next start is a quick one.
+        server.restart(|| ());
+        std::fs::write(done, format!("{size:?}\n")).expect("a file for the note");
+    }
+    server
+}
+
+/// The built example, which lies beside this program's folder.
+fn example() -> PathBuf {
+    let own = std::env::current_exe().expect("a path");
+    let path = own.ancestors().nth(2).expect("a target folder").join("examples/sync");
+    assert!(path.is_file(), "build it first: cargo build --release --example sync");
+    path
+}
+
+/// A sync by the example.
+fn headlong(
+    example: &Path,
+    server: &Bitcoind,
+    height: u32,
+    coins: &(String, String, u64),
+    terms: &Terms,
+) -> Figures {
+    let folder = tempfile::tempdir().expect("a folder");
+    let begun = Instant::now();
+    let mut child = Command::new(example)
+        .args(["--network", "regtest", "--assumevalid", "none", "--utxo-hash"])
+        .args(["--threads", &terms.threads, "--dbcache", &terms.dbcache, "--store", &terms.store])
+        .args(["--stop-at-height", &height.to_string(), "--connect", &server.p2p().to_string()])
+        .arg("--datadir")
+        .arg(folder.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the example starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    let mut line = || lines.next().expect("a line").expect("text");
+    assert_eq!(line(), format!("reached {height} {}", server.tip()));
+    let figures = figures(child.id(), begun.elapsed());
+    let stats: Value = serde_json::from_str(&line()).expect("the line of --utxo-hash");
+    assert_eq!(stats["hash_serialized_3"], coins.0.as_str());
+    assert_eq!(stats["muhash"], coins.1.as_str());
+    assert!(child.wait().expect("it ends").success());
+    figures
+}
+
+/// A sync by another bitcoind.
+fn other_bitcoind(server: &Bitcoind, height: u32, coins: &(String, String, u64), terms: &Terms) -> Figures {
+    let (connect, par) = (format!("-connect={}", server.p2p()), format!("-par={}", terms.threads));
+    let dbcache = format!("-dbcache={}", terms.dbcache);
+    let begun = Instant::now();
+    let node = Bitcoind::start(&[&connect, &par, &dbcache, "-assumevalid=0", "-blocksonly"]);
+    while node.call("getblockcount", json!([])) != height {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let figures = figures(node.id(), begun.elapsed());
+    assert_eq!(&node.coins(), coins);
+    figures
+}
