@@ -415,8 +415,15 @@ mod tests {
 
         /// A connection whose other side sends these bytes and then ends the stream.
         fn fed_with(&self, bytes: Vec<u8>) -> Connection {
-            let mut connection = Connection::dial(PeerId(1), ([127, 0, 0, 1], 1).into_peer(), &self.around);
-            connection.tasks.drain(..).for_each(|task| task.abort());
+            // Not dialled: what came of that could arrive between the messages.
+            let mut connection = Connection {
+                address: ([127, 0, 0, 1], 1).into_peer(),
+                gate: Arc::new(Gate::new()),
+                unsent: Arc::new(AtomicUsize::new(0)),
+                queue: None,
+                closing: None,
+                tasks: Vec::new(),
+            };
             connection.open(PeerId(1), Box::new(futures::io::Cursor::new(bytes)), &self.around);
             connection
         }
