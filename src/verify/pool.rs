@@ -1,13 +1,14 @@
 //! Threads for work that keeps a processor busy: decoding and checking blocks, executing scripts.
 //!
-//! 1. Jobs wait in a bounded queue; submitting to a full one blocks.
+//! 1. Jobs wait in a bounded queue; submitting to a full one blocks. Those that others wait for
+//!    ([`Pool::run_first`]) have a queue of their own, which is emptied first.
 //! 2. With no threads, a job runs at once on the thread that submits it.
 //! 3. A panic of a job ends neither its thread nor goes unseen: it comes back as a value.
 //! 4. Dropping the pool runs what is queued, then joins the threads.
 //!
 //! A job must not submit to its own pool: with the queue full, nothing would ever empty it.
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, select};
 use parking_lot::Mutex;
 use std::any::Any;
 use std::collections::VecDeque;
@@ -30,31 +31,39 @@ pub struct WorkerPanic(
     pub String,
 );
 
-/// Threads with one queue.
+/// Threads that take jobs from two queues.
 #[derive(Debug)]
 pub struct Pool {
-    queue: Option<Sender<Job>>,
+    queues: Option<Queues<Sender<Job>>>,
     threads: Vec<JoinHandle<()>>,
     panics: Arc<Mutex<VecDeque<WorkerPanic>>>,
 }
 
+#[derive(Clone, Debug)]
+struct Queues<T> {
+    /// Emptied before the other.
+    first: T,
+    usual: T,
+}
+
 impl Pool {
-    /// Starts `threads` threads called `name-0`, `name-1`, …, with room for `capacity` waiting jobs.
+    /// Starts `threads` threads called `name-0`, `name-1`, …, with room for `capacity` waiting jobs in each queue.
     ///
     /// # Errors
     /// What the system fails with if it cannot start a thread.
     pub fn new(name: &str, threads: usize, capacity: usize) -> io::Result<Self> {
-        let mut pool = Self { queue: None, threads: Vec::new(), panics: Arc::default() };
+        let mut pool = Self { queues: None, threads: Vec::new(), panics: Arc::default() };
         if threads == 0 {
             return Ok(pool);
         }
-        let (sender, receiver) = bounded(capacity.max(1));
+        let ((first, from_first), (usual, from_usual)) = (bounded(capacity.max(1)), bounded(capacity.max(1)));
         // Set first: on an error below, dropping the pool then ends the threads that did start.
-        pool.queue = Some(sender);
+        pool.queues = Some(Queues { first, usual });
+        let receivers = Queues { first: from_first, usual: from_usual };
         for i in 0..threads {
-            let (receiver, panics) = (receiver.clone(), Arc::clone(&pool.panics));
+            let (receivers, panics) = (receivers.clone(), Arc::clone(&pool.panics));
             let builder = std::thread::Builder::new().name(format!("{name}-{i}"));
-            pool.threads.push(builder.spawn(move || work(&receiver, &panics))?);
+            pool.threads.push(builder.spawn(move || work(&receivers, &panics))?);
         }
         Ok(pool)
     }
@@ -66,13 +75,17 @@ impl Pool {
 
     /// Jobs that wait.
     pub fn queued(&self) -> usize {
-        self.queue.as_ref().map_or(0, Sender::len)
+        self.queues.as_ref().map_or(0, |queues| queues.first.len() + queues.usual.len())
     }
 
     /// Runs `job`, as soon as a thread is free. Blocks while the queue is full. If it panics,
     /// [`Pool::take_panic`] tells.
     pub fn submit(&self, job: Job) {
-        let refused = match &self.queue {
+        self.put(job, |queues| &queues.usual);
+    }
+
+    fn put(&self, job: Job, choose: impl FnOnce(&Queues<Sender<Job>>) -> &Sender<Job>) {
+        let refused = match self.queues.as_ref().map(choose) {
             Some(queue) => queue.send(job).err().map(|error| error.into_inner()),
             None => Some(job),
         };
@@ -91,6 +104,15 @@ impl Pool {
         self.submit(Box::new(move || done(catch(job))));
     }
 
+    /// As [`Pool::run`], before all jobs that were not given this way.
+    pub fn run_first<T>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+        done: impl FnOnce(Result<T, WorkerPanic>) + Send + 'static,
+    ) {
+        self.put(Box::new(move || done(catch(job))), |queues| &queues.first);
+    }
+
     /// The oldest panic of a job given to [`Pool::submit`] that was not taken yet.
     pub fn take_panic(&self) -> Option<WorkerPanic> {
         self.panics.lock().pop_front()
@@ -99,7 +121,7 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.queue = None;
+        self.queues = None;
         let me = std::thread::current().id();
         for thread in self.threads.drain(..) {
             // A job may hold the last reference to its own pool; it cannot wait for itself.
@@ -110,9 +132,19 @@ impl Drop for Pool {
     }
 }
 
-fn work(queue: &Receiver<Job>, panics: &Mutex<VecDeque<WorkerPanic>>) {
-    for job in queue {
-        run_caught(job, panics);
+fn work(queues: &Queues<Receiver<Job>>, panics: &Mutex<VecDeque<WorkerPanic>>) {
+    loop {
+        let job = queues.first.try_recv().ok().or_else(|| {
+            // Either is an error once the pool is gone and that queue is empty; the other may not be.
+            select! {
+                recv(queues.first) -> job => job.ok().or_else(|| queues.usual.recv().ok()),
+                recv(queues.usual) -> job => job.ok().or_else(|| queues.first.recv().ok()),
+            }
+        });
+        match job {
+            Some(job) => run_caught(job, panics),
+            None => return,
+        }
     }
 }
 
@@ -126,7 +158,7 @@ fn run_caught(job: Job, panics: &Mutex<VecDeque<WorkerPanic>>) {
 }
 
 /// Runs `job` and turns its panic into a value. What it shared with others is guarded by locks or owned.
-pub(super) fn catch<T>(job: impl FnOnce() -> T) -> Result<T, WorkerPanic> {
+pub(crate) fn catch<T>(job: impl FnOnce() -> T) -> Result<T, WorkerPanic> {
     catch_unwind(AssertUnwindSafe(job)).map_err(|payload| WorkerPanic(message(payload.as_ref())))
 }
 
@@ -205,6 +237,28 @@ mod tests {
             assert_eq!(panic, Some(WorkerPanic("unseen".into())));
             assert_eq!(pool.take_panic(), None);
         }
+    }
+
+    #[test]
+    fn what_others_wait_for_runs_first() {
+        let pool = Pool::new("test", 1, 8).unwrap();
+        let (open, gate) = unbounded::<()>();
+        let (sender, order) = unbounded();
+        let (started, running) = unbounded();
+        pool.submit(Box::new(move || {
+            started.send(()).unwrap();
+            gate.recv().unwrap();
+        }));
+        running.recv().unwrap();
+        for n in [1, 2] {
+            let (usual, first) = (sender.clone(), sender.clone());
+            pool.run(move || n, move |n| usual.send(n.unwrap()).unwrap());
+            pool.run_first(move || n * 10, move |n| first.send(n.unwrap()).unwrap());
+        }
+        assert_eq!(pool.queued(), 4);
+        open.send(()).unwrap();
+        drop((pool, sender));
+        assert_eq!(order.iter().collect::<Vec<_>>(), [10, 20, 1, 2]);
     }
 
     #[test]
