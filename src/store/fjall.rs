@@ -12,6 +12,7 @@
 
 use super::medium::{create_folder, sync_folder};
 use super::{Batch, Change, Durability, Entry, Store, StoreError, StoreErrorKind, Table};
+use ::fjall::config::PartitioningPolicy;
 use ::fjall::{Database, Error, Keyspace, KeyspaceCreateOptions, LsmError, PersistMode, Readable, Slice};
 use core::ops::Bound;
 use std::collections::BTreeMap;
@@ -23,6 +24,9 @@ use std::time::Duration;
 
 /// The name of the keyspace.
 const KEYSPACE: &str = "headlong";
+/// Bytes of what is kept in memory before it becomes a table.
+const LEAST_MEMTABLE: u64 = 8 << 20;
+const MOST_MEMTABLE: u64 = 64 << 20;
 /// A value dropped a moment ago may still be closing its files in one of fjall's threads.
 const LOCK_ATTEMPTS: u32 = 40;
 const LOCK_PAUSE: Duration = Duration::from_millis(25);
@@ -37,6 +41,7 @@ pub struct FjallStore {
 
 impl FjallStore {
     /// Opens the store in `folder`, which is created if absent, with a cache of `cache_bytes` for what is read.
+    /// What is written takes up to twice as much, 8 to 64 MiB, before it becomes a file.
     ///
     /// # Errors
     /// `Locked` if another process has it open; `Unsupported` for another version of fjall's format; `Corrupt`;
@@ -97,8 +102,15 @@ fn open_at(place: &Path, cache_bytes: u64, doing: &str) -> Result<(Database, Key
             done => break done?,
         }
     };
-    // What is looked for is there, but in invalid blocks: filters of the last level would be of no use.
-    let options = || KeyspaceCreateOptions::default().expect_point_read_hits(true);
+    let options = || {
+        KeyspaceCreateOptions::default()
+            // What is looked for is there, but in invalid blocks: filters of the last level would be of no use.
+            .expect_point_read_hits(true)
+            // Whole, those of a table are hundreds of kilobytes, of which a small cache holds a few.
+            .filter_block_partitioning_policy(PartitioningPolicy::all(true))
+            .index_block_partitioning_policy(PartitioningPolicy::all(true))
+            .max_memtable_size((cache_bytes * 2).clamp(LEAST_MEMTABLE, MOST_MEMTABLE))
+    };
     let entries = caught(doing, || db.keyspace(KEYSPACE, options))?;
     Ok((db, entries))
 }
