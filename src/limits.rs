@@ -265,16 +265,14 @@ pub const DIRECT_FETCH_BLOCKS: usize = 16;
 
 // ---- chainstate: what waits between the network and the disk ----
 
-/// Blocks whose scripts are not proved. Enough to keep all threads busy across small blocks; each look-up
-/// may have to ask as many overlays.
+/// Blocks whose scripts are not proved. Enough to keep all threads busy across small blocks; all of them are taken
+/// back if a script fails.
 pub const MAX_UNPROVED_BLOCKS: usize = 64;
-/// Bytes of overlays, undo data and blocks whose scripts are not proved, after which no further block
+/// Bytes of undo data and blocks whose scripts are not proved, after which no further block
 /// connects.
 pub const MAX_UNPROVED_BYTES: usize = 64 << 20;
 /// Blocks to connect that are read back from the block files at once.
 pub const LOOK_AHEAD: usize = 4;
-/// Bytes that an allocation of a script costs besides its own.
-pub const COIN_OVERHEAD: usize = 16;
 // ---- node: queues and times of the driver ----
 
 /// Requests of hosts that may wait, for the engine and for the chainstate each. More answer `Busy`: the

@@ -15,8 +15,10 @@ pub fn run(data: &[u8]) {
     // A coin takes four bytes at least, and in memory some 56.
     assert!(most <= 16 * undo.len() + 256, "{} bytes made us hold {most}", undo.len());
     if let Some(coins) = &coins {
-        let mut writer = UndoWriter::default();
-        coins.iter().for_each(|coin| writer.push(coin));
+        let mut writer = UndoWriter::new(coins.len());
+        for coin in coins {
+            writer.push(&coin.encode());
+        }
         assert_eq!(decode(&writer.finish()).as_ref(), Some(coins));
     }
     if mode & 1 == 1 {

@@ -1,7 +1,7 @@
 //! Stored blocks and undo data: the block files, and the index that says where each lies.
 //!
 //! Entries of the index that are not committed yet are kept here and hide the store's; a commit writes them
-//! before the coins. After a crash, blocks that were stored since the last commit are in the files without
+//! before the coins, while others come. After a crash, blocks that were stored since the last commit are in the files without
 //! an entry: they are fetched again, and their bytes stay unused until their segment is pruned.
 
 use super::undo;
@@ -18,18 +18,20 @@ use std::sync::Arc;
 /// Block files with their index.
 #[derive(Debug)]
 pub(super) struct Archive {
-    files: BlockFiles,
+    files: Arc<BlockFiles>,
     store: Arc<dyn Store>,
     pending: BTreeMap<BlockHash, BlockEntry>,
+    /// Entries that are being committed.
+    on_the_way: Arc<BTreeMap<BlockHash, BlockEntry>>,
 }
 
 impl Archive {
     pub fn new(files: BlockFiles, store: Arc<dyn Store>) -> Self {
-        Self { files, store, pending: BTreeMap::new() }
+        Self { files: Arc::new(files), store, pending: BTreeMap::new(), on_the_way: Arc::default() }
     }
 
     fn entry(&self, hash: &BlockHash) -> Result<Option<BlockEntry>, StoreError> {
-        match self.pending.get(hash) {
+        match self.pending.get(hash).or_else(|| self.on_the_way.get(hash)) {
             Some(entry) => Ok(Some(*entry)),
             None => schema::block_entry(&*self.store, *hash),
         }
@@ -120,19 +122,30 @@ impl Archive {
         Ok(())
     }
 
+    /// The files.
+    pub fn files(&self) -> &Arc<BlockFiles> {
+        &self.files
+    }
+
     /// Makes all appended bytes durable.
     pub fn sync(&self) -> Result<(), StoreError> {
         self.files.sync()
     }
 
-    /// Entries that are not committed.
+    /// Entries that nobody commits yet.
     pub fn pending(&self) -> &BTreeMap<BlockHash, BlockEntry> {
         &self.pending
     }
 
-    /// After the entries were committed.
+    /// Hands these entries to a commit. They hide the store's until it has ended.
+    pub fn hand_over(&mut self) -> Arc<BTreeMap<BlockHash, BlockEntry>> {
+        self.on_the_way = Arc::new(core::mem::take(&mut self.pending));
+        self.on_the_way.clone()
+    }
+
+    /// After the entries that were handed over are committed.
     pub fn committed(&mut self) {
-        self.pending.clear();
+        self.on_the_way = Arc::default();
     }
 }
 

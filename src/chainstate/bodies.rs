@@ -33,6 +33,11 @@ impl Bodies {
         self.blocks.contains_key(hash)
     }
 
+    /// A block, left where it is.
+    pub fn get(&self, hash: &BlockHash) -> Option<&Arc<CheckedBlock>> {
+        self.blocks.get(hash)
+    }
+
     /// Keeps a block; the oldest ones go if there are too many, never this one.
     pub fn insert(&mut self, block: Arc<CheckedBlock>) {
         let hash = block.hash();

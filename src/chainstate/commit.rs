@@ -10,10 +10,14 @@
 //! both branches out again: all writes are idempotent, so that it does not matter how far a flush got.
 //!
 //! The proof is the watermark: [`Chainstate::tip`] moves up only with a
-//! [`Verified`](crate::verify::Verified) block, and the cache holds nothing from above it.
+//! [`Verified`](crate::verify::Verified) block, and no other block has changed the cache when what is to be written
+//! is fixed.
 //!
-//! Afterwards the cache keeps its coins, clean; if it is over its budget it is emptied.
+//! What takes more than a batch is written by a thread of its own ([`super::flush`]), while blocks go on to connect;
+//! without threads, in steps between them. The cache keeps its coins, clean.
 
+use super::coins::Coins;
+use super::flush::{Job, Stage};
 use super::pipeline::Chainstate;
 use crate::chain::command::{ChainReport, RollbackCheckpoint};
 use crate::error::Error;
@@ -22,30 +26,41 @@ use crate::store::{Batch, Change, Durability, Store, StoreError};
 
 /// Changes of a batch besides coins and index entries: tip, two of the checkpoint.
 const FIXED_CHANGES: usize = 3;
+/// Coins that the flushing thread is handed at a time, at least; no more than the store wants at once.
+const SLICE: usize = 4_000;
+/// Parts that it may have in hand: one to write, one to go on with.
+const IN_HAND: usize = 2;
 
 impl Chainstate {
-    /// Commits the proved tip. There are no overlays.
+    /// Begins to commit the proved tip. No block is unproved, no flush and no look-up is under way.
     pub(super) fn commit_proved(&mut self, time: u64) -> Result<(), Error> {
-        self.archive.sync()?;
         self.headers.sync()?;
         let (from, to) = (self.durable, self.proved);
         let entries = self.archive.pending().len();
+        let unchanged = from == to && self.coins.dirty() == 0;
         let whole = entries + self.coins.dirty() + FIXED_CHANGES <= self.store.batch_limit().max(1);
-        if from == to && self.coins.dirty() == 0 {
-            self.write_entries(Batch::new(), Durability::Durable)?;
-        } else {
-            let checkpoint = RollbackCheckpoint::next(Some(&self.checkpoint), time, from, to);
-            if whole {
-                self.write_at_once(&checkpoint)?;
+        if unchanged || whole {
+            self.archive.sync()?;
+            if unchanged {
+                write_entries(&*self.store, self.archive.pending().iter(), Durability::Durable)?;
             } else {
-                self.write_in_steps(&checkpoint)?;
+                let checkpoint = RollbackCheckpoint::next(Some(&self.checkpoint), time, from, to);
+                self.write_at_once(&checkpoint)?;
+                self.checkpoint = checkpoint;
             }
-            self.checkpoint = checkpoint;
+            self.archive.hand_over();
+            self.committed();
+            return Ok(());
         }
-        self.archive.committed();
-        self.coins.written(self.coins.is_full());
-        self.durable = to;
-        self.reports.push_back(ChainReport::Committed(self.checkpoint.clone()));
+        let checkpoint = RollbackCheckpoint::next(Some(&self.checkpoint), time, from, to);
+        self.coins.freeze();
+        let mut first = Batch::new();
+        schema::put_checkpoint(&mut first, &checkpoint);
+        schema::put_pending(&mut first, Pending { from, to });
+        let entries = self.archive.hand_over();
+        let mut flush = self.start_flush(checkpoint);
+        flush.hand(Job::Prepare { entries, first });
+        self.flush = Some(flush);
         Ok(())
     }
 
@@ -54,39 +69,99 @@ impl Chainstate {
         for (hash, entry) in self.archive.pending() {
             schema::put_block_entry(&mut batch, *hash, entry);
         }
-        self.coins.dirty_changes().for_each(|change| push(&mut batch, change));
+        self.coins.freeze();
+        let mut parts = Vec::new();
+        while let Some(slice) = self.coins.collect(usize::MAX) {
+            let (changes, written) = slice.into_changes();
+            changes.for_each(|change| push(&mut batch, change));
+            parts.push(written);
+        }
         schema::put_tip(&mut batch, checkpoint.to);
         schema::put_checkpoint(&mut batch, checkpoint);
         self.store.commit(batch, Durability::Durable)?;
+        parts.iter().for_each(|part| self.coins.stored(part));
         self.reports.push_back(ChainReport::CheckpointDurable(checkpoint.clone()));
         Ok(())
     }
 
-    fn write_in_steps(&mut self, checkpoint: &RollbackCheckpoint) -> Result<(), StoreError> {
-        let mut first = Batch::new();
-        schema::put_checkpoint(&mut first, checkpoint);
-        schema::put_pending(&mut first, Pending { from: checkpoint.from, to: checkpoint.to });
-        self.write_entries(Batch::new(), Durability::Buffered)?;
-        self.store.commit(first, Durability::Durable)?;
-        self.reports.push_back(ChainReport::CheckpointDurable(checkpoint.clone()));
-        write_changes(&*self.store, self.coins.dirty_changes())?;
-        let mut last = Batch::new();
-        schema::put_tip(&mut last, checkpoint.to);
-        schema::clear_pending(&mut last);
-        self.store.commit(last, Durability::Durable)
+    /// A job of the flush is done; gives it the next ones.
+    pub(super) fn flushed(&mut self, result: Result<(), Error>) -> Result<(), Error> {
+        result?;
+        let Some(flush) = &mut self.flush else { return Ok(()) };
+        match flush.stage() {
+            Stage::Preparing => {
+                flush.enter(Stage::Coins);
+                self.reports.push_back(ChainReport::CheckpointDurable(flush.checkpoint.clone()));
+            }
+            Stage::Coins => {
+                if let Some(part) = flush.written() {
+                    self.coins.stored(&part);
+                }
+            }
+            Stage::Ending => {
+                self.checkpoint = flush.checkpoint.clone();
+                self.flush = None;
+                self.committed();
+                return Ok(());
+            }
+        }
+        self.flush_on();
+        Ok(())
     }
 
-    /// Writes all index entries, the last batch with this durability.
-    fn write_entries(&self, mut batch: Batch, durability: Durability) -> Result<(), StoreError> {
-        let limit = self.store.batch_limit().max(1);
-        for (hash, entry) in self.archive.pending() {
-            if batch.len() >= limit {
-                self.store.commit(core::mem::take(&mut batch), Durability::Buffered)?;
+    /// Hands out coins as far as the flush can take them; behind the last, the tip.
+    fn flush_on(&mut self) {
+        let Some(flush) = &mut self.flush else { return };
+        let least = self.store.batch_limit().min(SLICE);
+        while flush.in_hand() < IN_HAND {
+            if let Some(slice) = self.coins.collect(least) {
+                flush.hand_coins(slice);
+            } else if flush.in_hand() == 0 {
+                let mut last = Batch::new();
+                schema::put_tip(&mut last, flush.checkpoint.to);
+                schema::clear_pending(&mut last);
+                flush.enter(Stage::Ending);
+                return flush.hand(Job::End(last));
+            } else {
+                return;
             }
-            schema::put_block_entry(&mut batch, *hash, entry);
         }
-        if batch.is_empty() { Ok(()) } else { self.store.commit(batch, durability) }
     }
+
+    /// The tip of the last checkpoint is durable.
+    fn committed(&mut self) {
+        self.archive.committed();
+        self.durable = self.checkpoint.to;
+        self.reports.push_back(ChainReport::Committed(self.checkpoint.clone()));
+    }
+}
+
+/// Writes index entries, the last batch with this durability.
+pub(super) fn write_entries<'a>(
+    store: &dyn Store,
+    entries: impl Iterator<Item = (&'a bitcoin::BlockHash, &'a schema::BlockEntry)>,
+    durability: Durability,
+) -> Result<(), StoreError> {
+    let limit = store.batch_limit().max(1);
+    let mut batch = Batch::new();
+    for (hash, entry) in entries {
+        if batch.len() >= limit {
+            store.commit(core::mem::take(&mut batch), Durability::Buffered)?;
+        }
+        schema::put_block_entry(&mut batch, *hash, entry);
+    }
+    if batch.is_empty() { Ok(()) } else { store.commit(batch, durability) }
+}
+
+/// Writes all that differs, in batches of the size that the store asks for. None of them is durable yet.
+pub(super) fn write_coins(store: &dyn Store, coins: &mut Coins) -> Result<(), StoreError> {
+    coins.freeze();
+    while let Some(slice) = coins.collect(SLICE) {
+        let (changes, written) = slice.into_changes();
+        write_changes(store, changes)?;
+        coins.stored(&written);
+    }
+    Ok(())
 }
 
 /// Writes changes in batches of the size that the store asks for. None of them is durable yet.

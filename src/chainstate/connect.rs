@@ -7,11 +7,9 @@
 //!    its outputs become coins.
 //! 4. What the coinbase pays.
 //!
-//! The scripts are collected, not run. Nothing but the cache of the store's answers is changed: the effect
-//! is an [`Overlay`] that the caller puts on top.
+//! The scripts are collected, not run. The coins are changed at once; [`Applied`] takes it back.
 
-use super::coins::{Coins, Lookup, Overlay};
-use super::undo::UndoWriter;
+use super::coins::{Applied, Coins};
 use crate::chain::command::{BlockContext, ScriptPolicy};
 use crate::chain::params::Params;
 use crate::consensus::block::CheckedBlock;
@@ -25,10 +23,8 @@ use bitcoin::{OutPoint, Transaction, TxOut, Txid};
 /// What a block does, if its scripts are satisfied.
 #[derive(Debug)]
 pub struct Connection {
-    /// Its effect on the coins.
-    pub overlay: Overlay,
-    /// Its undo data, serialised.
-    pub undo: Vec<u8>,
+    /// How to take it back, and its undo data.
+    pub applied: Applied,
     /// The outputs that its inputs spend, in order, the coinbase's not among them; empty under
     /// `assumevalid`.
     pub spent: Vec<TxOut>,
@@ -55,8 +51,8 @@ impl From<StoreError> for ConnectError {
     }
 }
 
-/// Checks all rules of a block but its scripts, on top of `coins`. `mtps` are the median times past of the
-/// ancestors by height, the parent's being in the context.
+/// Checks all rules of a block but its scripts, and changes `coins` accordingly. `mtps` are the median times past of
+/// the ancestors by height, the parent's being in the context. After an error the coins are as they were.
 ///
 /// # Errors
 /// `bad-txns-BIP30`, `bad-txns-inputs-missingorspent`, those of [`CoinRules`]; a storage failure.
@@ -67,10 +63,32 @@ pub fn connect(
     params: &Params,
     mtps: &[u32],
 ) -> Result<Connection, ConnectError> {
-    coins.fetch(needed(block, context.rules.bip30).into_iter())?;
+    if !coins.is_complete() {
+        coins.fetch(needed(block, context.rules.bip30).into_iter())?;
+    }
     if context.rules.bip30 && outpoints(block).any(|outpoint| coins.has(&outpoint)) {
         return Err(OVERWRITES.into());
     }
+    let outputs = block.transactions().iter().map(|tx| tx.output.len()).sum();
+    let mut applied = Applied::new(context.height, block.inputs(), outputs);
+    match apply(coins, block, context, params, mtps, &mut applied) {
+        Ok(spent) => Ok(Connection { applied, spent }),
+        Err(error) => {
+            coins.take_back(&applied);
+            Err(error)
+        }
+    }
+}
+
+/// Carries the transactions out one after the other; answers the outputs spent, if the scripts are to be executed.
+fn apply(
+    coins: &mut Coins,
+    block: &CheckedBlock,
+    context: &BlockContext,
+    params: &Params,
+    mtps: &[u32],
+    applied: &mut Applied,
+) -> Result<Vec<TxOut>, ConnectError> {
     let mtp_at = |height: u32| {
         if height.checked_add(1) == Some(context.height) {
             return Ok(context.parent_mtp);
@@ -79,27 +97,29 @@ pub fn connect(
         known.ok_or(ConnectError::Halt(Error::Bug("the median time past of an ancestor is not known")))
     };
     let mut rules = CoinRules::new(block, context, params);
-    let mut overlay = coins.new_overlay(block.transactions().len() * 4);
-    let mut undo = UndoWriter::default();
-    let mut all_spent = Vec::with_capacity(block.inputs());
+    let verify = context.scripts == ScriptPolicy::Verify;
+    let mut all_spent = Vec::with_capacity(if verify { block.inputs() } else { 0 });
+    let mut spent: Vec<Coin> = Vec::new();
     for (index, (tx, txid)) in block.transactions().iter().zip(block.txids()).enumerate() {
-        let spent = if index == 0 { Vec::new() } else { resolve(coins, &overlay, tx)? };
+        if index > 0 {
+            for input in &tx.input {
+                let coin = coins.spend(input.previous_output, applied).map_err(ConnectError::Halt)?;
+                spent.push(coin.ok_or(MISSING_INPUTS)?);
+            }
+        }
         let views: Vec<SpentCoin<'_>> = spent
             .iter()
             .map(|coin| SpentCoin { output: &coin.output, height: coin.height, coinbase: coin.coinbase })
             .collect();
         rules.transaction(&views, mtp_at)?;
-        for (input, coin) in tx.input.iter().zip(&spent) {
-            undo.push(coin);
-            overlay.spend(input.previous_output);
-        }
-        create(&mut overlay, tx, *txid, context.height, index == 0);
-        if index > 0 && context.scripts == ScriptPolicy::Verify {
-            all_spent.extend(spent.into_iter().map(|coin| coin.output));
+        create(coins, tx, *txid, context.height, index == 0, applied);
+        let outputs = spent.drain(..).map(|coin| coin.output);
+        if verify {
+            all_spent.extend(outputs);
         }
     }
     rules.finish()?;
-    Ok(Connection { overlay, undo: undo.finish(), spent: all_spent })
+    Ok(all_spent)
 }
 
 /// The outpoints whose coins must come from below this block; with `outputs` also those it creates.
@@ -128,25 +148,17 @@ fn outpoints(block: &CheckedBlock) -> impl Iterator<Item = OutPoint> + '_ {
         .flat_map(|(tx, txid)| (0..tx.output.len() as u32).map(|vout| OutPoint::new(*txid, vout)))
 }
 
-/// The coins that a transaction spends, in order.
-fn resolve(coins: &Coins, overlay: &Overlay, tx: &Transaction) -> Result<Vec<Coin>, Reject> {
-    tx.input
-        .iter()
-        .map(|input| match overlay.get(&input.previous_output) {
-            Some(own) => own.cloned().ok_or(MISSING_INPUTS),
-            None => match coins.peek(&input.previous_output) {
-                Lookup::Coin(coin) => Ok(coin),
-                Lookup::Absent | Lookup::Unknown => Err(MISSING_INPUTS),
-            },
-        })
-        .collect()
-}
-
-fn create(overlay: &mut Overlay, tx: &Transaction, txid: Txid, height: u32, coinbase: bool) {
+fn create(
+    coins: &mut Coins,
+    tx: &Transaction,
+    txid: Txid,
+    height: u32,
+    coinbase: bool,
+    applied: &mut Applied,
+) {
     for (vout, output) in (0u32..).zip(&tx.output) {
         if !is_unspendable(&output.script_pubkey) {
-            let coin = Coin { height, coinbase, output: output.clone() };
-            overlay.create(OutPoint::new(txid, vout), coin);
+            coins.create(OutPoint::new(txid, vout), height, coinbase, output, applied);
         }
     }
 }

@@ -19,12 +19,12 @@ use crate::error::Error;
 use crate::store::coin::Coin;
 use bitcoin::{OutPoint, Transaction, Txid};
 
-/// Undoes the tip. There are no overlays.
+/// Undoes the tip. No block is unproved.
 ///
 /// # Errors
 /// A storage failure; [`Error::Bug`] if coins and undo data do not fit the block.
 pub fn disconnect(coins: &mut Coins, block: &DecodedBlock, at: BlockRef, undo: &[Coin]) -> Result<(), Error> {
-    if coins.overlays() > 0 {
+    if coins.unproved() > 0 {
         return Err(Error::Bug("a block is disconnected while others are not proved"));
     }
     coins.fetch(touched(block).into_iter())?;
@@ -32,17 +32,17 @@ pub fn disconnect(coins: &mut Coins, block: &DecodedBlock, at: BlockRef, undo: &
     for (index, tx, txid, spent) in reversed(block, undo)? {
         for (outpoint, output) in outputs(tx, txid) {
             let made = Coin { height: at.height, coinbase: index == 0, output: output.clone() };
-            let found = coins.peek(&outpoint);
+            let found = coins.peek(&outpoint)?;
             if found != Lookup::Coin(made) && !(index == 0 && may_be_missing) {
                 return Err(Error::Bug("an output of a block to disconnect is not as the block made it"));
             }
-            coins.spend(outpoint);
+            coins.remove(outpoint);
         }
         for (input, coin) in tx.input.iter().zip(spent).rev() {
             if coins.has(&input.previous_output) {
                 return Err(Error::Bug("a coin that a block to disconnect spent is there"));
             }
-            coins.add(input.previous_output, coin.clone(), false);
+            coins.add(input.previous_output, coin, false);
         }
     }
     Ok(())
@@ -54,9 +54,9 @@ pub fn disconnect(coins: &mut Coins, block: &DecodedBlock, at: BlockRef, undo: &
 /// [`Error::Bug`] if the undo data does not fit the block.
 pub fn roll_back(coins: &mut Coins, block: &DecodedBlock, undo: &[Coin]) -> Result<(), Error> {
     for (_, tx, txid, spent) in reversed(block, undo)? {
-        outputs(tx, txid).for_each(|(outpoint, _)| coins.spend(outpoint));
+        outputs(tx, txid).for_each(|(outpoint, _)| coins.remove(outpoint));
         for (input, coin) in tx.input.iter().zip(spent) {
-            coins.add(input.previous_output, coin.clone(), true);
+            coins.add(input.previous_output, coin, true);
         }
     }
     Ok(())
@@ -66,10 +66,11 @@ pub fn roll_back(coins: &mut Coins, block: &DecodedBlock, undo: &[Coin]) -> Resu
 pub fn roll_forward(coins: &mut Coins, block: &DecodedBlock, height: u32) {
     for (index, (tx, txid)) in block.transactions().iter().zip(block.txids()).enumerate() {
         if index > 0 {
-            tx.input.iter().for_each(|input| coins.spend(input.previous_output));
+            tx.input.iter().for_each(|input| coins.remove(input.previous_output));
         }
         for (outpoint, output) in outputs(tx, *txid) {
-            coins.add(outpoint, Coin { height, coinbase: index == 0, output: output.clone() }, true);
+            let coin = Coin { height, coinbase: index == 0, output: output.clone() };
+            coins.add(outpoint, &coin, true);
         }
     }
 }

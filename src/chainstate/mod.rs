@@ -7,29 +7,35 @@
 //! | module | what it does |
 //! | --- | --- |
 //! | [`pipeline`] | [`Chainstate`]: commands in, reports out; connects without waiting for scripts |
-//! | [`coins`] | the write-back cache, and overlays of unproved blocks |
-//! | [`connect`], [`disconnect`], [`undo`] | what a block does to the coins, and back |
+//! | `coins`, `coin_table` | the write-back cache, and how unproved blocks are taken back |
+//! | `connect`, `disconnect`, [`undo`] | what a block does to the coins, and back |
+//! | `prefetch` | coins for blocks that wait, from the store |
 //! | `archive`, `bodies` | stored blocks and undo data; checked blocks in memory |
 //! | `repair` | what undoes a block, where the files are damaged too |
-//! | `commit`, [`recovery`] | to the store and back, through any crash |
+//! | `commit`, `flush`, [`recovery`] | to the store and back, through any crash |
 //! | [`front`] | [`Front`]: blocks in, verdicts out, with its own header tree |
 //! | [`utxo_hash`], [`muhash`] | hashes of the whole set of coins |
 
 mod archive;
 mod bodies;
-pub mod coins;
+mod coin_table;
+mod coins;
 mod commit;
-pub mod connect;
-pub mod disconnect;
+mod connect;
+mod disconnect;
+mod flush;
 pub mod front;
+mod memory;
 pub mod muhash;
 pub mod pipeline;
+mod prefetch;
 pub mod recovery;
 mod repair;
 pub mod undo;
 pub mod utxo_hash;
 
 pub use front::{BlockVerdict, Front};
-pub use pipeline::{Chainstate, ChainstateMemory, ChainstateOptions, Completion};
+pub use memory::{ChainstateMemory, ChainstateOptions};
+pub use pipeline::{Chainstate, Completion};
 pub use recovery::{Opened, Sources, open};
 pub use utxo_hash::UtxoStats;

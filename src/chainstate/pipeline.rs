@@ -3,10 +3,10 @@
 //! 1. `StoreBlock` is checked on the pool as soon as it comes and appended to the block files when its check
 //!    is done; it waits for nothing. So do `SaveHeaders`, `SaveMark` and `ReadBlock`.
 //! 2. `Connect`, `Disconnect` and `Commit` wait in one queue and are carried out in order.
-//! 3. A `Connect` puts an overlay on the coins and its scripts on the pool, and the next one follows at once.
-//!    Overlays are merged from the oldest, as the watermark of proved scripts advances; then `Connected` is
-//!    reported. A failure is reported when it is the oldest, since one below it would come first.
-//! 4. `Disconnect` and `Commit` wait until every overlay is merged. A `Disconnect` that a damaged file stands
+//! 3. A `Connect` changes the coins and puts its scripts on the pool, and the next one follows at once.
+//!    As the watermark of proved scripts advances from the oldest, `Connected` is reported. A failure is reported
+//!    when it is the oldest, since one below it would come first; all unproved blocks are taken back then.
+//! 4. `Disconnect` and `Commit` wait until every block is proved. A `Disconnect` that a damaged file stands
 //!    in the way of reports which block has to be stored again, `Missing`.
 //!
 //! The thread that owns this value does the work between; nothing here starts threads. A host passes what
@@ -16,8 +16,11 @@
 use super::archive::Archive;
 use super::bodies::Bodies;
 use super::coins::Coins;
-use super::connect::{ConnectError, connect};
+use super::connect::{ConnectError, connect, needed};
 use super::disconnect::disconnect;
+use super::flush::Flush;
+use super::memory::{ChainstateMemory, ChainstateOptions};
+use super::prefetch::{Found, Prefetch};
 use super::repair::{Lost, to_disconnect};
 use super::utxo_hash::{UtxoStats, utxo_stats};
 use crate::chain::command::{
@@ -39,55 +42,6 @@ use crossbeam_channel::{Receiver, Sender};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-/// How much memory the chainstate may use.
-#[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
-pub struct ChainstateOptions {
-    /// Bytes of the coins cache: when it is reached, a commit is asked for.
-    pub coins_bytes: usize,
-    /// Bytes of checked blocks that wait in memory to be connected; others are read back.
-    pub bodies_bytes: usize,
-}
-
-impl Default for ChainstateOptions {
-    /// 450 MiB of coins, as Core on small machines, and 64 MiB of blocks.
-    fn default() -> Self {
-        Self { coins_bytes: 450 << 20, bodies_bytes: 64 << 20 }
-    }
-}
-
-impl ChainstateOptions {
-    /// With another budget for the coins cache, in bytes.
-    #[must_use]
-    pub fn coins_bytes(mut self, bytes: usize) -> Self {
-        self.coins_bytes = bytes;
-        self
-    }
-
-    /// With another budget for blocks that wait, in bytes.
-    #[must_use]
-    pub fn bodies_bytes(mut self, bytes: usize) -> Self {
-        self.bodies_bytes = bytes;
-        self
-    }
-}
-
-/// Memory in use, in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ChainstateMemory {
-    /// The coins cache.
-    pub coins: usize,
-    /// Entries of the coins cache.
-    pub coin_entries: usize,
-    /// Entries of the coins cache that are not committed.
-    pub dirty_entries: usize,
-    /// Blocks whose scripts are not proved: overlays, undo data and the blocks.
-    pub unproved: usize,
-    /// Checked blocks that wait to be connected.
-    pub bodies: usize,
-}
-
 /// The result of a job of the pool, for [`Chainstate::complete`].
 #[derive(Debug)]
 pub struct Completion(Done);
@@ -100,6 +54,22 @@ enum Done {
     Loaded(BlockHash, Result<Result<Arc<CheckedBlock>, CheckError>, WorkerPanic>),
     /// The scripts of the block with this number are done.
     Scripts(u64),
+    /// A job of the flush is done.
+    Flushed(Result<(), Error>),
+    /// Coins for a block were looked for.
+    Fetched(BlockHash, Result<Found, Error>),
+}
+
+impl Completion {
+    /// A job of the flush is done.
+    pub(super) fn flushed(result: Result<(), Error>) -> Self {
+        Self(Done::Flushed(result))
+    }
+
+    /// Coins for a block were looked for.
+    pub(super) fn fetched(hash: BlockHash, found: Result<Found, Error>) -> Self {
+        Self(Done::Fetched(hash, found))
+    }
 }
 
 /// A block whose scripts are not known to be satisfied.
@@ -109,7 +79,6 @@ struct Unproved {
     context: BlockContext,
     inputs: u32,
     transactions: u32,
-    undo: Vec<u8>,
     bytes: usize,
     state: ProofState,
 }
@@ -157,6 +126,8 @@ pub struct Chainstate {
     bodies: Bodies,
     unproved: VecDeque<Unproved>,
     unproved_bytes: usize,
+    pub(super) flush: Option<Flush>,
+    pub(super) prefetch: Prefetch,
     number: u64,
     /// The last connected block, its scripts proved or not.
     top: BlockRef,
@@ -192,11 +163,11 @@ pub(super) struct Parts {
 }
 
 impl Chainstate {
-    pub(super) fn new(parts: Parts) -> Self {
+    pub(super) fn new(parts: Parts) -> Result<Self, Error> {
         let (sender, receiver) = crossbeam_channel::unbounded();
-        Self {
+        Ok(Self {
             params: parts.params,
-            coins: Coins::new(parts.store.clone(), parts.options.coins_bytes, parts.key),
+            coins: Coins::new(parts.store.clone(), parts.options.coins_bytes, parts.key)?,
             store: parts.store,
             archive: parts.archive,
             headers: parts.headers,
@@ -211,6 +182,8 @@ impl Chainstate {
             bodies: Bodies::new(parts.options.bodies_bytes),
             unproved: VecDeque::new(),
             unproved_bytes: 0,
+            flush: None,
+            prefetch: Prefetch::default(),
             number: 0,
             top: parts.tip,
             proved: parts.tip,
@@ -221,7 +194,7 @@ impl Chainstate {
             commit_wanted: false,
             stuck: false,
             stopped: false,
-        }
+        })
     }
 
     /// Takes a command. After `Failed` was reported, nothing happens any more.
@@ -259,6 +232,8 @@ impl Chainstate {
             Done::Checked(hash, result) => self.checked(hash, result),
             Done::Loaded(hash, result) => self.loaded(hash, result),
             Done::Scripts(number) => self.scripts_done(number),
+            Done::Flushed(result) => self.flushed(result),
+            Done::Fetched(hash, found) => self.fetched(&hash, found),
         };
         self.stop_on(done);
         self.pump();
@@ -284,6 +259,8 @@ impl Chainstate {
     pub fn is_busy(&self) -> bool {
         !self.checking.is_empty()
             || !self.loading.is_empty()
+            || self.flush.is_some()
+            || !self.prefetch.is_idle()
             || self.unproved.iter().any(|block| matches!(block.state, ProofState::Waiting(_)))
     }
 
@@ -452,7 +429,7 @@ impl Chainstate {
         self.loading.insert(hash);
         let (params, verifier) = (self.params.clone(), self.scripts.verifier().clone());
         let sender = self.sender.clone();
-        self.pool.run(
+        self.pool.run_first(
             move || check_body(Arc::new(bytes), &params, &*verifier),
             move |result| drop(sender.send(Completion(Done::Loaded(hash, result)))),
         );
@@ -488,6 +465,9 @@ impl Chainstate {
     }
 
     fn step(&mut self) -> Result<Step, Error> {
+        if self.coins.is_full() && self.flush.is_none() {
+            self.hasten_commit();
+        }
         let Some(head) = self.queue.front() else { return Ok(Step::Wait) };
         let step = match head {
             ChainCommand::Connect(context) => {
@@ -495,6 +475,7 @@ impl Chainstate {
                 self.step_connect(&context)?
             }
             _ if !self.unproved.is_empty() => Step::Wait,
+            ChainCommand::Commit { .. } if self.flush.is_some() || !self.prefetch.is_idle() => Step::Wait,
             ChainCommand::Disconnect(block) => {
                 let block = *block;
                 self.step_disconnect(block)?
@@ -526,25 +507,46 @@ impl Chainstate {
         if (crowded && !self.unproved.is_empty()) || !self.has_room() {
             return Ok(Step::Wait);
         }
-        let ahead: Vec<BlockHash> = self
+        let ahead: Vec<(BlockHash, bool)> = self
             .queue
             .iter()
             .map_while(|command| match command {
-                ChainCommand::Connect(context) => Some(context.hash),
+                ChainCommand::Connect(context) => Some((context.hash, context.rules.bip30)),
                 _ => None,
             })
             .take(LOOK_AHEAD)
             .collect();
-        for hash in ahead {
+        self.prefetch.keep(|hash| ahead.iter().any(|(ahead, _)| ahead == hash));
+        for (hash, outputs) in ahead {
             let there = self.load(hash)?;
             if !there && hash == context.hash {
                 self.archive.forget(&hash)?;
                 return Ok(self.drop_connect(block, true));
             }
+            self.start_prefetch(hash, outputs);
+        }
+        if !self.prefetch.is_done(&context.hash) {
+            return Ok(Step::Wait);
         }
         let Some(body) = self.bodies.take(&context.hash) else { return Ok(Step::Wait) };
         self.connect_body(context, body)?;
         Ok(Step::Done)
+    }
+
+    /// Starts to look for the coins of a block that is in memory; with `outputs` also for those it would overwrite.
+    fn start_prefetch(&mut self, hash: BlockHash, outputs: bool) {
+        if self.coins.is_complete() || self.prefetch.has(&hash) {
+            return;
+        }
+        let Some(body) = self.bodies.get(&hash) else { return };
+        let unknown = self.coins.unknown(needed(body, outputs).into_iter());
+        self.prefetch.start(hash, &unknown, &self.store, &self.pool, &self.sender);
+    }
+
+    fn fetched(&mut self, hash: &BlockHash, found: Result<Found, Error>) -> Result<(), Error> {
+        self.prefetch.done(hash);
+        self.coins.learn(&found?);
+        Ok(())
     }
 
     /// Answers that a block is not connected, once all before it are answered for.
@@ -556,26 +558,55 @@ impl Chainstate {
         Step::Done
     }
 
-    /// Whether there is room for another block's coins. If not, what is unproved is waited for; then a
-    /// commit is asked for, once. Blocks in front of a commit that is queued already still connect.
+    /// Whether there is room for another block's coins. A full cache forgets clean ones. If there are too few, a
+    /// commit is asked for, once, and waited for. It is asked for before, so that blocks need not wait for it.
     fn has_room(&mut self) -> bool {
-        if !self.coins.is_full()
-            || self.queue.iter().any(|command| matches!(command, ChainCommand::Commit { .. }))
-        {
+        let committing = self.flush.is_some() || self.commit_in_queue().is_some();
+        if !committing && !self.commit_wanted && self.coins.wants_flush() {
+            self.want_commit();
+        }
+        if !self.coins.is_full() || self.coins.make_room() {
             return true;
         }
-        if self.coins.overlays() > 0 {
+        if self.flush.is_some() || self.coins.unproved() > 0 {
             return false;
         }
         if self.coins.dirty() == 0 {
-            self.coins.written(true);
+            // Not even one block fits.
+            return true;
+        }
+        if self.commit_in_queue().is_some() {
+            // What stands in front of it has an order.
             return true;
         }
         if !self.commit_wanted {
-            self.commit_wanted = true;
-            self.reports.push_back(ChainReport::CommitWanted);
+            self.want_commit();
         }
         false
+    }
+
+    /// With a full cache, a commit goes ahead of blocks that wait to connect.
+    fn hasten_commit(&mut self) {
+        if let Some(at) = self.commit_in_queue()
+            && self.queue.iter().take(at).all(|command| matches!(command, ChainCommand::Connect(_)))
+            && let Some(commit) = self.queue.remove(at)
+        {
+            self.queue.push_front(commit);
+        }
+    }
+
+    fn commit_in_queue(&self) -> Option<usize> {
+        self.queue.iter().position(|command| matches!(command, ChainCommand::Commit { .. }))
+    }
+
+    fn want_commit(&mut self) {
+        self.commit_wanted = true;
+        self.reports.push_back(ChainReport::CommitWanted);
+    }
+
+    pub(super) fn start_flush(&self, checkpoint: RollbackCheckpoint) -> Flush {
+        let (files, store) = (self.archive.files().clone(), self.store.clone());
+        Flush::start(checkpoint, files, store, self.pool.threads(), self.sender.clone())
     }
 
     fn connect_body(&mut self, context: &BlockContext, body: Arc<CheckedBlock>) -> Result<(), Error> {
@@ -584,30 +615,22 @@ impl Chainstate {
         self.number += 1;
         let number = self.number;
         let result = connect(&mut self.coins, &body, context, &self.params, &self.mtps);
-        let (state, undo, bytes) = match result {
+        let (state, bytes) = match result {
             Ok(connection) => {
-                let bytes = connection.overlay.bytes() + connection.undo.len() * 2 + body.size() * 2;
-                self.coins.push(connection.overlay);
+                let bytes = connection.applied.bytes() * 2 + body.size() * 2;
+                self.coins.push(connection.applied);
                 self.set_mtp(context)?;
                 self.top = context.block();
                 let task = ScriptTask { block: body, spent: connection.spent.into(), context: *context };
                 let done = (self.sender.clone(), Completion(Done::Scripts(number)));
                 let ticket = self.scripts.check(task, Some(done));
-                (ProofState::Waiting(ticket), connection.undo, bytes)
+                (ProofState::Waiting(ticket), bytes)
             }
-            Err(ConnectError::Rule(reject)) => (ProofState::Failed(reject), Vec::new(), 0),
+            Err(ConnectError::Rule(reject)) => (ProofState::Failed(reject), 0),
             Err(ConnectError::Halt(error)) => return Err(error),
         };
         self.unproved_bytes += bytes;
-        self.unproved.push_back(Unproved {
-            number,
-            context: *context,
-            inputs,
-            transactions,
-            undo,
-            bytes,
-            state,
-        });
+        self.unproved.push_back(Unproved { number, context: *context, inputs, transactions, bytes, state });
         Ok(())
     }
 
@@ -651,7 +674,7 @@ impl Chainstate {
                 }
                 ProofState::Failed(reject) => {
                     let (block, reject) = (oldest.context.block(), reject.clone());
-                    self.coins.drop_from(0);
+                    self.coins.drop_unproved();
                     self.top = self.proved;
                     self.unproved_bytes = 0;
                     self.reports.push_back(ChainReport::Invalid { block, reject });
@@ -665,10 +688,13 @@ impl Chainstate {
     }
 
     fn merge_oldest(&mut self, proof: Verified<BlockRef>) -> Result<(), Error> {
+        let Some(oldest) = self.unproved.front() else { return Ok(()) };
+        // Until its undo data are stored, nothing is proved.
+        let undo = self.coins.oldest_undo().ok_or(Error::Bug("a connected block has no undo data"))?;
+        self.archive.put_undo(&oldest.context.hash, undo)?;
+        self.coins.prove_oldest();
         let Some(oldest) = self.unproved.pop_front() else { return Ok(()) };
         self.unproved_bytes = self.unproved_bytes.saturating_sub(oldest.bytes);
-        self.archive.put_undo(&oldest.context.hash, &oldest.undo)?;
-        self.coins.merge_oldest();
         self.trust = self.trust.min(proof.proof());
         self.proved = proof.into_inner();
         self.reports.push_back(ChainReport::Connected {

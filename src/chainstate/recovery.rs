@@ -41,9 +41,10 @@
 
 use super::archive::Archive;
 use super::coins::Coins;
-use super::commit::write_changes;
+use super::commit::write_coins;
 use super::disconnect::{roll_back, roll_forward};
-use super::pipeline::{Chainstate, ChainstateOptions, Parts};
+use super::memory::ChainstateOptions;
+use super::pipeline::{Chainstate, Parts};
 use super::repair::{Lost, stored, to_disconnect};
 use crate::chain::block_tree::{BlockTree, HeaderId};
 use crate::chain::command::{BlockRef, HeaderMark, RollbackCheckpoint};
@@ -134,7 +135,7 @@ pub fn open(sources: Sources, options: ChainstateOptions, key: [u64; 2]) -> Resu
         tip,
         checkpoint,
         mtps,
-    });
+    })?;
     Ok(Opened { chainstate, tree, tip })
 }
 
@@ -350,11 +351,11 @@ fn replay(
 ) -> Result<(), Error> {
     let (from, to) = (find(tree, pending.from)?, find(tree, pending.to)?);
     let (back, forward) = tree.path(from, to, usize::MAX);
-    let mut coins = Coins::new(store.clone(), budget, key);
+    let mut coins = Coins::new(store.clone(), budget, key)?;
     let write = |coins: &mut Coins, last: bool| -> Result<(), Error> {
         if last || coins.is_full() {
-            write_changes(&**store, coins.dirty_changes())?;
-            coins.written(true);
+            write_coins(&**store, coins)?;
+            coins.make_room();
         }
         Ok(())
     };

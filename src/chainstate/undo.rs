@@ -11,34 +11,44 @@
 //! facts in `CBlockUndo` (`undo.h`).
 
 use crate::store::coin::{Coin, put_varint, take_varint};
+use core::ops::Range;
 
 /// The least bytes that a coin takes, its length included.
 const LEAST: usize = 4;
 
+/// Bytes of a coin in undo data, about.
+const USUAL: usize = 32;
+
 /// Writes the undo data of one block as it connects.
 #[derive(Debug, Default)]
 pub struct UndoWriter {
-    coins: u64,
-    body: Vec<u8>,
-    coin: Vec<u8>,
+    bytes: Vec<u8>,
 }
 
 impl UndoWriter {
-    /// Appends the coin that the next input spends.
-    pub fn push(&mut self, coin: &Coin) {
-        self.coins += 1;
-        self.coin.clear();
-        coin.encode_into(&mut self.coin);
-        put_varint(&mut self.body, self.coin.len() as u64);
-        self.body.extend_from_slice(&self.coin);
+    /// For a block that spends so many coins: they have to follow, each with [`Self::push`].
+    pub fn new(coins: usize) -> Self {
+        let mut bytes = Vec::with_capacity(coins * USUAL + 9);
+        put_varint(&mut bytes, coins as u64);
+        Self { bytes }
+    }
+
+    /// Appends the coin that the next input spends, in its compact form; answers where in the data it lies.
+    pub fn push(&mut self, coin: &[u8]) -> Range<usize> {
+        put_varint(&mut self.bytes, coin.len() as u64);
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(coin);
+        start..self.bytes.len()
+    }
+
+    /// The data so far.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
     /// The serialised undo data.
     pub fn finish(self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.body.len() + 9);
-        put_varint(&mut out, self.coins);
-        out.extend_from_slice(&self.body);
-        out
+        self.bytes
     }
 }
 
@@ -64,6 +74,15 @@ mod tests {
     use bitcoin::{Amount, ScriptBuf, TxOut};
     use proptest::prelude::*;
 
+    fn written(coins: &[Coin]) -> Vec<u8> {
+        let mut writer = UndoWriter::new(coins.len());
+        for coin in coins {
+            let at = writer.push(&coin.encode());
+            assert_eq!(writer.bytes()[at], coin.encode());
+        }
+        writer.finish()
+    }
+
     proptest! {
         #[test]
         fn what_is_written_is_read(
@@ -84,9 +103,7 @@ mod tests {
                     },
                 })
                 .collect();
-            let mut writer = UndoWriter::default();
-            coins.iter().for_each(|coin| writer.push(coin));
-            let bytes = writer.finish();
+            let bytes = written(&coins);
             prop_assert_eq!(decode(&bytes), Some(coins));
             prop_assert_eq!(decode(&bytes[..cut.index(bytes.len())]), None);
             let longer = [&bytes[..], &[0]].concat();
@@ -96,9 +113,7 @@ mod tests {
         #[test]
         fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             if let Some(coins) = decode(&bytes) {
-                let mut writer = UndoWriter::default();
-                coins.iter().for_each(|coin| writer.push(coin));
-                prop_assert_eq!(decode(&writer.finish()), Some(coins));
+                prop_assert_eq!(decode(&written(&coins)), Some(coins));
             }
         }
     }

@@ -141,7 +141,10 @@ impl ChainParts {
                         self.chainstate.submit(command);
                     }
                     Ok(Work::SaveAddresses(list)) => self.save_addresses(&list),
-                    Err(_) => return,
+                    Err(_) => {
+                        self.chainstate.settle();
+                        return self.report(inbox);
+                    }
                 },
                 recv(requests) -> request => match request {
                     Ok(request) => self.answer(request),

@@ -33,6 +33,9 @@ pub struct Coin {
     pub output: TxOut,
 }
 
+/// Bytes of the longest script that can be spent.
+const MAX_SCRIPT: usize = 10_000;
+
 /// Heads and tails of the standard scripts, in the order of their forms from 1, and the length between.
 const TEMPLATES: [(&[u8], usize, &[u8]); 5] = [
     (&[OP_DUP.to_u8(), OP_HASH160.to_u8(), 20], 20, &[OP_EQUALVERIFY.to_u8(), OP_CHECKSIG.to_u8()]),
@@ -45,21 +48,7 @@ const TEMPLATES: [(&[u8], usize, &[u8]); 5] = [
 impl Coin {
     /// Appends the compact form.
     pub fn encode_into(&self, out: &mut Vec<u8>) {
-        put_varint(out, u64::from(self.height) << 1 | u64::from(self.coinbase));
-        put_varint(out, self.output.value.to_sat());
-        let script = self.output.script_pubkey.as_bytes();
-        for (form, (head, len, tail)) in (1u8..).zip(TEMPLATES) {
-            if script.len() == head.len() + len + tail.len()
-                && script.starts_with(head)
-                && script.ends_with(tail)
-            {
-                out.push(form);
-                out.extend_from_slice(&script[head.len()..head.len() + len]);
-                return;
-            }
-        }
-        out.push(0);
-        out.extend_from_slice(script);
+        pack(self.height, self.coinbase, &self.output, out);
     }
 
     /// The compact form.
@@ -69,28 +58,63 @@ impl Coin {
         out
     }
 
-    /// Reads what [`Self::encode`] wrote; `None` for anything else, amounts above 21 million bitcoins
-    /// included.
-    pub fn decode(mut bytes: &[u8]) -> Option<Self> {
+    /// Reads what [`Self::encode`] wrote; `None` for anything else, amounts above 21 million bitcoins and scripts
+    /// above 10,000 bytes included: nothing spends these (`MAX_SCRIPT_SIZE` in Core's script.h).
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let packed = Packed::read(bytes)?;
+        let script_pubkey = ScriptBuf::from_bytes([packed.head, packed.fill, packed.tail].concat());
+        let output = TxOut { value: packed.value, script_pubkey };
+        Some(Self { height: packed.height, coinbase: packed.coinbase, output })
+    }
+}
+
+/// Appends the compact form of a coin that has these parts.
+pub(crate) fn pack(height: u32, coinbase: bool, output: &TxOut, out: &mut Vec<u8>) {
+    put_varint(out, u64::from(height) << 1 | u64::from(coinbase));
+    put_varint(out, output.value.to_sat());
+    let script = output.script_pubkey.as_bytes();
+    for (form, (head, len, tail)) in (1u8..).zip(TEMPLATES) {
+        if script.len() == head.len() + len + tail.len() && script.starts_with(head) && script.ends_with(tail)
+        {
+            out.push(form);
+            out.extend_from_slice(&script[head.len()..head.len() + len]);
+            return;
+        }
+    }
+    out.push(0);
+    out.extend_from_slice(script);
+}
+
+/// A coin in its compact form, taken apart.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Packed<'a> {
+    /// Height of the block that created it.
+    pub height: u32,
+    coinbase: bool,
+    value: Amount,
+    /// The script in three parts.
+    head: &'static [u8],
+    fill: &'a [u8],
+    tail: &'static [u8],
+}
+
+impl<'a> Packed<'a> {
+    /// As [`Coin::decode`], without copying.
+    pub fn read(mut bytes: &'a [u8]) -> Option<Self> {
         let origin = take_varint(&mut bytes)?;
         let height = u32::try_from(origin >> 1).ok()?;
         let value = Amount::from_sat(take_varint(&mut bytes)?);
-        let (&form, rest) = bytes.split_first()?;
+        let (&form, fill) = bytes.split_first()?;
         if value > Amount::MAX_MONEY {
             return None;
         }
-        let script = match form {
-            0 => ScriptBuf::from_bytes(rest.to_vec()),
-            form => {
-                let (head, len, tail) = TEMPLATES.get(usize::from(form) - 1)?;
-                if rest.len() != *len {
-                    return None;
-                }
-                ScriptBuf::from_bytes([head, rest, tail].concat())
-            }
+        let (head, len, tail) = match usize::from(form).checked_sub(1) {
+            None if fill.len() > MAX_SCRIPT => return None,
+            None => (&[][..], fill.len(), &[][..]),
+            Some(template) => *TEMPLATES.get(template)?,
         };
-        let output = TxOut { value, script_pubkey: script };
-        Some(Self { height, coinbase: origin & 1 == 1, output })
+        let coinbase = origin & 1 == 1;
+        (fill.len() == len).then_some(Self { height, coinbase, value, head, fill, tail })
     }
 }
 

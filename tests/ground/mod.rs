@@ -11,6 +11,7 @@ use bitcoin::{
 use headlong::chain::params::{Network, Params};
 use headlong::chainstate::{self, ChainstateOptions, Front, Opened, Sources};
 use headlong::error::Error;
+use headlong::sim::disk::SimDisk;
 use headlong::store::block_files::{BlockFiles, BlockFilesOptions};
 use headlong::store::coin::Coin;
 use headlong::store::header_file::{HEADER_FILE, HeaderFile};
@@ -139,6 +140,22 @@ impl Ground {
         };
         let options = ChainstateOptions::default().coins_bytes(self.coins_bytes).bodies_bytes(20_000);
         chainstate::open(sources, options, [1, 2])
+    }
+
+    /// Tree and chainstate on a simulated disk.
+    pub fn open_on(&self, disk: &SimDisk, verifier: Arc<dyn Verifier>) -> Opened {
+        let files = Arc::new(disk.files());
+        let (headers, loaded) = HeaderFile::with_medium(files.clone(), HEADER_FILE).unwrap();
+        let sources = Sources {
+            params: self.params.clone(),
+            store: Arc::new(disk.store()),
+            blocks: BlockFiles::with_medium(files, BlockFilesOptions::default()).unwrap(),
+            headers,
+            loaded,
+            pool: self.pool.clone(),
+            verifier,
+        };
+        chainstate::open(sources, ChainstateOptions::default(), [1, 2]).unwrap()
     }
 
     /// A ground with another store and copies of this one's files.

@@ -1,0 +1,158 @@
+//! A flush under way: what it has to write, handed to a thread of its own part by part, and what came of it.
+//!
+//! 1. [`Job::Prepare`]: the block files are synced; then the index entries, and, durable, checkpoint and marker.
+//! 2. [`Job::Coins`], as often as there are changes left.
+//! 3. [`Job::End`], durable: tip and end of the marker.
+//!
+//! Jobs are done in order; each is answered with a completion. The thread ends with the flush. Where the chainstate's
+//! pool has no threads, jobs are done as they are handed over, so that a simulation is the same each time.
+
+use super::coins::{Slice, Written};
+use super::commit::{write_changes, write_entries};
+use super::pipeline::Completion;
+use crate::chain::command::RollbackCheckpoint;
+use crate::error::Error;
+use crate::store::block_files::BlockFiles;
+use crate::store::schema::BlockEntry;
+use crate::store::{Batch, Change, Durability, Store, StoreError};
+use crate::verify::pool::catch;
+use bitcoin::BlockHash;
+use crossbeam_channel::{Receiver, Sender};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+/// Something to write.
+#[derive(Debug)]
+pub(super) enum Job {
+    Prepare { entries: Arc<BTreeMap<BlockHash, BlockEntry>>, first: Batch },
+    Coins(Vec<Change>),
+    End(Batch),
+}
+
+/// How far a flush has got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    Preparing,
+    Coins,
+    Ending,
+}
+
+/// What writes.
+#[derive(Clone, Debug)]
+struct Writer {
+    files: Arc<BlockFiles>,
+    store: Arc<dyn Store>,
+    done: Sender<Completion>,
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(super) struct Flush {
+    /// What it leads to.
+    pub checkpoint: RollbackCheckpoint,
+    stage: Stage,
+    /// Parts that were handed over, from the oldest.
+    parts: VecDeque<Written>,
+    jobs: Jobs,
+}
+
+#[derive(Debug)]
+enum Jobs {
+    Here(Writer),
+    Thread { queue: Option<Sender<Job>>, thread: Option<JoinHandle<()>> },
+}
+
+impl Flush {
+    /// Starts a flush: on a thread, unless `threads` is 0 or none can be had.
+    pub fn start(
+        checkpoint: RollbackCheckpoint,
+        files: Arc<BlockFiles>,
+        store: Arc<dyn Store>,
+        threads: usize,
+        done: Sender<Completion>,
+    ) -> Self {
+        let writer = Writer { files, store, done };
+        let jobs = if threads == 0 { None } else { on_a_thread(writer.clone()) };
+        let jobs = jobs.unwrap_or(Jobs::Here(writer));
+        Self { checkpoint, stage: Stage::Preparing, parts: VecDeque::new(), jobs }
+    }
+
+    pub fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    pub fn enter(&mut self, stage: Stage) {
+        self.stage = stage;
+    }
+
+    /// Parts that were handed over and are not written.
+    pub fn in_hand(&self) -> usize {
+        self.parts.len()
+    }
+
+    /// The oldest part was written.
+    pub fn written(&mut self) -> Option<Written> {
+        self.parts.pop_front()
+    }
+
+    /// Hands a part over.
+    pub fn hand_coins(&mut self, slice: Slice) {
+        let (changes, written) = slice.into_changes();
+        self.parts.push_back(written);
+        self.hand(Job::Coins(changes.collect()));
+    }
+
+    /// Hands a job over.
+    pub fn hand(&mut self, job: Job) {
+        match &self.jobs {
+            Jobs::Here(writer) => writer.answer(job),
+            // A thread that has ended has said why.
+            Jobs::Thread { queue, .. } => drop(queue.as_ref().map(|queue| queue.send(job))),
+        }
+    }
+}
+
+impl Drop for Flush {
+    /// Waits for the jobs that were handed over.
+    fn drop(&mut self) {
+        if let Jobs::Thread { queue, thread } = &mut self.jobs {
+            *queue = None;
+            let _ = thread.take().map(JoinHandle::join);
+        }
+    }
+}
+
+fn on_a_thread(writer: Writer) -> Option<Jobs> {
+    let (queue, jobs) = crossbeam_channel::unbounded();
+    let builder = std::thread::Builder::new().name("headlong-flush".to_owned());
+    let thread = builder.spawn(move || writer.serve(&jobs)).ok()?;
+    Some(Jobs::Thread { queue: Some(queue), thread: Some(thread) })
+}
+
+impl Writer {
+    fn serve(&self, jobs: &Receiver<Job>) {
+        jobs.iter().for_each(|job| self.answer(job));
+    }
+
+    fn answer(&self, job: Job) {
+        let result = match catch(|| self.carry_out(job)) {
+            Ok(result) => result.map_err(Error::from),
+            Err(panic) => Err(Error::WorkerPanic(panic.0)),
+        };
+        // Nobody listens any more if this fails.
+        let _ = self.done.send(Completion::flushed(result));
+    }
+
+    fn carry_out(&self, job: Job) -> Result<(), StoreError> {
+        match job {
+            Job::Prepare { entries, first } => {
+                self.files.sync()?;
+                write_entries(&*self.store, entries.iter(), Durability::Buffered)?;
+                self.store.commit(first, Durability::Durable)
+            }
+            Job::Coins(changes) => write_changes(&*self.store, changes.into_iter()),
+            Job::End(last) => self.store.commit(last, Durability::Durable),
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! How much memory a chainstate may use, and uses.
+
+/// How much memory the chainstate may use.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct ChainstateOptions {
+    /// Bytes of the coins cache: when it is reached, a commit is asked for.
+    pub coins_bytes: usize,
+    /// Bytes of checked blocks that wait in memory to be connected; others are read back.
+    pub bodies_bytes: usize,
+}
+
+impl Default for ChainstateOptions {
+    /// 450 MiB of coins, as Core on small machines, and 64 MiB of blocks.
+    fn default() -> Self {
+        Self { coins_bytes: 450 << 20, bodies_bytes: 64 << 20 }
+    }
+}
+
+impl ChainstateOptions {
+    /// With another budget for the coins cache, in bytes.
+    #[must_use]
+    pub fn coins_bytes(mut self, bytes: usize) -> Self {
+        self.coins_bytes = bytes;
+        self
+    }
+
+    /// With another budget for blocks that wait, in bytes.
+    #[must_use]
+    pub fn bodies_bytes(mut self, bytes: usize) -> Self {
+        self.bodies_bytes = bytes;
+        self
+    }
+}
+
+/// Memory in use, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ChainstateMemory {
+    /// The coins cache.
+    pub coins: usize,
+    /// Entries of the coins cache.
+    pub coin_entries: usize,
+    /// Entries of the coins cache that are not committed.
+    pub dirty_entries: usize,
+    /// Blocks whose scripts are not proved: what takes them back, undo data and the blocks.
+    pub unproved: usize,
+    /// Checked blocks that wait to be connected.
+    pub bodies: usize,
+}

@@ -1,0 +1,92 @@
+//! Coins that blocks will spend, brought from the store on the pool while the blocks wait for their turn.
+//!
+//! 1. As soon as a block that is soon to connect is in memory, the coins that the cache does not know are looked for,
+//!    in a few jobs, each in the order of the keys.
+//! 2. What they find is put into the cache; the block connects when all its jobs are done. A coin that the cache
+//!    forgot meanwhile is looked for again then.
+//! 3. What is to be written is not fixed while a look-up is under way: a coin that it found could be spent, deleted
+//!    and forgotten before it is put into the cache.
+
+use super::coins::look_up;
+use super::pipeline::Completion;
+use crate::error::Error;
+use crate::store::Store;
+use crate::verify::pool::Pool;
+use bitcoin::{BlockHash, OutPoint};
+use crossbeam_channel::Sender;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Coins of a job, at least: less would not be worth a thread's while.
+const LEAST: usize = 500;
+
+/// What a job found.
+pub(super) type Found = Vec<(OutPoint, Vec<u8>)>;
+
+/// The look-ups of some blocks.
+#[derive(Debug, Default)]
+pub(super) struct Prefetch {
+    /// Jobs under way of each block; none once its coins were looked for.
+    blocks: BTreeMap<BlockHash, usize>,
+    /// All jobs under way.
+    jobs: usize,
+}
+
+impl Prefetch {
+    /// Whether a block's coins were looked for, or are.
+    pub fn has(&self, hash: &BlockHash) -> bool {
+        self.blocks.contains_key(hash)
+    }
+
+    /// Whether all jobs of a block are done, or it has none.
+    pub fn is_done(&self, hash: &BlockHash) -> bool {
+        self.blocks.get(hash).is_none_or(|jobs| *jobs == 0)
+    }
+
+    /// Whether no job is under way.
+    pub fn is_idle(&self) -> bool {
+        self.jobs == 0
+    }
+
+    /// Starts to look for a block's coins.
+    pub fn start(
+        &mut self,
+        hash: BlockHash,
+        unknown: &[OutPoint],
+        store: &Arc<dyn Store>,
+        pool: &Pool,
+        done: &Sender<Completion>,
+    ) {
+        let each = unknown.len().div_ceil(pool.threads().max(1)).max(LEAST);
+        let parts = unknown.chunks(each);
+        self.blocks.insert(hash, parts.len());
+        for part in parts {
+            self.jobs += 1;
+            let (store, part, done) = (store.clone(), part.to_vec(), done.clone());
+            pool.run_first(
+                move || look_up(&*store, &part),
+                move |result| {
+                    let found = match result {
+                        Ok(found) => found.map_err(Error::from),
+                        Err(panic) => Err(Error::WorkerPanic(panic.0)),
+                    };
+                    // Nobody listens any more if this fails.
+                    let _ = done.send(Completion::fetched(hash, found));
+                },
+            );
+        }
+    }
+
+    /// A job is done.
+    pub fn done(&mut self, hash: &BlockHash) {
+        self.jobs = self.jobs.saturating_sub(1);
+        if let Some(left) = self.blocks.get_mut(hash) {
+            *left = left.saturating_sub(1);
+        }
+    }
+
+    /// Forgets what is known of other blocks.
+    pub fn keep(&mut self, these: impl Fn(&BlockHash) -> bool) {
+        self.blocks.retain(|hash, _| these(hash));
+    }
+}
