@@ -21,9 +21,11 @@ use std::time::{Duration, Instant};
 /// Kills unless the environment says otherwise.
 const DEFAULT_KILLS: u64 = 4;
 /// The stores that survive a kill, as `--store` knows them.
-const STORES: [&str; 1] = ["sled"];
+const STORES: [&str; 2] = ["sled", "fjall"];
 /// Blocks that are served at first.
 const BLOCKS: u32 = 180;
+/// Coins that each of them adds: together more than the cache holds, so that flushes are under way when kills come.
+const GROWTH: usize = 150;
 /// The past, so that the chain is valid at any time.
 const FIRST_TIME: u32 = 1_700_000_000;
 /// Branches that are kept to fork from: the deepest reorg.
@@ -53,15 +55,15 @@ impl World {
         let peers = (0..2).map(|_| LoopbackPeer::start(chain.clone(), params.magic).unwrap()).collect();
         let branches = VecDeque::from([forge.genesis(Some(FIRST_TIME))]);
         let mut world = Self { forge, branches, chain, peers };
-        world.grow(BLOCKS);
+        world.grow(BLOCKS, GROWTH);
         world
     }
 
-    fn grow(&mut self, count: u32) {
+    fn grow(&mut self, count: u32, growth: usize) {
         let mut branch = self.branches.back().unwrap().clone();
         let mut fresh: Vec<Block> = Vec::new();
         for _ in 0..count {
-            fresh.push(self.forge.extend(&mut branch, BlockPlan { inputs: 12, growth: 8 }));
+            fresh.push(self.forge.extend(&mut branch, BlockPlan { inputs: 12, growth }));
             self.branches.push_back(branch.clone());
             while self.branches.len() > KEPT {
                 self.branches.pop_front();
@@ -73,11 +75,11 @@ impl World {
     /// Grows, or is reorganised.
     fn change(&mut self, rng: &mut Rng) {
         if rng.below(2) == 0 {
-            return self.grow(rng.below(4) as u32);
+            return self.grow(rng.below(4) as u32, 8);
         }
         let depth = 1 + rng.below(self.branches.len() as u64 - 1) as u32;
         self.branches.truncate(self.branches.len() - depth as usize);
-        self.grow(depth + 1 + rng.below(2) as u32);
+        self.grow(depth + 1 + rng.below(2) as u32, 8);
     }
 
     fn command(&self, store: &str, folder: &Path) -> Command {

@@ -53,6 +53,11 @@ impl Profile {
         }
     }
 
+    /// MiB for coins, unless other terms are set: all coins of the chain fit.
+    pub fn dbcache(self) -> u32 {
+        if self == Self::Utxo { 1_000 } else { 450 }
+    }
+
     /// Gives the chain's blocks in order, made smaller by `scale` (1: as described). The first is an hour behind
     /// `first_time`.
     pub fn forge(self, params: &Arc<Params>, first_time: u32, scale: u32, each: impl FnMut(&Block)) -> Size {
