@@ -465,7 +465,7 @@ impl Chainstate {
     }
 
     fn step(&mut self) -> Result<Step, Error> {
-        if self.coins.is_full() && self.flush.is_none() {
+        if self.coins.is_full() && self.flush.is_none() && self.is_ahead() {
             self.hasten_commit();
         }
         let Some(head) = self.queue.front() else { return Ok(Step::Wait) };
@@ -562,7 +562,7 @@ impl Chainstate {
     /// commit is asked for, once, and waited for. It is asked for before, so that blocks need not wait for it.
     fn has_room(&mut self) -> bool {
         let committing = self.flush.is_some() || self.commit_in_queue().is_some();
-        if !committing && !self.commit_wanted && self.coins.wants_flush() {
+        if self.is_ahead() && !committing && !self.commit_wanted && self.coins.wants_flush() {
             self.want_commit();
         }
         if !self.coins.is_full() || self.coins.make_room() {
@@ -583,6 +583,11 @@ impl Chainstate {
             self.want_commit();
         }
         false
+    }
+
+    /// Whether a commit would not take the durable tip back: it does in the middle of a reorg, and waits for its end.
+    fn is_ahead(&self) -> bool {
+        self.proved.height >= self.durable.height
     }
 
     /// With a full cache, a commit goes ahead of blocks that wait to connect.
