@@ -84,6 +84,9 @@ pub const HEADERS_RECENT_SECONDS: u64 = 24 * 60 * 60;
 
 // ---- verify: work of one block's scripts ----
 
+/// A script longer than this can never be satisfied (Core's script.h), so that no coin has one.
+pub const MAX_SCRIPT_SIZE: usize = 10_000;
+
 /// Inputs after which a batch of script checks is closed. A batch is one job: large enough that handing it
 /// over costs little (tens of microseconds an input), small enough that the threads end together.
 pub const SCRIPT_BATCH_INPUTS: usize = 64;

@@ -253,7 +253,7 @@ pub enum ChainReport {
     /// Phase two: the state of `checkpoint.to` is durable. The checkpoint is the one of the last change,
     /// so an answer may repeat it.
     Committed(RollbackCheckpoint),
-    /// The cache reached its budget: a `Commit` is needed before more blocks can connect.
+    /// The cache is about to reach its budget, or has: a `Commit` is needed before many more blocks can connect.
     CommitWanted,
     /// Answer to `ReadBlock`; `None` if it is not stored.
     Read(BlockHash, Option<RawBlock>),

@@ -409,8 +409,7 @@ pub fn look_up(store: &dyn Store, outpoints: &[OutPoint]) -> Result<Vec<(OutPoin
 #[derive(Debug)]
 pub struct Slice {
     changes: Vec<KeyChange>,
-    /// For [`Coins::stored`].
-    pub written: Written,
+    written: Written,
 }
 
 /// What has to be remembered of a part until it is stored.
@@ -421,7 +420,7 @@ pub struct Written {
 }
 
 impl Slice {
-    /// What the store has to be told, and what has to be remembered.
+    /// What the store has to be told, and what has to be remembered for [`Coins::stored`].
     pub fn into_changes(self) -> (impl Iterator<Item = Change>, Written) {
         let changes = self.changes.into_iter().map(|(key, coin)| match coin {
             Some(coin) => Change::Put(Table::Coins, key.to_vec(), coin),

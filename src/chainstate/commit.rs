@@ -21,8 +21,10 @@ use super::flush::{Job, Stage};
 use super::pipeline::Chainstate;
 use crate::chain::command::{ChainReport, RollbackCheckpoint};
 use crate::error::Error;
-use crate::store::schema::{self, Pending};
-use crate::store::{Batch, Change, Durability, Store, StoreError};
+use crate::store::schema::{self, BlockEntry, Pending};
+use crate::store::{Batch, Change, Durability, Store, StoreError, commit_in_batches};
+use bitcoin::BlockHash;
+use std::collections::BTreeMap;
 
 /// Changes of a batch besides coins and index entries: tip, two of the checkpoint.
 const FIXED_CHANGES: usize = 3;
@@ -42,7 +44,8 @@ impl Chainstate {
         if unchanged || whole {
             self.archive.sync()?;
             if unchanged {
-                write_entries(&*self.store, self.archive.pending().iter(), Durability::Durable)?;
+                let entries = entry_changes(self.archive.pending());
+                commit_in_batches(&*self.store, entries, Durability::Durable)?;
             } else {
                 let checkpoint = RollbackCheckpoint::next(Some(&self.checkpoint), time, from, to);
                 self.write_at_once(&checkpoint)?;
@@ -66,14 +69,12 @@ impl Chainstate {
 
     fn write_at_once(&mut self, checkpoint: &RollbackCheckpoint) -> Result<(), StoreError> {
         let mut batch = Batch::new();
-        for (hash, entry) in self.archive.pending() {
-            schema::put_block_entry(&mut batch, *hash, entry);
-        }
+        entry_changes(self.archive.pending()).for_each(|change| batch.push(change));
         self.coins.freeze();
         let mut parts = Vec::new();
         while let Some(slice) = self.coins.collect(usize::MAX) {
             let (changes, written) = slice.into_changes();
-            changes.for_each(|change| push(&mut batch, change));
+            changes.for_each(|change| batch.push(change));
             parts.push(written);
         }
         schema::put_tip(&mut batch, checkpoint.to);
@@ -136,21 +137,9 @@ impl Chainstate {
     }
 }
 
-/// Writes index entries, the last batch with this durability.
-pub(super) fn write_entries<'a>(
-    store: &dyn Store,
-    entries: impl Iterator<Item = (&'a bitcoin::BlockHash, &'a schema::BlockEntry)>,
-    durability: Durability,
-) -> Result<(), StoreError> {
-    let limit = store.batch_limit().max(1);
-    let mut batch = Batch::new();
-    for (hash, entry) in entries {
-        if batch.len() >= limit {
-            store.commit(core::mem::take(&mut batch), Durability::Buffered)?;
-        }
-        schema::put_block_entry(&mut batch, *hash, entry);
-    }
-    if batch.is_empty() { Ok(()) } else { store.commit(batch, durability) }
+/// What sets these index entries.
+pub(super) fn entry_changes(entries: &BTreeMap<BlockHash, BlockEntry>) -> impl Iterator<Item = Change> + '_ {
+    entries.iter().map(|(hash, entry)| schema::block_entry_change(hash, entry))
 }
 
 /// Writes all that differs, in batches of the size that the store asks for. None of them is durable yet.
@@ -158,31 +147,8 @@ pub(super) fn write_coins(store: &dyn Store, coins: &mut Coins) -> Result<(), St
     coins.freeze();
     while let Some(slice) = coins.collect(SLICE) {
         let (changes, written) = slice.into_changes();
-        write_changes(store, changes)?;
+        commit_in_batches(store, changes, Durability::Buffered)?;
         coins.stored(&written);
     }
     Ok(())
-}
-
-/// Writes changes in batches of the size that the store asks for. None of them is durable yet.
-pub(super) fn write_changes(
-    store: &dyn Store,
-    changes: impl Iterator<Item = Change>,
-) -> Result<(), StoreError> {
-    let limit = store.batch_limit().max(1);
-    let mut batch = Batch::new();
-    for change in changes {
-        push(&mut batch, change);
-        if batch.len() >= limit {
-            store.commit(core::mem::take(&mut batch), Durability::Buffered)?;
-        }
-    }
-    if batch.is_empty() { Ok(()) } else { store.commit(batch, Durability::Buffered) }
-}
-
-fn push(batch: &mut Batch, change: Change) {
-    match change {
-        Change::Put(table, key, value) => batch.put(table, key, value),
-        Change::Delete(table, key) => batch.delete(table, key),
-    }
 }

@@ -8,13 +8,13 @@
 //! pool has no threads, jobs are done as they are handed over, so that a simulation is the same each time.
 
 use super::coins::{Slice, Written};
-use super::commit::{write_changes, write_entries};
+use super::commit::entry_changes;
 use super::pipeline::Completion;
 use crate::chain::command::RollbackCheckpoint;
 use crate::error::Error;
 use crate::store::block_files::BlockFiles;
 use crate::store::schema::BlockEntry;
-use crate::store::{Batch, Change, Durability, Store, StoreError};
+use crate::store::{Batch, Change, Durability, Store, StoreError, commit_in_batches};
 use crate::verify::pool::catch;
 use bitcoin::BlockHash;
 use crossbeam_channel::{Receiver, Sender};
@@ -148,10 +148,10 @@ impl Writer {
         match job {
             Job::Prepare { entries, first } => {
                 self.files.sync()?;
-                write_entries(&*self.store, entries.iter(), Durability::Buffered)?;
+                commit_in_batches(&*self.store, entry_changes(&entries), Durability::Buffered)?;
                 self.store.commit(first, Durability::Durable)
             }
-            Job::Coins(changes) => write_changes(&*self.store, changes.into_iter()),
+            Job::Coins(changes) => commit_in_batches(&*self.store, changes.into_iter(), Durability::Buffered),
             Job::End(last) => self.store.commit(last, Durability::Durable),
         }
     }

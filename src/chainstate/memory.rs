@@ -4,7 +4,7 @@
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct ChainstateOptions {
-    /// Bytes of the coins cache: when it is reached, a commit is asked for.
+    /// Bytes of the coins cache: before it is reached, a commit is asked for.
     pub coins_bytes: usize,
     /// Bytes of checked blocks that wait in memory to be connected; others are read back.
     pub bodies_bytes: usize,

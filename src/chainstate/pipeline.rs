@@ -245,7 +245,7 @@ impl Chainstate {
     }
 
     /// Blocks until all that can be done without a further command is done. Reports are waiting then; a
-    /// `CommitWanted` among them means that `Connect`s wait for a `Commit`.
+    /// `CommitWanted` among them means that `Connect`s wait for a `Commit`, or soon will.
     pub fn settle(&mut self) {
         self.pump();
         while !self.stopped && self.is_busy() {
@@ -622,6 +622,7 @@ impl Chainstate {
         let result = connect(&mut self.coins, &body, context, &self.params, &self.mtps);
         let (state, bytes) = match result {
             Ok(connection) => {
+                // The scripts' check holds the outputs spent a second time.
                 let bytes = connection.applied.bytes() * 2 + body.size() * 2;
                 self.coins.push(connection.applied);
                 self.set_mtp(context)?;

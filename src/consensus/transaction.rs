@@ -15,8 +15,7 @@ pub const MAX_MONEY: u64 = 21_000_000 * 100_000_000;
 pub const COINBASE_MATURITY: u32 = 100;
 /// Weight a block or a transaction may have (BIP141).
 pub const MAX_BLOCK_WEIGHT: usize = 4_000_000;
-/// A script longer than this can never be satisfied.
-pub const MAX_SCRIPT_SIZE: usize = 10_000;
+pub use crate::limits::MAX_SCRIPT_SIZE;
 /// An input spends a coin that does not exist (any more).
 pub const MISSING_INPUTS: Reject = Reject::consensus("bad-txns-inputs-missingorspent");
 

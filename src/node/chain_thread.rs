@@ -142,7 +142,10 @@ impl ChainParts {
                     }
                     Ok(Work::SaveAddresses(list)) => self.save_addresses(&list),
                     Err(_) => {
-                        self.chainstate.settle();
+                        // A flush that was begun is finished, unless there is no time.
+                        if !stop.load(Ordering::Acquire) {
+                            self.chainstate.settle();
+                        }
                         return self.report(inbox);
                     }
                 },

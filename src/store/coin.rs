@@ -19,6 +19,7 @@
 //! A varint has 7 bits in each byte, the lowest first; the high bit says that more follow; only the
 //! shortest form is accepted. Public keys are not compressed, since that costs a square root on reading.
 
+use crate::limits::MAX_SCRIPT_SIZE;
 use bitcoin::opcodes::all::{OP_CHECKSIG, OP_DUP, OP_EQUAL, OP_EQUALVERIFY, OP_HASH160, OP_PUSHNUM_1};
 use bitcoin::{Amount, ScriptBuf, TxOut};
 
@@ -32,9 +33,6 @@ pub struct Coin {
     /// Amount and script.
     pub output: TxOut,
 }
-
-/// Bytes of the longest script that can be spent.
-const MAX_SCRIPT: usize = 10_000;
 
 /// Heads and tails of the standard scripts, in the order of their forms from 1, and the length between.
 const TEMPLATES: [(&[u8], usize, &[u8]); 5] = [
@@ -109,7 +107,7 @@ impl<'a> Packed<'a> {
             return None;
         }
         let (head, len, tail) = match usize::from(form).checked_sub(1) {
-            None if fill.len() > MAX_SCRIPT => return None,
+            None if fill.len() > MAX_SCRIPT_SIZE => return None,
             None => (&[][..], fill.len(), &[][..]),
             Some(template) => *TEMPLATES.get(template)?,
         };

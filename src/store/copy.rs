@@ -2,7 +2,7 @@
 //!
 //! [`Table::Meta`] goes last, in durable commits: a copy that was cut short has no schema, and is refused as a store.
 
-use super::{Batch, Durability, Entry, Store, StoreError, StoreErrorKind, Table};
+use super::{Batch, Change, Durability, Store, StoreError, StoreErrorKind, Table, commit_in_batches};
 use core::ops::Bound;
 
 /// Entries that are read at a time.
@@ -30,7 +30,8 @@ pub fn copy(from: &dyn Store, to: &dyn Store, mut progress: impl FnMut(u64)) -> 
             let Some((key, _)) = entries.last() else { break };
             last = Some(key.clone());
             copied += entries.len() as u64;
-            put(to, table, entries)?;
+            let changes = entries.into_iter().map(|(key, value)| Change::Put(table, key, value));
+            commit_in_batches(to, changes, Durability::Buffered)?;
             progress(copied);
         }
         to.commit(Batch::new(), Durability::Durable)?;
@@ -38,21 +39,10 @@ pub fn copy(from: &dyn Store, to: &dyn Store, mut progress: impl FnMut(u64)) -> 
     Ok(copied)
 }
 
-fn put(to: &dyn Store, table: Table, entries: Vec<Entry>) -> Result<(), StoreError> {
-    let limit = to.batch_limit().max(1);
-    let mut batch = Batch::new();
-    for (key, value) in entries {
-        batch.put(table, key, value);
-        if batch.len() >= limit {
-            to.commit(core::mem::take(&mut batch), Durability::Buffered)?;
-        }
-    }
-    to.commit(batch, Durability::Buffered)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Entry;
     use crate::store::memory::MemoryStore;
 
     fn all(store: &dyn Store) -> Vec<Vec<Entry>> {

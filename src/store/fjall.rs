@@ -10,6 +10,7 @@
 //!
 //! Recovery is fjall's: the journal is read up to its last whole record.
 
+use super::embedded::Embedded;
 use super::medium::{create_folder, sync_folder};
 use super::{Batch, Change, Durability, Entry, Store, StoreError, StoreErrorKind, Table};
 use ::fjall::config::PartitioningPolicy;
@@ -17,26 +18,19 @@ use ::fjall::{Database, Error, Keyspace, KeyspaceCreateOptions, LsmError, Persis
 use core::ops::Bound;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::path::Path;
 
 /// The name of the keyspace.
 const KEYSPACE: &str = "headlong";
 /// Bytes of what is kept in memory before it becomes a table.
 const LEAST_MEMTABLE: u64 = 8 << 20;
 const MOST_MEMTABLE: u64 = 64 << 20;
-/// A value dropped a moment ago may still be closing its files in one of fjall's threads.
-const LOCK_ATTEMPTS: u32 = 40;
-const LOCK_PAUSE: Duration = Duration::from_millis(25);
 
 /// A store in a folder of its own. Dropping it makes everything durable.
 pub struct FjallStore {
-    folder: PathBuf,
+    place: Embedded,
     db: Database,
     entries: Keyspace,
-    broken: AtomicBool,
 }
 
 impl FjallStore {
@@ -48,21 +42,21 @@ impl FjallStore {
     /// `Full`; other failures of the operating system as `Transient`.
     pub fn open(folder: impl AsRef<Path>, cache_bytes: u64) -> Result<Self, StoreError> {
         let folder = folder.as_ref();
-        let doing = format!("open fjall store {}", folder.display());
-        let failed = |error| StoreError::io(doing.clone(), error);
+        let place = Embedded::new("fjall", folder.to_owned());
+        let failed = |error| StoreError::io(place.context("open"), error);
         create_folder(folder).map_err(failed)?;
-        let place = folder.join("db");
-        if !place.is_dir() {
+        let files = folder.join("db");
+        if !files.is_dir() {
             // fjall cannot open what it was stopped from creating: that happens beside, and is then given its name.
             let new = folder.join("new");
             if new.is_dir() {
                 std::fs::remove_dir_all(&new).map_err(failed)?;
             }
-            drop(open_at(&new, cache_bytes, &doing)?);
-            std::fs::rename(&new, &place).and_then(|()| sync_folder(folder)).map_err(failed)?;
+            drop(open_at(&place, &new, cache_bytes)?);
+            std::fs::rename(&new, &files).and_then(|()| sync_folder(folder)).map_err(failed)?;
         }
-        let (db, entries) = open_at(&place, cache_bytes, &doing)?;
-        let store = Self { folder: folder.to_owned(), db, entries, broken: AtomicBool::new(false) };
+        let (db, entries) = open_at(&place, &files, cache_bytes)?;
+        let store = Self { place, db, entries };
         store.flush()?;
         Ok(store)
     }
@@ -75,33 +69,14 @@ impl FjallStore {
         self.run("flush", || self.db.persist(PersistMode::SyncAll))
     }
 
-    /// Runs an operation of fjall; a panic or an earlier one is an error.
     fn run<T>(&self, doing: &str, operation: impl FnOnce() -> ::fjall::Result<T>) -> Result<T, StoreError> {
-        let context = format!("{doing} fjall store {}", self.folder.display());
-        if self.broken.load(Ordering::Relaxed) {
-            let context = format!("{context}: after an earlier failure, open anew");
-            return Err(StoreError::new(StoreErrorKind::Corrupt, context));
-        }
-        caught(&context, operation).inspect_err(|error| {
-            if error.kind == StoreErrorKind::Corrupt {
-                self.broken.store(true, Ordering::Relaxed);
-            }
-        })
+        self.place.run(doing, operation, error)
     }
 }
 
-/// Opens the database and its keyspace, waiting a moment for a lock that is about to be released.
-fn open_at(place: &Path, cache_bytes: u64, doing: &str) -> Result<(Database, Keyspace), StoreError> {
-    let mut attempt = 1;
-    let db = loop {
-        match caught(doing, || Database::builder(place).cache_size(cache_bytes).open()) {
-            Err(error) if error.kind == StoreErrorKind::Locked && attempt < LOCK_ATTEMPTS => {
-                attempt += 1;
-                std::thread::sleep(LOCK_PAUSE);
-            }
-            done => break done?,
-        }
-    };
+/// Opens the database in this folder, and its keyspace.
+fn open_at(place: &Embedded, files: &Path, cache_bytes: u64) -> Result<(Database, Keyspace), StoreError> {
+    let db = place.open(|| Database::builder(files).cache_size(cache_bytes).open(), error)?;
     let options = || {
         KeyspaceCreateOptions::default()
             // What is looked for is there, but in invalid blocks: filters of the last level would be of no use.
@@ -111,7 +86,7 @@ fn open_at(place: &Path, cache_bytes: u64, doing: &str) -> Result<(Database, Key
             .index_block_partitioning_policy(PartitioningPolicy::all(true))
             .max_memtable_size((cache_bytes * 2).clamp(LEAST_MEMTABLE, MOST_MEMTABLE))
     };
-    let entries = caught(doing, || db.keyspace(KEYSPACE, options))?;
+    let entries = place.run("open", || db.keyspace(KEYSPACE, options), error)?;
     Ok((db, entries))
 }
 
@@ -203,19 +178,7 @@ impl Drop for FjallStore {
 
 impl fmt::Debug for FjallStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FjallStore").field("folder", &self.folder).finish_non_exhaustive()
-    }
-}
-
-fn caught<T>(doing: &str, operation: impl FnOnce() -> ::fjall::Result<T>) -> Result<T, StoreError> {
-    // Whoever catches a panic here uses the store no more, so broken invariants are not seen.
-    match catch_unwind(AssertUnwindSafe(operation)) {
-        Ok(result) => result.map_err(|e| error(doing, e)),
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-            Err(StoreError::new(StoreErrorKind::Corrupt, format!("{doing}: fjall panicked: {text}")))
-        }
+        f.debug_struct("FjallStore").field("folder", &self.place.folder).finish_non_exhaustive()
     }
 }
 

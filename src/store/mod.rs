@@ -12,6 +12,8 @@ pub mod coin;
 pub mod conformance;
 pub mod copy;
 pub mod datadir;
+#[cfg(any(feature = "sled", feature = "fjall"))]
+mod embedded;
 #[cfg(feature = "fjall")]
 pub mod fjall;
 pub mod header_file;
@@ -87,16 +89,21 @@ impl Batch {
 
     /// Inserts or replaces `key`.
     pub fn put(&mut self, table: Table, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
-        let (key, value) = (key.into(), value.into());
-        self.bytes += key.len() + value.len();
-        self.changes.push(Change::Put(table, key, value));
+        self.push(Change::Put(table, key.into(), value.into()));
     }
 
     /// Removes `key`.
     pub fn delete(&mut self, table: Table, key: impl Into<Vec<u8>>) {
-        let key = key.into();
-        self.bytes += key.len();
-        self.changes.push(Change::Delete(table, key));
+        self.push(Change::Delete(table, key.into()));
+    }
+
+    /// Appends a change.
+    pub fn push(&mut self, change: Change) {
+        self.bytes += match &change {
+            Change::Put(_, key, value) => key.len() + value.len(),
+            Change::Delete(_, key) => key.len(),
+        };
+        self.changes.push(change);
     }
 
     /// The changes in order.
@@ -142,6 +149,27 @@ impl Batch {
         }
         Ok(())
     }
+}
+
+/// Commits changes in batches of the size that the store asks for, the last with this durability; nothing if there are
+/// none.
+///
+/// # Errors
+/// As [`Store::commit`]; some of the changes are written then.
+pub(crate) fn commit_in_batches(
+    store: &dyn Store,
+    changes: impl Iterator<Item = Change>,
+    durability: Durability,
+) -> Result<(), StoreError> {
+    let limit = store.batch_limit().max(1);
+    let mut batch = Batch::new();
+    for change in changes {
+        if batch.len() >= limit {
+            store.commit(core::mem::take(&mut batch), Durability::Buffered)?;
+        }
+        batch.push(change);
+    }
+    if batch.is_empty() { Ok(()) } else { store.commit(batch, durability) }
 }
 
 /// Whether no key can lie within the bounds. `BTreeMap::range` panics on some of these.

@@ -28,7 +28,7 @@
 
 use super::block_files::{Location, RecordKind};
 use super::coin::Coin;
-use super::{Batch, Store, StoreError, StoreErrorKind, Table};
+use super::{Batch, Change, Store, StoreError, StoreErrorKind, Table};
 use crate::chain::command::{BlockRef, RollbackCheckpoint};
 use crate::limits::MAX_CHECKPOINTS;
 use bitcoin::hashes::Hash;
@@ -320,7 +320,12 @@ pub fn block_entry(store: &dyn Store, hash: BlockHash) -> Result<Option<BlockEnt
 
 /// Sets the entry of a block.
 pub fn put_block_entry(batch: &mut Batch, hash: BlockHash, entry: &BlockEntry) {
-    batch.put(Table::Blocks, *hash.as_byte_array(), entry.encode());
+    batch.push(block_entry_change(&hash, entry));
+}
+
+/// The change that sets the entry of a block.
+pub(crate) fn block_entry_change(hash: &BlockHash, entry: &BlockEntry) -> Change {
+    Change::Put(Table::Blocks, hash.as_byte_array().to_vec(), entry.encode())
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@
 
 mod paged;
 
+use super::embedded::Embedded;
 use super::medium::{create_folder, sync_folder};
 use super::{Batch, Change, Durability, Entry, Store, StoreError, StoreErrorKind, Table};
 use ::sled::transaction::{ConflictableTransactionError, TransactionError, Transactional};
@@ -34,20 +35,14 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::path::Path;
 
 /// Changes of one commit: more would stop readers for long.
 const BATCH_LIMIT: usize = 1_000;
-/// A value dropped a moment ago may still be closing its file in one of sled's threads.
-const LOCK_ATTEMPTS: u32 = 40;
-const LOCK_PAUSE: Duration = Duration::from_millis(25);
 
 /// A store in a folder of its own. Dropping it writes everything out.
 pub struct SledStore {
-    folder: PathBuf,
+    place: Embedded,
     db: Db,
     /// In the order of [`Table::ALL`].
     trees: Vec<Tree>,
@@ -58,7 +53,6 @@ pub struct SledStore {
     writer: Mutex<()>,
     /// Names in `blobs/` that are durable.
     blobs: Mutex<BTreeSet<OsString>>,
-    broken: AtomicBool,
 }
 
 impl SledStore {
@@ -69,23 +63,22 @@ impl SledStore {
     /// `Corrupt`; `Full`; other failures of the operating system as `Transient`.
     pub fn open(folder: impl AsRef<Path>, cache_bytes: u64) -> Result<Self, StoreError> {
         let folder = folder.as_ref();
-        let doing = format!("open sled store {}", folder.display());
-        let failed = |e| StoreError::io(doing.clone(), e);
+        let place = Embedded::new("sled", folder.to_owned());
+        let failed = |e| StoreError::io(place.context("open"), e);
         create_folder(folder).map_err(failed)?;
         let config = Config::new().path(folder).cache_capacity(cache_bytes).flush_every_ms(None);
-        let db = open_unlocked(&config, &doing)?;
+        let db = place.open(|| config.open(), error)?;
         let trees = Table::ALL.iter().map(|table| db.open_tree(table.name()));
-        let trees = caught(&doing, || trees.collect())?;
+        let trees = place.run("open", || trees.collect(), error)?;
         let log = File::options().read(true).write(true).open(folder.join("db")).map_err(failed)?;
         let store = Self {
-            folder: folder.to_owned(),
+            place,
             db,
             trees,
             log,
             gate: RwLock::new(()),
             writer: Mutex::new(()),
             blobs: Mutex::default(),
-            broken: AtomicBool::new(false),
         };
         store.flush()?;
         Ok(store)
@@ -100,12 +93,12 @@ impl SledStore {
         let synced = (|| -> io::Result<()> {
             self.sync_blobs()?;
             self.log.sync_all()?;
-            sync_folder(&self.folder)
+            sync_folder(&self.place.folder)
         })();
         synced.map_err(|e| {
             // What the platform dropped after a failed sync is not known: nothing more may build on it.
-            self.broken.store(true, Ordering::Relaxed);
-            let mut error = StoreError::io(self.context("sync"), e);
+            self.place.give_up();
+            let mut error = StoreError::io(self.place.context("sync"), e);
             if error.kind != StoreErrorKind::Full {
                 error.kind = StoreErrorKind::Corrupt;
             }
@@ -116,7 +109,7 @@ impl SledStore {
     /// Syncs the pages that are files of their own, once each: they never change.
     fn sync_blobs(&self) -> io::Result<()> {
         let mut synced = self.blobs.lock();
-        let folder = self.folder.join("blobs");
+        let folder = self.place.folder.join("blobs");
         let mut present = BTreeSet::new();
         for entry in std::fs::read_dir(&folder)? {
             let name = entry?.file_name();
@@ -137,21 +130,8 @@ impl SledStore {
         Ok(())
     }
 
-    fn context(&self, doing: &str) -> String {
-        format!("{doing} sled store {}", self.folder.display())
-    }
-
-    /// Runs an operation of sled; a panic or an earlier one is an error.
     fn run<T>(&self, doing: &str, operation: impl FnOnce() -> ::sled::Result<T>) -> Result<T, StoreError> {
-        if self.broken.load(Ordering::Relaxed) {
-            let context = self.context("after an earlier failure, open anew:");
-            return Err(StoreError::new(StoreErrorKind::Corrupt, context));
-        }
-        caught(&self.context(doing), operation).inspect_err(|e| {
-            if e.kind == StoreErrorKind::Corrupt {
-                self.broken.store(true, Ordering::Relaxed);
-            }
-        })
+        self.place.run(doing, operation, error)
     }
 
     fn tree(&self, table: Table) -> Result<&Tree, StoreError> {
@@ -264,33 +244,7 @@ impl Drop for SledStore {
 
 impl fmt::Debug for SledStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SledStore").field("folder", &self.folder).finish_non_exhaustive()
-    }
-}
-
-/// Opens the database, waiting a moment for a lock that is about to be released.
-fn open_unlocked(config: &Config, doing: &str) -> Result<Db, StoreError> {
-    let mut attempt = 1;
-    loop {
-        match caught(doing, || config.open()) {
-            Err(e) if e.kind == StoreErrorKind::Locked && attempt < LOCK_ATTEMPTS => {
-                attempt += 1;
-                std::thread::sleep(LOCK_PAUSE);
-            }
-            other => return other,
-        }
-    }
-}
-
-fn caught<T>(doing: &str, operation: impl FnOnce() -> ::sled::Result<T>) -> Result<T, StoreError> {
-    // Whoever catches a panic here uses the store no more, so broken invariants are not seen.
-    match catch_unwind(AssertUnwindSafe(operation)) {
-        Ok(result) => result.map_err(|e| error(doing, e)),
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-            Err(StoreError::new(StoreErrorKind::Corrupt, format!("{doing}: sled panicked: {text}")))
-        }
+        f.debug_struct("SledStore").field("folder", &self.place.folder).finish_non_exhaustive()
     }
 }
 
@@ -333,9 +287,6 @@ mod tests {
         let corruption = ::sled::Error::Corruption { at: None, bt: () };
         assert_eq!(error("x", corruption).kind, StoreErrorKind::Corrupt);
         assert_eq!(error("x", ::sled::Error::Unsupported("v".into())).kind, StoreErrorKind::Unsupported);
-        let panicked = caught::<()>("x", || panic!("number {}", 5)).unwrap_err();
-        assert_eq!(panicked.kind, StoreErrorKind::Corrupt);
-        assert!(panicked.to_string().contains("number 5"));
     }
 
     #[test]

@@ -120,18 +120,32 @@ impl Ground {
     }
 
     fn open_with(&self, at: usize, applied: bool, verifier: Arc<dyn Verifier>) -> Result<Opened, Error> {
-        let medium = Arc::new(self.medium.clone());
+        let store = Faulty {
+            inner: self.store.clone(),
+            batch_limit: self.batch_limit,
+            left: AtomicUsize::new(at),
+            applied,
+            history: self.history.clone(),
+        };
+        self.open_at(Arc::new(self.medium.clone()), Arc::new(store), verifier)
+    }
+
+    /// Tree and chainstate on a simulated disk.
+    pub fn open_on(&self, disk: &SimDisk, verifier: Arc<dyn Verifier>) -> Opened {
+        self.open_at(Arc::new(disk.files()), Arc::new(disk.store()), verifier).unwrap()
+    }
+
+    fn open_at(
+        &self,
+        medium: Arc<dyn Medium>,
+        store: Arc<dyn Store>,
+        verifier: Arc<dyn Verifier>,
+    ) -> Result<Opened, Error> {
         let (headers, loaded) = HeaderFile::with_medium(medium.clone(), HEADER_FILE)?;
         let options = BlockFilesOptions { segment_bytes: 20_000, key: Some([7; 16]) };
         let sources = Sources {
             params: self.params.clone(),
-            store: Arc::new(Faulty {
-                inner: self.store.clone(),
-                batch_limit: self.batch_limit,
-                left: AtomicUsize::new(at),
-                applied,
-                history: self.history.clone(),
-            }),
+            store,
             blocks: BlockFiles::with_medium(medium, options)?,
             headers,
             loaded,
@@ -140,22 +154,6 @@ impl Ground {
         };
         let options = ChainstateOptions::default().coins_bytes(self.coins_bytes).bodies_bytes(20_000);
         chainstate::open(sources, options, [1, 2])
-    }
-
-    /// Tree and chainstate on a simulated disk.
-    pub fn open_on(&self, disk: &SimDisk, verifier: Arc<dyn Verifier>) -> Opened {
-        let files = Arc::new(disk.files());
-        let (headers, loaded) = HeaderFile::with_medium(files.clone(), HEADER_FILE).unwrap();
-        let sources = Sources {
-            params: self.params.clone(),
-            store: Arc::new(disk.store()),
-            blocks: BlockFiles::with_medium(files, BlockFilesOptions::default()).unwrap(),
-            headers,
-            loaded,
-            pool: self.pool.clone(),
-            verifier,
-        };
-        chainstate::open(sources, ChainstateOptions::default(), [1, 2]).unwrap()
     }
 
     /// A ground with another store and copies of this one's files.
