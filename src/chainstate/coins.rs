@@ -239,11 +239,15 @@ impl Coins {
         }
     }
 
-    /// A block spends a coin: answers it, or `None` if the cache knows of none after [`Self::fetch`].
+    /// A block spends a coin: answers it, or `None` if there is none. The store is asked if the cache does not know,
+    /// or has forgotten.
     ///
     /// # Errors
-    /// [`Error::Bug`] if memory is damaged.
+    /// The store's; [`Error::Bug`] if memory is damaged.
     pub fn spend(&mut self, outpoint: OutPoint, applied: &mut Applied) -> Result<Option<Coin>, Error> {
+        if !self.complete && self.table.flags(&outpoint).is_none() {
+            self.fetch(core::iter::once(outpoint))?;
+        }
         let undo = &mut applied.undo;
         let spent = self.table.spend(&outpoint, |entry| {
             let at = undo.push(entry.coin);
@@ -618,7 +622,6 @@ mod tests {
                         coins.create(outpoint(id), height, coinbase, &output, &mut applied);
                     }
                     Op::Spend(id) => {
-                        coins.fetch([outpoint(id)].into_iter()).unwrap();
                         let spent = coins.spend(outpoint(id), &mut applied).unwrap();
                         prop_assert_eq!(spent, work.remove(&outpoint(id)));
                     }

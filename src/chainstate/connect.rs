@@ -1,11 +1,13 @@
 //! Connecting a block: the rules that need coins, its effect on the coins, and its undo data.
 //!
 //! In the order of Core's `ConnectBlock` (validation.cpp):
-//! 1. All coins that the block needs are brought in with one look-up.
-//! 2. BIP30, where it is in force: no output may overwrite an unspent coin.
-//! 3. Each transaction in order: its coins exist, then [`CoinRules::transaction`]; its coins are spent and
+//! 1. BIP30, where it is in force: no output may overwrite an unspent coin.
+//! 2. Each transaction in order: its coins exist, then [`CoinRules::transaction`]; its coins are spent and
 //!    its outputs become coins.
-//! 4. What the coinbase pays.
+//! 3. What the coinbase pays.
+//!
+//! The coins that a block needs ([`needed`]) were brought into the cache before; one that is not there is asked for
+//! when it is spent.
 //!
 //! The scripts are collected, not run. The coins are changed at once; [`Applied`] takes it back.
 
@@ -63,11 +65,11 @@ pub fn connect(
     params: &Params,
     mtps: &[u32],
 ) -> Result<Connection, ConnectError> {
-    if !coins.is_complete() {
-        coins.fetch(needed(block, context.rules.bip30).into_iter())?;
-    }
-    if context.rules.bip30 && outpoints(block).any(|outpoint| coins.has(&outpoint)) {
-        return Err(OVERWRITES.into());
+    if context.rules.bip30 {
+        coins.fetch(outpoints(block))?;
+        if outpoints(block).any(|outpoint| coins.has(&outpoint)) {
+            return Err(OVERWRITES.into());
+        }
     }
     let outputs = block.transactions().iter().map(|tx| tx.output.len()).sum();
     let mut applied = Applied::new(context.height, block.inputs(), outputs);
@@ -122,8 +124,8 @@ fn apply(
     Ok(all_spent)
 }
 
-/// The outpoints whose coins must come from below this block; with `outputs` also those it creates.
-pub fn needed(block: &CheckedBlock, outputs: bool) -> Vec<OutPoint> {
+/// The outpoints whose coins must come from below this block.
+pub fn needed(block: &CheckedBlock) -> Vec<OutPoint> {
     let mut created: hashbrown::HashSet<Txid, foldhash::fast::RandomState> = Default::default();
     let mut needed = Vec::with_capacity(block.inputs());
     for (index, (tx, txid)) in block.transactions().iter().zip(block.txids()).enumerate() {
@@ -132,9 +134,6 @@ pub fn needed(block: &CheckedBlock, outputs: bool) -> Vec<OutPoint> {
             needed.extend(spent.filter(|outpoint| !created.contains(&outpoint.txid)));
         }
         created.insert(*txid);
-    }
-    if outputs {
-        needed.extend(outpoints(block));
     }
     needed
 }

@@ -507,23 +507,23 @@ impl Chainstate {
         if (crowded && !self.unproved.is_empty()) || !self.has_room() {
             return Ok(Step::Wait);
         }
-        let ahead: Vec<(BlockHash, bool)> = self
+        let ahead: Vec<BlockHash> = self
             .queue
             .iter()
             .map_while(|command| match command {
-                ChainCommand::Connect(context) => Some((context.hash, context.rules.bip30)),
+                ChainCommand::Connect(context) => Some(context.hash),
                 _ => None,
             })
             .take(LOOK_AHEAD)
             .collect();
-        self.prefetch.keep(|hash| ahead.iter().any(|(ahead, _)| ahead == hash));
-        for (hash, outputs) in ahead {
+        self.prefetch.keep(&ahead);
+        for hash in ahead {
             let there = self.load(hash)?;
             if !there && hash == context.hash {
                 self.archive.forget(&hash)?;
                 return Ok(self.drop_connect(block, true));
             }
-            self.start_prefetch(hash, outputs);
+            self.start_prefetch(hash);
         }
         if !self.prefetch.is_done(&context.hash) {
             return Ok(Step::Wait);
@@ -533,13 +533,13 @@ impl Chainstate {
         Ok(Step::Done)
     }
 
-    /// Starts to look for the coins of a block that is in memory; with `outputs` also for those it would overwrite.
-    fn start_prefetch(&mut self, hash: BlockHash, outputs: bool) {
+    /// Starts to look for the coins of a block that is in memory.
+    fn start_prefetch(&mut self, hash: BlockHash) {
         if self.coins.is_complete() || self.prefetch.has(&hash) {
             return;
         }
         let Some(body) = self.bodies.get(&hash) else { return };
-        let unknown = self.coins.unknown(needed(body, outputs).into_iter());
+        let unknown = self.coins.unknown(needed(body).into_iter());
         self.prefetch.start(hash, &unknown, &self.store, &self.pool, &self.sender);
     }
 

@@ -3,7 +3,7 @@
 //! 1. As soon as a block that is soon to connect is in memory, the coins that the cache does not know are looked for,
 //!    in a few jobs, each in the order of the keys.
 //! 2. What they find is put into the cache; the block connects when all its jobs are done. A coin that the cache
-//!    forgot meanwhile is looked for again then.
+//!    forgot meanwhile is looked for again when it is spent.
 //! 3. What is to be written is not fixed while a look-up is under way: a coin that it found could be spent, deleted
 //!    and forgotten before it is put into the cache.
 
@@ -86,7 +86,7 @@ impl Prefetch {
     }
 
     /// Forgets what is known of other blocks.
-    pub fn keep(&mut self, these: impl Fn(&BlockHash) -> bool) {
-        self.blocks.retain(|hash, _| these(hash));
+    pub fn keep(&mut self, these: &[BlockHash]) {
+        self.blocks.retain(|hash, _| these.contains(hash));
     }
 }
