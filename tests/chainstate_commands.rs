@@ -344,6 +344,9 @@ fn nothing_is_reported_before_all_ancestors_are_proved() {
     let made = OutPoint::new(more[2].txdata[1].compute_txid(), 0);
     assert_eq!(side.chainstate.coin(&made).unwrap().0, None);
     assert!(side.chainstate.memory().unproved > 0);
+    let held = side.chainstate.pipeline();
+    assert_eq!((held.connect.done, held.scripts.waiting), (104, 3));
+    assert!(!held.wait_scripts.total.is_zero());
     let_go.send(()).unwrap();
     assert_eq!(
         side.reports(),
@@ -357,6 +360,9 @@ fn nothing_is_reported_before_all_ancestors_are_proved() {
     );
     assert_eq!(side.chainstate.coin(&made).unwrap().0.unwrap().height, 104);
     assert_eq!(side.chainstate.memory().unproved, 0);
+    let done = side.chainstate.pipeline();
+    assert_eq!((done.connect.done, done.scripts.done, done.scripts.waiting), (104, 3, 0));
+    assert!(done.check.done >= 104 && !done.scripts.busy.is_zero() && !done.connect.busy.is_zero());
 }
 
 /// Breaks down in one way or another.
@@ -406,6 +412,9 @@ fn a_full_cache_asks_for_a_commit_and_waits() {
     let mut reports = side.reports();
     reports.sort();
     assert_eq!(reports, ["commit wanted", "connected 1 0 1"]);
+    let waits = side.chainstate.pipeline();
+    assert!(!waits.wait_commit.total.is_zero());
+    assert_eq!((waits.connect.waiting, waits.commit.waiting), (1, 1));
     // It goes ahead of the block that waits, for which there is no room.
     side.commit();
     side.connect(&third);

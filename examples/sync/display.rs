@@ -1,6 +1,7 @@
 //! What `sync` shows while it runs: a bar where stderr is a terminal, lines where it is not, and JSON on
 //! stdout where asked for.
 
+use headlong::chainstate::{PipelineStatus, StageStatus, WaitStatus};
 use headlong::{Stage, Status};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
@@ -57,6 +58,7 @@ impl Display {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
+        eprintln!("{}", account(&status.pipeline));
         if self.json { print_line(&self.object(status, true).to_string()) } else { Ok(()) }
     }
 
@@ -80,9 +82,54 @@ impl Display {
             "inputs_per_second": status.inputs_per_second,
             "bytes_per_second": status.bytes_per_second,
             "seconds_left": status.time_left.map(|left| left.as_secs()),
+            "pipeline": pipeline(&status.pipeline),
             "elapsed_seconds": self.begun.elapsed().as_secs_f64(),
         })
     }
+}
+
+fn pipeline(status: &PipelineStatus) -> Value {
+    let stage = |stage: &StageStatus| json!({ "done": stage.done, "waiting": stage.waiting, "busy_seconds": stage.busy.as_secs_f64() });
+    let wait = |wait: &WaitStatus| json!({ "seconds": wait.total.as_secs_f64(), "longest_seconds": wait.longest.as_secs_f64() });
+    json!({
+        "check": stage(&status.check),
+        "fetch": stage(&status.fetch),
+        "connect": stage(&status.connect),
+        "scripts": stage(&status.scripts),
+        "commit": stage(&status.commit),
+        "wait_blocks": wait(&status.wait_blocks),
+        "wait_bodies": wait(&status.wait_bodies),
+        "wait_coins": wait(&status.wait_coins),
+        "wait_scripts": wait(&status.wait_scripts),
+        "wait_commit": wait(&status.wait_commit),
+        "longest_commit_step_seconds": status.longest_commit_step.as_secs_f64(),
+        "coins_bytes": status.memory.coins,
+        "coins": status.memory.coin_entries,
+        "dirty_coins": status.memory.dirty_entries,
+        "unproved_bytes": status.memory.unproved,
+        "bodies_bytes": status.memory.bodies,
+    })
+}
+
+/// Where the time went, for people.
+fn account(status: &PipelineStatus) -> String {
+    let seconds = |time: Duration| format!("{:.1} s", time.as_secs_f64());
+    format!(
+        "busy: checks {}, look-ups {}, connecting {}, scripts {}, commits {}; waited for blocks {}, bodies {}, coins {}, \
+         scripts {}, commits {} (at most {}; a step of one took at most {:.0} ms)",
+        seconds(status.check.busy),
+        seconds(status.fetch.busy),
+        seconds(status.connect.busy),
+        seconds(status.scripts.busy),
+        seconds(status.commit.busy),
+        seconds(status.wait_blocks.total),
+        seconds(status.wait_bodies.total),
+        seconds(status.wait_coins.total),
+        seconds(status.wait_scripts.total),
+        seconds(status.wait_commit.total),
+        seconds(status.wait_commit.longest),
+        status.longest_commit_step.as_secs_f64() * 1e3,
+    )
 }
 
 /// Writes a line to stdout at once.

@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::store::block_files::BlockFiles;
 use crate::store::schema::BlockEntry;
 use crate::store::{Batch, Change, Durability, Store, StoreError, commit_in_batches};
-use crate::verify::pool::catch;
+use crate::verify::pool::{Effort, catch};
 use bitcoin::BlockHash;
 use crossbeam_channel::{Receiver, Sender};
 use std::collections::{BTreeMap, VecDeque};
@@ -40,10 +40,12 @@ pub(super) enum Stage {
 
 /// What writes.
 #[derive(Clone, Debug)]
-struct Writer {
-    files: Arc<BlockFiles>,
-    store: Arc<dyn Store>,
-    done: Sender<Completion>,
+pub(super) struct Writer {
+    pub files: Arc<BlockFiles>,
+    pub store: Arc<dyn Store>,
+    pub done: Sender<Completion>,
+    /// Jobs, and the time that they take.
+    pub effort: Arc<Effort>,
 }
 
 /// See the [module](self).
@@ -65,14 +67,7 @@ enum Jobs {
 
 impl Flush {
     /// Starts a flush: on a thread, unless `threads` is 0 or none can be had.
-    pub fn start(
-        checkpoint: RollbackCheckpoint,
-        files: Arc<BlockFiles>,
-        store: Arc<dyn Store>,
-        threads: usize,
-        done: Sender<Completion>,
-    ) -> Self {
-        let writer = Writer { files, store, done };
+    pub fn start(checkpoint: RollbackCheckpoint, writer: Writer, threads: usize) -> Self {
         let jobs = if threads == 0 { None } else { on_a_thread(writer.clone()) };
         let jobs = jobs.unwrap_or(Jobs::Here(writer));
         Self { checkpoint, stage: Stage::Preparing, parts: VecDeque::new(), jobs }
@@ -136,7 +131,7 @@ impl Writer {
     }
 
     fn answer(&self, job: Job) {
-        let result = match catch(|| self.carry_out(job)) {
+        let result = match catch(|| self.effort.spend(1, || self.carry_out(job))) {
             Ok(result) => result.map_err(Error::from),
             Err(panic) => Err(Error::WorkerPanic(panic.0)),
         };

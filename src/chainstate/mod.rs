@@ -10,14 +10,16 @@
 //! | `coins`, `coin_table` | the write-back cache, and how unproved blocks are taken back |
 //! | `connect`, `disconnect`, [`undo`] | what a block does to the coins, and back |
 //! | `prefetch` | coins for blocks that wait, from the store |
-//! | `archive`, `bodies` | stored blocks and undo data; checked blocks in memory |
+//! | `archive`, `body`, `bodies` | stored blocks and undo data; the check of a block by itself; checked blocks in memory |
 //! | `repair` | what undoes a block, where the files are damaged too |
 //! | `commit`, `flush`, [`recovery`] | to the store and back, through any crash |
+//! | `gauges` | where the pipeline's time goes: [`PipelineStatus`] |
 //! | [`front`] | [`Front`]: blocks in, verdicts out, with its own header tree |
 //! | [`utxo_hash`], [`muhash`] | hashes of the whole set of coins |
 
 mod archive;
 mod bodies;
+mod body;
 mod coin_table;
 mod coins;
 mod commit;
@@ -25,6 +27,7 @@ mod connect;
 mod disconnect;
 mod flush;
 pub mod front;
+mod gauges;
 mod memory;
 pub mod muhash;
 pub mod pipeline;
@@ -35,6 +38,7 @@ pub mod undo;
 pub mod utxo_hash;
 
 pub use front::{BlockVerdict, Front};
+pub use gauges::{PipelineStatus, StageStatus, WaitStatus};
 pub use memory::{ChainstateMemory, ChainstateOptions};
 pub use pipeline::{Chainstate, Completion};
 pub use recovery::{Opened, Sources, open};

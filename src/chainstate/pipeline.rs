@@ -15,10 +15,12 @@
 
 use super::archive::Archive;
 use super::bodies::Bodies;
+use super::body::{check_body, check_received};
 use super::coins::Coins;
 use super::connect::{ConnectError, connect, needed};
 use super::disconnect::disconnect;
-use super::flush::Flush;
+use super::flush::{Flush, Writer};
+use super::gauges::{Gauges, PipelineStatus, Wait};
 use super::memory::{ChainstateMemory, ChainstateOptions};
 use super::prefetch::{Found, Prefetch};
 use super::repair::{Lost, to_disconnect};
@@ -27,20 +29,20 @@ use crate::chain::command::{
     BlockContext, BlockRef, ChainCommand, ChainReport, HeaderMark, RawBlock, RollbackCheckpoint,
 };
 use crate::chain::params::Params;
-use crate::consensus::block::{CheckedBlock, contextual_check_block, is_mutated};
-use crate::consensus::decode::decode_block;
-use crate::error::{Error, Reject, RejectKind};
+use crate::consensus::block::{CheckedBlock, contextual_check_block};
+use crate::error::{Error, Reject};
 use crate::limits::{LOOK_AHEAD, MAX_UNPROVED_BLOCKS, MAX_UNPROVED_BYTES};
 use crate::store::Store;
 use crate::store::coin::Coin;
 use crate::store::header_file::HeaderFile;
 use crate::verify::pool::{Pool, WorkerPanic};
 use crate::verify::scripts::{ScriptPool, ScriptTask, Ticket};
-use crate::verify::{CheckError, Proof, Verified, Verifier, check_block};
+use crate::verify::{CheckError, Proof, Verified, Verifier};
 use bitcoin::{BlockHash, OutPoint};
 use crossbeam_channel::{Receiver, Sender};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// The result of a job of the pool, for [`Chainstate::complete`].
 #[derive(Debug)]
@@ -104,7 +106,7 @@ struct Checking {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Step {
     Done,
-    Wait,
+    Wait(Wait),
 }
 
 /// The owner of the coins. See the [module](self).
@@ -128,6 +130,7 @@ pub struct Chainstate {
     unproved_bytes: usize,
     pub(super) flush: Option<Flush>,
     pub(super) prefetch: Prefetch,
+    gauges: Gauges,
     number: u64,
     /// The last connected block, its scripts proved or not.
     top: BlockRef,
@@ -184,6 +187,7 @@ impl Chainstate {
             unproved_bytes: 0,
             flush: None,
             prefetch: Prefetch::default(),
+            gauges: Gauges::default(),
             number: 0,
             top: parts.tip,
             proved: parts.tip,
@@ -232,7 +236,12 @@ impl Chainstate {
             Done::Checked(hash, result) => self.checked(hash, result),
             Done::Loaded(hash, result) => self.loaded(hash, result),
             Done::Scripts(number) => self.scripts_done(number),
-            Done::Flushed(result) => self.flushed(result),
+            Done::Flushed(result) => {
+                let start = Instant::now();
+                let done = self.flushed(result);
+                self.gauges.commit_step(start);
+                done
+            }
             Done::Fetched(hash, found) => self.fetched(&hash, found),
         };
         self.stop_on(done);
@@ -313,6 +322,19 @@ impl Chainstate {
         Ok((utxo_stats(&*self.store)?, self.durable))
     }
 
+    /// What the stages did and have in hand, and what connecting waited for.
+    pub fn pipeline(&self) -> PipelineStatus {
+        let mut status = self.gauges.status(self.prefetch.effort(), self.scripts.effort());
+        status.check.waiting = self.checking.len() + self.loading.len();
+        status.fetch.waiting = self.prefetch.jobs();
+        let is_connect = |command: &&ChainCommand| matches!(command, ChainCommand::Connect(_));
+        status.connect.waiting = self.queue.iter().filter(is_connect).count();
+        status.scripts.waiting = self.unproved.len();
+        status.memory = self.memory();
+        status.commit.waiting = status.memory.dirty_entries;
+        status
+    }
+
     /// Memory in use.
     pub fn memory(&self) -> ChainstateMemory {
         ChainstateMemory {
@@ -352,9 +374,9 @@ impl Chainstate {
         self.checking.insert(hash, Checking { block: context.block(), commands: 1, reads: 0 });
         let (params, verifier) = (self.params.clone(), self.scripts.verifier().clone());
         let bytes = raw.bytes().clone();
-        let sender = self.sender.clone();
+        let (sender, effort) = (self.sender.clone(), self.gauges.check.clone());
         self.pool.run(
-            move || check_received(bytes, &params, &*verifier, &context),
+            move || effort.spend(1, || check_received(bytes, &params, &*verifier, &context)),
             move |result| drop(sender.send(Completion(Done::Checked(hash, result)))),
         );
         Ok(())
@@ -428,9 +450,9 @@ impl Chainstate {
         let Some(bytes) = self.archive.read_block(&hash)? else { return Ok(false) };
         self.loading.insert(hash);
         let (params, verifier) = (self.params.clone(), self.scripts.verifier().clone());
-        let sender = self.sender.clone();
+        let (sender, effort) = (self.sender.clone(), self.gauges.check.clone());
         self.pool.run_first(
-            move || check_body(Arc::new(bytes), &params, &*verifier),
+            move || effort.spend(1, || check_body(Arc::new(bytes), &params, &*verifier)),
             move |result| drop(sender.send(Completion(Done::Loaded(hash, result)))),
         );
         Ok(true)
@@ -457,8 +479,8 @@ impl Chainstate {
         while !self.stopped {
             self.merge_proved();
             match self.step() {
-                Ok(Step::Done) => {}
-                Ok(Step::Wait) => break,
+                Ok(Step::Done) => self.gauges.go_on(),
+                Ok(Step::Wait(what)) => return self.gauges.wait(what),
                 Err(error) => self.stop_on(Err(error)),
             }
         }
@@ -468,21 +490,23 @@ impl Chainstate {
         if self.coins.is_full() && self.flush.is_none() && self.is_ahead() {
             self.hasten_commit();
         }
-        let Some(head) = self.queue.front() else { return Ok(Step::Wait) };
+        let Some(head) = self.queue.front() else { return Ok(Step::Wait(Wait::Blocks)) };
         let step = match head {
             ChainCommand::Connect(context) => {
                 let context = *context;
                 self.step_connect(&context)?
             }
-            _ if !self.unproved.is_empty() => Step::Wait,
-            ChainCommand::Commit { .. } if self.flush.is_some() || !self.prefetch.is_idle() => Step::Wait,
+            _ if !self.unproved.is_empty() => Step::Wait(Wait::Scripts),
+            ChainCommand::Commit { .. } if self.flush.is_some() => Step::Wait(Wait::Commit),
+            ChainCommand::Commit { .. } if !self.prefetch.is_idle() => Step::Wait(Wait::Coins),
             ChainCommand::Disconnect(block) => {
                 let block = *block;
                 self.step_disconnect(block)?
             }
             ChainCommand::Commit { time } => {
-                let time = *time;
+                let (time, start) = (*time, Instant::now());
                 self.commit_proved(time)?;
+                self.gauges.commit_step(start);
                 self.commit_wanted = false;
                 Step::Done
             }
@@ -498,14 +522,18 @@ impl Chainstate {
         let block = context.block();
         // A failure above the watermark is settled first: it decides what the tip is.
         if self.unproved.back().is_some_and(|last| matches!(last.state, ProofState::Failed(_))) {
-            return Ok(Step::Wait);
+            return Ok(Step::Wait(Wait::Scripts));
         }
         if context.prev != self.top.hash || Some(context.height) != self.top.height.checked_add(1) {
             return Ok(self.drop_connect(block, false));
         }
         let crowded = self.unproved.len() >= MAX_UNPROVED_BLOCKS || self.unproved_bytes >= MAX_UNPROVED_BYTES;
-        if (crowded && !self.unproved.is_empty()) || !self.has_room() {
-            return Ok(Step::Wait);
+        if crowded && !self.unproved.is_empty() {
+            return Ok(Step::Wait(Wait::Scripts));
+        }
+        if !self.has_room() {
+            let scripts = self.flush.is_none() && !self.unproved.is_empty();
+            return Ok(Step::Wait(if scripts { Wait::Scripts } else { Wait::Commit }));
         }
         let ahead: Vec<BlockHash> = self
             .queue
@@ -526,9 +554,9 @@ impl Chainstate {
             self.start_prefetch(hash);
         }
         if !self.prefetch.is_done(&context.hash) {
-            return Ok(Step::Wait);
+            return Ok(Step::Wait(Wait::Coins));
         }
-        let Some(body) = self.bodies.take(&context.hash) else { return Ok(Step::Wait) };
+        let Some(body) = self.bodies.take(&context.hash) else { return Ok(Step::Wait(Wait::Bodies)) };
         self.connect_body(context, body)?;
         Ok(Step::Done)
     }
@@ -552,7 +580,7 @@ impl Chainstate {
     /// Answers that a block is not connected, once all before it are answered for.
     fn drop_connect(&mut self, block: BlockRef, lost: bool) -> Step {
         if !self.unproved.is_empty() {
-            return Step::Wait;
+            return Step::Wait(Wait::Scripts);
         }
         self.reports.push_back(ChainReport::Dropped { block, lost });
         Step::Done
@@ -610,8 +638,13 @@ impl Chainstate {
     }
 
     pub(super) fn start_flush(&self, checkpoint: RollbackCheckpoint) -> Flush {
-        let (files, store) = (self.archive.files().clone(), self.store.clone());
-        Flush::start(checkpoint, files, store, self.pool.threads(), self.sender.clone())
+        let writer = Writer {
+            files: self.archive.files().clone(),
+            store: self.store.clone(),
+            done: self.sender.clone(),
+            effort: self.gauges.commit.clone(),
+        };
+        Flush::start(checkpoint, writer, self.pool.threads())
     }
 
     fn connect_body(&mut self, context: &BlockContext, body: Arc<CheckedBlock>) -> Result<(), Error> {
@@ -619,7 +652,8 @@ impl Chainstate {
         let transactions = count(body.transactions().len());
         self.number += 1;
         let number = self.number;
-        let result = connect(&mut self.coins, &body, context, &self.params, &self.mtps);
+        let work = || connect(&mut self.coins, &body, context, &self.params, &self.mtps);
+        let result = self.gauges.connect.spend(1, work);
         let (state, bytes) = match result {
             Ok(connection) => {
                 // The scripts' check holds the outputs spent a second time.
@@ -746,42 +780,6 @@ impl Chainstate {
         self.reports.push_back(ChainReport::Disconnected { block, tip: self.top });
         Ok(Step::Done)
     }
-}
-
-/// Checks a body that came from outside, in its place. What is found wrong with a body that was changed on
-/// its way says nothing about its hash; Core asks whether it was before all else (`IsBlockMutated` in
-/// net_processing.cpp), here a good block need not pay for that.
-fn check_received(
-    bytes: Arc<Vec<u8>>,
-    params: &Params,
-    verifier: &dyn Verifier,
-    context: &BlockContext,
-) -> Result<Arc<CheckedBlock>, CheckError> {
-    let checked = check_body(bytes.clone(), params, verifier).and_then(|block| {
-        contextual_check_block(&block, context)?;
-        Ok(block)
-    });
-    match checked {
-        Err(CheckError::Rejected(reject))
-            if reject.condemns_hash()
-                && decode_block(bytes).is_ok_and(|body| is_mutated(&body, context.rules.segwit)) =>
-        {
-            Err(Reject { kind: RejectKind::Mutated, ..reject }.into())
-        }
-        checked => checked,
-    }
-}
-
-/// Decodes and checks a body by itself.
-fn check_body(
-    bytes: Arc<Vec<u8>>,
-    params: &Params,
-    verifier: &dyn Verifier,
-) -> Result<Arc<CheckedBlock>, CheckError> {
-    // What cannot be read is not the body of its header: nothing is known about the hash.
-    let decoded = decode_block(bytes)
-        .map_err(|error| Reject::new(RejectKind::Mutated, "decode-failed").with_detail(error.to_string()))?;
-    check_block(decoded, params, verifier).map(Arc::new)
 }
 
 fn count(n: usize) -> u32 {

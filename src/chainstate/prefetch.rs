@@ -11,7 +11,7 @@ use super::coins::look_up;
 use super::pipeline::Completion;
 use crate::error::Error;
 use crate::store::Store;
-use crate::verify::pool::Pool;
+use crate::verify::pool::{Effort, Pool};
 use bitcoin::{BlockHash, OutPoint};
 use crossbeam_channel::Sender;
 use std::collections::BTreeMap;
@@ -30,6 +30,8 @@ pub(super) struct Prefetch {
     blocks: BTreeMap<BlockHash, usize>,
     /// All jobs under way.
     jobs: usize,
+    /// Coins that were looked for.
+    effort: Arc<Effort>,
 }
 
 impl Prefetch {
@@ -48,6 +50,16 @@ impl Prefetch {
         self.jobs == 0
     }
 
+    /// Jobs under way.
+    pub fn jobs(&self) -> usize {
+        self.jobs
+    }
+
+    /// Coins that were looked for, and the time that it took.
+    pub fn effort(&self) -> &Effort {
+        &self.effort
+    }
+
     /// Starts to look for a block's coins.
     pub fn start(
         &mut self,
@@ -63,8 +75,9 @@ impl Prefetch {
         for part in parts {
             self.jobs += 1;
             let (store, part, done) = (store.clone(), part.to_vec(), done.clone());
+            let effort = self.effort.clone();
             pool.run_first(
-                move || look_up(&*store, &part),
+                move || effort.spend(part.len(), || look_up(&*store, &part)),
                 move |result| {
                     let found = match result {
                         Ok(found) => found.map_err(Error::from),

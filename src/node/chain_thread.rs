@@ -12,12 +12,13 @@ use super::requests::{At, ChainRequest};
 use super::trust::Trust;
 use super::wait::Watch;
 use crate::chain::command::{BlockRef, ChainCommand, ChainReport};
-use crate::chainstate::Chainstate;
+use crate::chainstate::{Chainstate, PipelineStatus};
 use crate::error::Error;
 use crate::peer::PeerAddress;
 use crate::store::datadir::Datadir;
 use crate::trace;
 use crossbeam_channel::{Receiver, Sender, select};
+use parking_lot::Mutex;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -59,6 +60,8 @@ pub(super) struct ChainParts {
     /// Locked until the chainstate is gone; takes the saved addresses.
     pub(super) datadir: Option<Datadir>,
     pub(super) trust: Trust,
+    /// Where hosts read what the pipeline does.
+    pub(super) pipeline: Arc<Mutex<PipelineStatus>>,
     pub(super) end: EndSignal,
 }
 
@@ -160,6 +163,7 @@ impl ChainParts {
     }
 
     fn report(&mut self, inbox: &Inbox) {
+        *self.pipeline.lock() = self.chainstate.pipeline();
         while let Some(report) = self.chainstate.poll() {
             if let ChainReport::Committed(checkpoint) = &report {
                 self.end.durable = checkpoint.to;

@@ -9,7 +9,7 @@ use super::status::{Meter, Status};
 use super::trust::Trust;
 use super::wait::Watch;
 use crate::chain::command::{BlockRef, RawBlock};
-use crate::chainstate::UtxoStats;
+use crate::chainstate::{PipelineStatus, UtxoStats};
 use crate::engine::output::{EndedPeer, Event, PeerStatus};
 use crate::engine::status::Stage;
 use crate::engine::{Answer, Query};
@@ -141,6 +141,8 @@ pub(crate) struct Shared {
     pub(crate) chain: crossbeam_channel::Sender<ChainRequest>,
     /// The latest status.
     pub(crate) status: Arc<Watch<Meter>>,
+    /// What the chainstate's thread last said of its pipeline.
+    pub(crate) pipeline: Arc<Mutex<PipelineStatus>>,
     /// Counts `EventsReady`.
     pub(crate) events: Arc<Watch<()>>,
     /// The durable tip, once the chainstate and its files are closed.
@@ -151,8 +153,8 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn status(&self) -> Status {
-        let now = self.clock.now().at;
-        self.status.read(|meter, version| meter.status(now, version))
+        let (now, pipeline) = (self.clock.now().at, *self.pipeline.lock());
+        self.status.read(|meter, version| meter.status(now, version, pipeline))
     }
 
     pub(crate) async fn status_changed(&self, seen: u64) -> Result<Status, RequestError> {

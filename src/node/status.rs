@@ -4,6 +4,7 @@
 //! sync that stands still shows falling rates although nothing wakes up.
 
 use crate::chain::command::BlockRef;
+use crate::chainstate::PipelineStatus;
 use crate::engine::status::{Stage, Status as EngineStatus};
 use crate::limits::{RATE_SAMPLE_MILLIS, RATE_SAMPLES};
 use crate::time::Timestamp;
@@ -48,6 +49,8 @@ pub struct Status {
     /// Blocks that are known and missing, at the present rate. `None` before there is a rate or a header. Blocks of
     /// different ages differ much in size, so that on the main network this is a rough figure.
     pub time_left: Option<Duration>,
+    /// Where the time of checking and connecting blocks goes, since the start.
+    pub pipeline: PipelineStatus,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -95,7 +98,7 @@ impl Meter {
     }
 
     /// The status as a host sees it at this time.
-    pub(crate) fn status(&self, now: Timestamp, version: u64) -> Status {
+    pub(crate) fn status(&self, now: Timestamp, version: u64, pipeline: PipelineStatus) -> Status {
         let latest = &self.latest;
         let window = Duration::from_millis(RATE_SAMPLE_MILLIS * RATE_SAMPLES as u64);
         // The last sample before the window, so that the whole window is covered; else the oldest.
@@ -130,6 +133,7 @@ impl Meter {
             inputs_per_second: rate(latest.inputs, base.map(|s| s.inputs)),
             bytes_per_second: rate(latest.bytes_in, base.map(|s| s.bytes)),
             time_left,
+            pipeline,
         }
     }
 }
@@ -163,15 +167,15 @@ mod tests {
         for second in 1..=10 {
             meter.record(Timestamp::from_millis(second * 1_000), engine_status(second * 50, 1_000));
         }
-        let status = meter.status(Timestamp::from_millis(10_000), 3);
+        let status = meter.status(Timestamp::from_millis(10_000), 3, PipelineStatus::default());
         assert_eq!(status.blocks_per_second, 50.0);
         assert_eq!(status.inputs_per_second, 500.0);
         assert_eq!(status.bytes_per_second, 50_000.0);
         assert_eq!(status.time_left, Some(Duration::from_secs(10)));
         assert_eq!(status.version, 3);
-        let later = meter.status(Timestamp::from_millis(20_000), 3);
+        let later = meter.status(Timestamp::from_millis(20_000), 3, PipelineStatus::default());
         assert_eq!(later.blocks_per_second, 25.0);
-        let idle = meter.status(Timestamp::from_millis(3_600_000), 3);
+        let idle = meter.status(Timestamp::from_millis(3_600_000), 3, PipelineStatus::default());
         assert_eq!(idle.blocks_per_second, 0.0);
         assert_eq!(idle.time_left, None);
     }
@@ -188,10 +192,13 @@ mod tests {
     #[test]
     fn nothing_missing_means_no_time_left_once_that_is_known() {
         let meter = Meter::new(Timestamp::ZERO, engine_status(10, 10));
-        assert_eq!(meter.status(Timestamp::ZERO, 0).time_left, Some(Duration::ZERO));
+        assert_eq!(
+            meter.status(Timestamp::ZERO, 0, PipelineStatus::default()).time_left,
+            Some(Duration::ZERO)
+        );
         for stage in [Stage::Connecting, Stage::Headers] {
             let meter = Meter::new(Timestamp::ZERO, EngineStatus { stage, ..engine_status(0, 0) });
-            assert_eq!(meter.status(Timestamp::ZERO, 0).time_left, None);
+            assert_eq!(meter.status(Timestamp::ZERO, 0, PipelineStatus::default()).time_left, None);
         }
     }
 }

@@ -15,13 +15,44 @@ use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// Work for a pool.
 pub type Job = Box<dyn FnOnce() + Send>;
 
 /// Panics that are kept until they are taken; later ones only repeat the news.
 const KEPT_PANICS: usize = 16;
+
+/// Work of one kind that was done, and the time that it took, on whatever threads.
+#[derive(Debug, Default)]
+pub struct Effort {
+    done: AtomicU64,
+    nanos: AtomicU64,
+}
+
+impl Effort {
+    /// Does `work`, which counts as `count` things done, and takes its time.
+    pub fn spend<T>(&self, count: usize, work: impl FnOnce() -> T) -> T {
+        let start = Instant::now();
+        let result = work();
+        self.nanos.fetch_add(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX), Relaxed);
+        self.done.fetch_add(count as u64, Relaxed);
+        result
+    }
+
+    /// Things done.
+    pub fn done(&self) -> u64 {
+        self.done.load(Relaxed)
+    }
+
+    /// Time that they took, summed over all threads.
+    pub fn busy(&self) -> Duration {
+        Duration::from_nanos(self.nanos.load(Relaxed))
+    }
+}
 
 /// A job panicked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -8,7 +8,7 @@
 //!
 //! Core checks scripts likewise (checkqueue.h), but waits for them at the end of each block.
 
-use super::pool::{Pool, WorkerPanic, catch};
+use super::pool::{Effort, Pool, WorkerPanic, catch};
 use super::{ScriptFailure, TxScripts, Verdict, Verified, Verifier, VerifierError};
 use crate::chain::command::{BlockContext, BlockRef, ScriptPolicy};
 use crate::chain::deployments::ScriptFlags;
@@ -78,17 +78,23 @@ impl ScriptError {
 pub struct ScriptPool {
     pool: Arc<Pool>,
     verifier: Arc<dyn Verifier>,
+    effort: Arc<Effort>,
 }
 
 impl ScriptPool {
     /// Uses `pool`, which may have other work too.
     pub fn new(pool: Arc<Pool>, verifier: Arc<dyn Verifier>) -> Self {
-        Self { pool, verifier }
+        Self { pool, verifier, effort: Arc::default() }
     }
 
     /// The verifier.
     pub fn verifier(&self) -> &Arc<dyn Verifier> {
         &self.verifier
+    }
+
+    /// Inputs whose scripts were executed, and the time that it took.
+    pub fn effort(&self) -> &Arc<Effort> {
+        &self.effort
     }
 
     /// Starts to check the scripts of a block. Returns at once, unless the pool's queue is full or it has
@@ -122,8 +128,9 @@ impl ScriptPool {
         }
         for batch in batches {
             let (task, shared, verifier) = (task.clone(), Arc::clone(&shared), Arc::clone(&self.verifier));
+            let effort = Arc::clone(&self.effort);
             self.pool.submit(Box::new(move || {
-                let found = batch.found(&task, &shared, verifier.as_ref());
+                let found = effort.spend(batch.inputs, || batch.found(&task, &shared, verifier.as_ref()));
                 drop(task);
                 shared.end(found, 1);
             }));
@@ -138,6 +145,7 @@ struct ScriptBatch {
     first: usize,
     end: usize,
     spent: usize,
+    inputs: usize,
 }
 
 /// Cuts the transactions behind the coinbase into batches.
@@ -147,13 +155,13 @@ fn batches(block: &CheckedBlock) -> Vec<ScriptBatch> {
     for (index, tx) in block.transactions().iter().enumerate().skip(1) {
         // What is gathered is closed before a transaction that would more than fill it.
         if inputs > 0 && inputs + tx.input.len() > SCRIPT_BATCH_INPUTS {
-            batches.push(ScriptBatch { first, end: index, spent });
+            batches.push(ScriptBatch { first, end: index, spent, inputs });
             (first, spent, inputs) = (index, spent + inputs, 0);
         }
         inputs += tx.input.len();
     }
     if inputs > 0 {
-        batches.push(ScriptBatch { first, end: block.transactions().len(), spent });
+        batches.push(ScriptBatch { first, end: block.transactions().len(), spent, inputs });
     }
     batches
 }

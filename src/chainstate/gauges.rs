@@ -1,0 +1,166 @@
+//! Where the pipeline's time goes: what each stage did and has in hand, and what the connecting thread waited for.
+//!
+//! These figures are observed and never decide anything. Diagnosis starts here: the stage that the thread waits for
+//! most is the one that bounds the sync, and `blocks` among the waits means that it lies before the pipeline.
+
+use crate::verify::pool::Effort;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What one stage did since the node was built, and what it has in hand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StageStatus {
+    /// What was done, in the stage's own unit.
+    pub done: u64,
+    /// What is under way or waits, in the unit that [`PipelineStatus`] names.
+    pub waiting: usize,
+    /// Time spent, summed over the stage's threads.
+    pub busy: Duration,
+}
+
+/// How long the connecting thread waited for one thing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WaitStatus {
+    /// In all.
+    pub total: Duration,
+    /// At a stretch.
+    pub longest: Duration,
+}
+
+/// The pipeline of a chainstate: its stages in the order that a block goes through them, and its waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PipelineStatus {
+    /// Decoding and context-free checks. Done: bodies, again each time that one is read back; waiting: bodies.
+    pub check: StageStatus,
+    /// Looking for coins in the store before their block connects. Done: coins; waiting: jobs.
+    pub fetch: StageStatus,
+    /// Connecting, on its one thread. Done: blocks; waiting: blocks.
+    pub connect: StageStatus,
+    /// Scripts. Done: inputs; waiting: connected blocks that are not proved.
+    pub scripts: StageStatus,
+    /// Writing flushes. Done: jobs of a flush; waiting: coins that are not written.
+    pub commit: StageStatus,
+    /// Waiting for something to connect, or for the end of a sync: what comes before the pipeline is slow, or nothing
+    /// is left to do.
+    pub wait_blocks: WaitStatus,
+    /// Waiting for the body of the next block to be decoded and checked, or read back.
+    pub wait_bodies: WaitStatus,
+    /// Waiting for coins of the next block.
+    pub wait_coins: WaitStatus,
+    /// Waiting for scripts: as many blocks are unproved as may be, or what comes next needs all proved.
+    pub wait_scripts: WaitStatus,
+    /// Waiting for a commit: the cache is full of coins that are not written.
+    pub wait_commit: WaitStatus,
+    /// Longest time that work for a commit took on the connecting thread at a stretch.
+    pub longest_commit_step: Duration,
+    /// Memory in use.
+    pub memory: super::ChainstateMemory,
+}
+
+/// What the connecting thread waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wait {
+    Blocks,
+    Bodies,
+    Coins,
+    Scripts,
+    Commit,
+}
+
+/// The chainstate's own account.
+#[derive(Debug, Default)]
+pub(super) struct Gauges {
+    pub check: Arc<Effort>,
+    pub connect: Effort,
+    pub commit: Arc<Effort>,
+    /// Steps of commits on the connecting thread.
+    commit_step: Duration,
+    waits: [WaitStatus; 5],
+    since: Option<(Wait, Instant)>,
+}
+
+impl Gauges {
+    /// Something is waited for from now on, or still.
+    pub fn wait(&mut self, what: Wait) {
+        if self.since.is_none_or(|(before, _)| before != what) {
+            self.go_on();
+            self.since = Some((what, Instant::now()));
+        }
+    }
+
+    /// The wait is over.
+    pub fn go_on(&mut self) {
+        if let Some((what, since)) = self.since.take() {
+            self.waits[what as usize] = longer(self.waits[what as usize], since.elapsed());
+        }
+    }
+
+    /// Takes the time of a step of a commit, from its start.
+    pub fn commit_step(&mut self, start: Instant) {
+        self.commit_step = self.commit_step.max(start.elapsed());
+    }
+
+    /// The account up to now, with that of stages which keep their own; what stages have in hand is left to the caller.
+    pub fn status(&self, fetch: &Effort, scripts: &Effort) -> PipelineStatus {
+        let waited = |what: Wait| match self.since {
+            Some((now, since)) if now == what => longer(self.waits[what as usize], since.elapsed()),
+            _ => self.waits[what as usize],
+        };
+        PipelineStatus {
+            check: stage(&self.check),
+            fetch: stage(fetch),
+            connect: stage(&self.connect),
+            scripts: stage(scripts),
+            commit: stage(&self.commit),
+            wait_blocks: waited(Wait::Blocks),
+            wait_bodies: waited(Wait::Bodies),
+            wait_coins: waited(Wait::Coins),
+            wait_scripts: waited(Wait::Scripts),
+            wait_commit: waited(Wait::Commit),
+            longest_commit_step: self.commit_step,
+            ..PipelineStatus::default()
+        }
+    }
+}
+
+fn stage(effort: &Effort) -> StageStatus {
+    StageStatus { done: effort.done(), busy: effort.busy(), waiting: 0 }
+}
+
+fn longer(wait: WaitStatus, by: Duration) -> WaitStatus {
+    WaitStatus { total: wait.total + by, longest: wait.longest.max(by) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread::sleep;
+
+    #[test]
+    fn a_wait_counts_once_however_often_it_is_repeated_and_while_it_lasts() {
+        let mut gauges = Gauges::default();
+        let status = |gauges: &Gauges| gauges.status(&Effort::default(), &Effort::default());
+        let step = Duration::from_millis(5);
+        gauges.wait(Wait::Coins);
+        sleep(step);
+        gauges.wait(Wait::Coins);
+        sleep(step);
+        let during = status(&gauges).wait_coins;
+        assert!(during.longest >= 2 * step && during.total == during.longest);
+        gauges.wait(Wait::Commit);
+        let coins = status(&gauges).wait_coins;
+        sleep(step);
+        gauges.go_on();
+        gauges.go_on();
+        gauges.wait(Wait::Coins);
+        sleep(step);
+        let status = status(&gauges);
+        assert!(status.wait_commit.total >= step);
+        assert!(status.wait_coins.total >= coins.total + step);
+        assert!(status.wait_coins.longest >= coins.longest);
+        assert_eq!(status.wait_scripts, WaitStatus::default());
+    }
+}
