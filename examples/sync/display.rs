@@ -75,6 +75,7 @@ impl Display {
             "peers": status.peers,
             "trouble": status.trouble,
             "in_flight": status.in_flight,
+            "paused": status.paused,
             "blocks": status.blocks,
             "inputs": status.inputs,
             "bytes_received": status.bytes_in,

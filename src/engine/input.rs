@@ -42,6 +42,11 @@ pub enum Input {
     Invalidate(BlockHash),
     /// Takes the invalidity of the block, its ancestors and descendants back.
     Reconsider(BlockHash),
+    /// The host wants no more blocks fetched for now. Those that are under way connect and are committed; connections,
+    /// headers and addresses are kept up.
+    Pause,
+    /// The host wants blocks again.
+    Resume,
     /// The host wants to stop: peers are closed, a last commit is made.
     Shutdown,
 }

@@ -134,6 +134,8 @@ pub struct Engine {
     status_at: Timestamp,
     synced: bool,
     reached: bool,
+    /// The host wants no blocks fetched.
+    resting: bool,
     stopping: bool,
     ended: bool,
 }
@@ -212,6 +214,7 @@ impl Engine {
             status_at: Timestamp::ZERO,
             synced: false,
             reached: false,
+            resting: false,
             stopping: false,
             ended: false,
             config,
@@ -305,6 +308,8 @@ impl Engine {
                     self.activation.reconsider(cx!(self), &mut self.tree, id);
                 }
             }
+            Input::Pause => self.rest(true),
+            Input::Resume => self.rest(false),
             Input::Shutdown => self.shut_down(),
         }
         self.settle();
@@ -349,6 +354,15 @@ impl Engine {
             self.deadline = None;
             self.outputs.push_back(Output::Fatal(error));
         }
+    }
+
+    fn rest(&mut self, rest: bool) {
+        if self.resting == rest {
+            return;
+        }
+        self.resting = rest;
+        self.blocks.set_resting(cx!(self), &self.tree, rest);
+        self.activation.set_resting(rest);
     }
 
     fn shut_down(&mut self) {
@@ -468,6 +482,7 @@ impl Engine {
             best_header: self.tree.block(best),
             peers: ready,
             in_flight: self.blocks.in_flight(None),
+            paused: self.resting,
             blocks,
             inputs,
             bytes_in: self.bytes_in,

@@ -34,6 +34,8 @@ pub struct Status {
     pub peers: usize,
     /// Blocks asked for and not yet delivered.
     pub in_flight: usize,
+    /// The host wants no blocks fetched at present.
+    pub paused: bool,
     /// Blocks connected since the start.
     pub blocks: u64,
     /// Inputs checked since the start (coinbases not counted).

@@ -219,6 +219,8 @@ impl Driver {
             Request::RemovePeer(peer, taken) => self.feed_and_confirm(Input::RemovePeer(peer), taken),
             Request::Invalidate(hash, taken) => self.feed_and_confirm(Input::Invalidate(hash), taken),
             Request::Reconsider(hash, taken) => self.feed_and_confirm(Input::Reconsider(hash), taken),
+            Request::Pause(taken) => self.feed_and_confirm(Input::Pause, taken),
+            Request::Resume(taken) => self.feed_and_confirm(Input::Resume, taken),
             Request::Shutdown => {
                 trace::event!(INFO, "shutting down");
                 self.feed(Input::Shutdown);

@@ -279,6 +279,40 @@ impl Handle {
         self.blocking(SHORT, self.shared.tell(|reply| Request::RemovePeer(peer, reply)))
     }
 
+    /// Fetches no more blocks until [`Self::resume`]: for metered links and batteries. Those that are under way arrive,
+    /// connect and are committed. Connections, headers, addresses and answers go on, and [`Self::wait_synced`] waits.
+    /// No effect in a pause; a node that is built anew is in none.
+    ///
+    /// # Errors
+    /// [`RequestError`]: stopped, busy or out of time.
+    pub async fn pause(&self) -> Result<(), RequestError> {
+        self.within(SHORT, self.shared.tell(Request::Pause)).await
+    }
+
+    /// Blocking form of [`Self::pause`].
+    ///
+    /// # Errors
+    /// As [`Self::pause`].
+    pub fn pause_blocking(&self) -> Result<(), RequestError> {
+        self.blocking(SHORT, self.shared.tell(Request::Pause))
+    }
+
+    /// Ends the pause that [`Self::pause`] began.
+    ///
+    /// # Errors
+    /// [`RequestError`]: stopped, busy or out of time.
+    pub async fn resume(&self) -> Result<(), RequestError> {
+        self.within(SHORT, self.shared.tell(Request::Resume)).await
+    }
+
+    /// Blocking form of [`Self::resume`].
+    ///
+    /// # Errors
+    /// As [`Self::resume`].
+    pub fn resume_blocking(&self) -> Result<(), RequestError> {
+        self.blocking(SHORT, self.shared.tell(Request::Resume))
+    }
+
     /// Treats a block and its descendants as invalid: the best chain without it becomes active. Ready once
     /// the node has taken note; the chain changes afterwards.
     ///

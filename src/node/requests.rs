@@ -100,6 +100,8 @@ pub(crate) enum Request {
     RemovePeer(PeerId, oneshot::Sender<()>),
     Invalidate(BlockHash, oneshot::Sender<()>),
     Reconsider(BlockHash, oneshot::Sender<()>),
+    Pause(oneshot::Sender<()>),
+    Resume(oneshot::Sender<()>),
     Shutdown,
 }
 

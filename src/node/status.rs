@@ -29,6 +29,8 @@ pub struct Status {
     pub peers: usize,
     /// Blocks asked for and not yet delivered.
     pub in_flight: usize,
+    /// Whether [`crate::Handle::pause`] holds: no blocks are fetched.
+    pub paused: bool,
     /// Blocks connected since the start.
     pub blocks: u64,
     /// Inputs checked since the start (coinbases not counted).
@@ -46,7 +48,8 @@ pub struct Status {
     pub inputs_per_second: f64,
     /// Bytes received a second, over the last half minute.
     pub bytes_per_second: f64,
-    /// Blocks that are known and missing, at the present rate. `None` before there is a rate or a header. Blocks of
+    /// Blocks that are known and missing, at the present rate. `None` before there is a rate or a header, and in a
+    /// pause. Blocks of
     /// different ages differ much in size, so that on the main network this is a rough figure.
     pub time_left: Option<Duration>,
     /// Where the time of checking and connecting blocks goes, since the start.
@@ -114,6 +117,7 @@ impl Meter {
             // Before the headers are there, nobody knows what is missing.
             (Stage::Connecting | Stage::Headers, 0) => None,
             (_, 0) => Some(Duration::ZERO),
+            _ if latest.paused => None,
             _ => Duration::try_from_secs_f64(f64::from(missing) / blocks_per_second).ok(),
         };
         Status {
@@ -124,6 +128,7 @@ impl Meter {
             best_header: latest.best_header,
             peers: latest.peers,
             in_flight: latest.in_flight,
+            paused: latest.paused,
             blocks: latest.blocks,
             inputs: latest.inputs,
             bytes_in: latest.bytes_in,
@@ -153,6 +158,7 @@ mod tests {
             best_header: at(best),
             peers: 1,
             in_flight: 0,
+            paused: false,
             blocks,
             inputs: blocks * 10,
             bytes_in: blocks * 1_000,

@@ -80,6 +80,7 @@ pub struct Activation {
     commits: Commits,
     commit_at: Timestamp,
     commit_wanted: bool,
+    resting: bool,
     stopping: bool,
     blocks: u64,
     inputs: u64,
@@ -113,6 +114,7 @@ impl Activation {
             commits,
             commit_at: Timestamp::ZERO,
             commit_wanted: false,
+            resting: false,
             stopping: false,
             blocks: 0,
             inputs: 0,
@@ -161,6 +163,11 @@ impl Activation {
     /// Nothing new is connected from now on; what is under way is finished and made durable.
     pub fn stop(&mut self) {
         self.stopping = true;
+    }
+
+    /// No more blocks are fetched (`rest`), or are again: meanwhile all that is there is committed once it is proved.
+    pub fn set_resting(&mut self, rest: bool) {
+        self.resting = rest;
     }
 
     /// Takes a report of the chainstate into the tree.
@@ -381,7 +388,7 @@ impl Activation {
         let at_tip = settled && moved && self.planned == self.target(tree);
         let at_stop = self.config.stop_at_height.is_some_and(|stop| tree.height(self.proved) >= stop);
         let due = self.commit_wanted
-            || (at_tip && (synced || at_stop))
+            || (at_tip && (synced || at_stop || self.resting))
             || (self.stopping && settled && moved)
             || (self.commit_at <= cx.now.at && (moved || !settled));
         if due {

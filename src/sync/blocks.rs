@@ -112,7 +112,10 @@ struct Source {
     best_height: u32,
     /// The height up to which it has the blocks of the best header's chain.
     reach: u32,
+    /// Nothing new is asked of it, and its clocks stand still.
     paused: bool,
+    /// The engine does not read from it; the scheduler may rest besides.
+    unread: bool,
     /// Its end was asked for.
     closing: bool,
     owes: BTreeSet<HeaderId>,
@@ -235,6 +238,8 @@ pub struct BlockScheduler {
     /// When the first entry of a `lacking` ends.
     lacking_until: Option<Timestamp>,
     withholding: Withholding,
+    /// No block is asked for.
+    resting: bool,
 }
 
 impl BlockScheduler {
@@ -264,6 +269,7 @@ impl BlockScheduler {
             wake: None,
             lacking_until: None,
             withholding: Withholding::default(),
+            resting: false,
         };
         new.follow(tree);
         new
@@ -288,7 +294,8 @@ impl BlockScheduler {
             best: None,
             best_height: 0,
             reach: 0,
-            paused: false,
+            paused: self.resting,
+            unread: false,
             closing: false,
             owes: BTreeSet::new(),
             waiting_since: cx.now.at,
@@ -392,8 +399,26 @@ impl BlockScheduler {
     /// The engine stopped (`paused`) or resumed reading from this peer. Its clocks stand still meanwhile,
     /// and nothing new is asked of it.
     pub fn set_paused(&mut self, cx: &mut Cx<'_>, peer: PeerId, paused: bool) {
-        let now = cx.now.at;
+        if let Some(source) = self.sources.get_mut(&peer) {
+            source.unread = paused;
+            self.update_pause(cx.now.at, peer);
+        }
+    }
+
+    /// The host wants no more blocks fetched (`rest`), or wants them again. What is under way arrives; nobody's
+    /// clock runs meanwhile.
+    pub fn set_resting(&mut self, cx: &mut Cx<'_>, tree: &BlockTree, rest: bool) {
+        self.resting = rest;
+        let peers: Vec<PeerId> = self.sources.keys().copied().collect();
+        for peer in peers {
+            self.update_pause(cx.now.at, peer);
+        }
+        self.settle(cx, tree);
+    }
+
+    fn update_pause(&mut self, now: Timestamp, peer: PeerId) {
         let Some(source) = self.sources.get_mut(&peer) else { return };
+        let paused = source.unread || self.resting;
         if source.paused == paused {
             return;
         }

@@ -309,6 +309,46 @@ fn a_shutdown_midway_keeps_what_is_proved() {
 }
 
 #[test]
+fn a_pause_fetches_nothing_blames_nobody_and_commits_what_is_there() {
+    let mut forge = Forge::new(params(), 14);
+    let (branch, blocks) = chain(&mut forge, 600);
+    let chain = served(&blocks);
+    let mut world = World::new(config(&[1, 2]), 1);
+    world.serve(1, &chain, manner(10, 20));
+    world.serve(2, &chain, Manner { silent_after: Some(30), ..manner(10, 20) });
+    assert!(world.run(MINUTE, |w| w.books.tip.height >= 40));
+    world.input(Input::Pause);
+    world.input(Input::Pause);
+    assert!(world.engine.status().paused);
+    world.run(10_000, |_| false);
+    let (tip, bytes) = (world.books.tip, world.engine.status().bytes_in);
+    assert!(tip.height < 600);
+    assert_eq!(world.books.durable, tip);
+    // Long enough for each deadline of a block, not for that of a ping.
+    world.run(15 * MINUTE, |_| false);
+    assert_eq!(world.books.tip, tip);
+    assert!(world.engine.status().bytes_in - bytes < 2_000, "only pings");
+    assert!(world.closed.is_empty(), "{:?}", world.closed);
+    world.input(Input::Resume);
+    assert!(world.run(5 * MINUTE, |w| w.books.durable == branch.tip), "{:?}", world.engine.status());
+    assert!(!world.engine.status().paused);
+}
+
+#[test]
+fn a_peer_that_comes_in_a_pause_is_asked_for_headers_alone() {
+    let mut forge = Forge::new(params(), 15);
+    let (branch, blocks) = chain(&mut forge, 50);
+    let chain = served(&blocks);
+    let mut world = World::new(config(&[1]), 1);
+    world.serve(1, &chain, manner(10, 5));
+    world.input(Input::Pause);
+    world.run(5 * MINUTE, |_| false);
+    assert_eq!((world.engine.status().best_header, world.books.tip.height), (branch.tip, 0));
+    world.input(Input::Resume);
+    assert!(world.run(MINUTE, |w| w.books.durable == branch.tip), "{:?}", world.engine.status());
+}
+
+#[test]
 fn a_restart_goes_on_from_the_durable_tip() {
     let mut forge = Forge::new(params(), 14);
     let (branch, blocks) = chain(&mut forge, 80);
