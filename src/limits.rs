@@ -289,6 +289,14 @@ pub const MAX_UNHANDLED_BYTES: usize = 2 * MAX_PAYLOAD;
 pub const MAX_UNSENT_BYTES: usize = MAX_PAYLOAD + 1_000_000;
 /// Bytes asked of a socket at once. Large enough that a block takes few system calls.
 pub const READ_CHUNK: usize = 128 * 1024;
+/// The same where the host limits the bandwidth, at least: a header and a short message.
+pub const LEAST_READ_CHUNK: usize = 1_024;
+/// The least bandwidth that a host may allow, in bytes a second: with less a large block would take over four minutes.
+pub const LEAST_BANDWIDTH: u64 = 16_000;
+/// Blocks that are under way or wait to be stored with the least bandwidth or memory: two of usual size.
+pub const LEAST_RESERVED_BYTES: u64 = 4 << 20;
+/// The least memory that a host may allow a node.
+pub const LEAST_MEMORY: usize = 64 << 20;
 /// Milliseconds for a connection to be established (Core's `nConnectTimeout` is 5 s; Tor takes longer).
 pub const DIAL_MILLIS: u64 = 15_000;
 /// Milliseconds for the last messages to a peer to leave after the connection was given up.

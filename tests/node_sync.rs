@@ -5,6 +5,7 @@ mod world;
 
 use core::time::Duration;
 use futures::future::BoxFuture;
+use headlong::limits::{LEAST_BANDWIDTH, LEAST_MEMORY};
 use headlong::net::native::NativeTransport;
 use headlong::net::{BoxStream, Executor, Listener, Transport};
 use headlong::store::StoreErrorKind;
@@ -14,6 +15,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 use world::{PATIENCE, Running, World};
 
 #[test]
@@ -30,6 +32,46 @@ fn a_node_in_memory_syncs_follows_and_reports_its_durable_tip() {
     assert_eq!(status.stage, Stage::Synced);
     assert!(status.inputs > 0, "the chain spends coins");
     assert!(status.bytes_in > 0);
+    assert_eq!(node.stop(), world.tip());
+}
+
+#[test]
+fn budgets_of_bandwidth_and_memory_are_kept_and_the_sync_ends() {
+    let world = World::new(300);
+    let size: usize = world.blocks.iter().map(|block| block.total_size()).sum();
+    let rate = size as u64 / 3;
+    let begun = Instant::now();
+    let builder = world.builder().memory(LEAST_MEMORY).bandwidth(rate);
+    let node = Running::start(builder.build().unwrap());
+    node.wait_for(world.tip());
+    let (received, elapsed) = (node.handle.status().bytes_in, begun.elapsed());
+    assert!(received >= size as u64);
+    // What is saved up at most, and a chunk read by the last.
+    let most = rate as f64 * (elapsed.as_secs_f64() + 0.5);
+    assert!(received as f64 <= most, "{received} bytes in {elapsed:?} at {rate} a second");
+    assert_eq!(node.stop(), world.tip());
+    for builder in [world.builder().memory(LEAST_MEMORY - 1), world.builder().bandwidth(LEAST_BANDWIDTH - 1)]
+    {
+        assert!(matches!(builder.build(), Err(BuildError::Option(_))));
+    }
+}
+
+#[test]
+fn a_paused_node_knows_the_headers_and_goes_on_when_it_is_resumed() {
+    let world = World::new(120);
+    let node = Running::start(world.builder().build().unwrap());
+    node.handle.pause_blocking().unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while node.handle.status().best_header != world.tip() {
+        assert!(Instant::now() < deadline);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    let status = node.handle.status();
+    assert!(status.paused && status.tip.height < 120 && status.time_left.is_none());
+    assert_eq!((status.durable, status.in_flight), (status.tip, 0));
+    node.handle.resume_blocking().unwrap();
+    node.wait_for(world.tip());
     assert_eq!(node.stop(), world.tip());
 }
 

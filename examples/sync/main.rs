@@ -78,6 +78,12 @@ fn sync(options: &Options) -> Result<(), Failure> {
     if let Some(mebibytes) = options.dbcache_mib {
         builder = builder.dbcache(mebibytes.saturating_mul(1 << 20));
     }
+    if let Some(mebibytes) = options.memory_mib {
+        builder = builder.memory(mebibytes.saturating_mul(1 << 20));
+    }
+    if let Some(kilobytes) = options.bandwidth_kb {
+        builder = builder.bandwidth((kilobytes as u64).saturating_mul(1_000));
+    }
     if let Some(threads) = options.threads {
         builder = builder.threads(threads);
     }

@@ -23,6 +23,8 @@ pub struct Options {
     pub datadir: Option<PathBuf>,
     pub dbcache_mib: Option<usize>,
     pub threads: Option<usize>,
+    pub memory_mib: Option<usize>,
+    pub bandwidth_kb: Option<usize>,
     pub store: StoreKind,
     pub stop_at_height: Option<u32>,
     pub utxo_hash: bool,
@@ -49,6 +51,8 @@ With no arguments it syncs a generated chain from peers inside this process. Opt
   --connect HOST:PORT        sync from this peer only, reconnecting for ever (repeatable); without it: DNS seeds
   --datadir DIR              where everything is kept (default: headlong/NETWORK in the user's data folder)
   --dbcache MB               memory for coins, in MiB (default 450)
+  --memory MB                memory for coins and blocks together, in MiB, at least 64 (half of it is for coins)
+  --bandwidth KB             kilobytes a second that are received at most, at least 16
   --threads N                threads that check blocks and scripts (default: the cores)
   --store sled|fjall|memory  where coins are kept (default sled); memory keeps everything in memory
   --stop-at-height H         stop once the block at height H is connected and durable
@@ -66,6 +70,8 @@ impl Options {
             datadir: None,
             dbcache_mib: None,
             threads: None,
+            memory_mib: None,
+            bandwidth_kb: None,
             store: StoreKind::Disk(StoreBackend::Sled),
             stop_at_height: None,
             utxo_hash: false,
@@ -94,6 +100,8 @@ pub fn parse() -> Result<Invocation, lexopt::Error> {
             "connect" => options.connect.push(parser.value()?.parse()?),
             "datadir" => options.datadir = Some(parser.value()?.into()),
             "dbcache" => options.dbcache_mib = Some(parser.value()?.parse_with(positive)?),
+            "memory" => options.memory_mib = Some(parser.value()?.parse_with(positive)?),
+            "bandwidth" => options.bandwidth_kb = Some(parser.value()?.parse_with(positive)?),
             "threads" => options.threads = Some(parser.value()?.parse_with(positive)?),
             "store" => options.store = parser.value()?.parse_with(store)?,
             "stop-at-height" => options.stop_at_height = Some(parser.value()?.parse()?),

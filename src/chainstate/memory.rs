@@ -1,5 +1,7 @@
 //! How much memory a chainstate may use, and uses.
 
+use crate::limits::MAX_UNPROVED_BYTES;
+
 /// How much memory the chainstate may use.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
@@ -8,12 +10,15 @@ pub struct ChainstateOptions {
     pub coins_bytes: usize,
     /// Bytes of checked blocks that wait in memory to be connected; others are read back.
     pub bodies_bytes: usize,
+    /// Bytes of blocks whose scripts are not proved, with what takes them back: when it is reached, connecting waits
+    /// for the scripts of the oldest.
+    pub unproved_bytes: usize,
 }
 
 impl Default for ChainstateOptions {
-    /// 450 MiB of coins, as Core on small machines, and 64 MiB of blocks.
+    /// 450 MiB of coins, as Core on small machines, 64 MiB of blocks that wait and as much of unproved ones.
     fn default() -> Self {
-        Self { coins_bytes: 450 << 20, bodies_bytes: 64 << 20 }
+        Self { coins_bytes: 450 << 20, bodies_bytes: 64 << 20, unproved_bytes: MAX_UNPROVED_BYTES }
     }
 }
 
@@ -22,6 +27,13 @@ impl ChainstateOptions {
     #[must_use]
     pub fn coins_bytes(mut self, bytes: usize) -> Self {
         self.coins_bytes = bytes;
+        self
+    }
+
+    /// With another budget for unproved blocks, in bytes.
+    #[must_use]
+    pub fn unproved_bytes(mut self, bytes: usize) -> Self {
+        self.unproved_bytes = bytes;
         self
     }
 

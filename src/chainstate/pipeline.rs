@@ -31,7 +31,7 @@ use crate::chain::command::{
 use crate::chain::params::Params;
 use crate::consensus::block::{CheckedBlock, contextual_check_block};
 use crate::error::{Error, Reject};
-use crate::limits::{LOOK_AHEAD, MAX_UNPROVED_BLOCKS, MAX_UNPROVED_BYTES};
+use crate::limits::{LOOK_AHEAD, MAX_UNPROVED_BLOCKS};
 use crate::store::Store;
 use crate::store::coin::Coin;
 use crate::store::header_file::HeaderFile;
@@ -128,6 +128,7 @@ pub struct Chainstate {
     bodies: Bodies,
     unproved: VecDeque<Unproved>,
     unproved_bytes: usize,
+    most_unproved: usize,
     pub(super) flush: Option<Flush>,
     pub(super) prefetch: Prefetch,
     gauges: Gauges,
@@ -185,6 +186,7 @@ impl Chainstate {
             bodies: Bodies::new(parts.options.bodies_bytes),
             unproved: VecDeque::new(),
             unproved_bytes: 0,
+            most_unproved: parts.options.unproved_bytes,
             flush: None,
             prefetch: Prefetch::default(),
             gauges: Gauges::default(),
@@ -527,7 +529,7 @@ impl Chainstate {
         if context.prev != self.top.hash || Some(context.height) != self.top.height.checked_add(1) {
             return Ok(self.drop_connect(block, false));
         }
-        let crowded = self.unproved.len() >= MAX_UNPROVED_BLOCKS || self.unproved_bytes >= MAX_UNPROVED_BYTES;
+        let crowded = self.unproved.len() >= MAX_UNPROVED_BLOCKS || self.unproved_bytes >= self.most_unproved;
         if crowded && !self.unproved.is_empty() {
             return Ok(Step::Wait(Wait::Scripts));
         }

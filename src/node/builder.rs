@@ -6,6 +6,7 @@
 //! 4. The engine starts from that state. Nothing is dialled before the node runs.
 
 use super::addresses;
+use super::bandwidth::Bandwidth;
 use super::chain_thread::{ChainParts, EndSignal};
 use super::connection::Surroundings;
 use super::driver::{self, CloseWatches, Parts, RunError, Stopped};
@@ -21,7 +22,9 @@ use crate::chainstate::recovery::{self, Sources};
 use crate::chainstate::{Chainstate, ChainstateOptions};
 use crate::engine::{Engine, EngineConfig, StartError};
 use crate::error::Error;
-use crate::limits::{MAX_REQUESTS, POOL_QUEUE};
+use crate::limits::{
+    BLOCKS_IN_FLIGHT_SECONDS, LEAST_BANDWIDTH, LEAST_MEMORY, LEAST_RESERVED_BYTES, MAX_REQUESTS, POOL_QUEUE,
+};
 use crate::net::{Clock, Executor, SystemClock, Transport};
 use crate::peer::PeerAddress;
 use crate::rng::Rng;
@@ -32,6 +35,7 @@ use crate::store::header_file::{HEADER_FILE, HeaderFile};
 use crate::store::medium::MemoryMedium;
 use crate::store::memory::MemoryStore;
 use crate::store::{Store, StoreError};
+use crate::sync::blocks::SchedulerConfig;
 use crate::trace;
 use crate::verify::Verifier;
 use crate::verify::pool::Pool;
@@ -102,7 +106,9 @@ pub struct Builder {
     connect: Vec<PeerAddress>,
     added: Vec<PeerAddress>,
     dns: Option<bool>,
-    cache: usize,
+    cache: Option<usize>,
+    memory: Option<usize>,
+    bandwidth: Option<u64>,
     threads: Option<usize>,
     stop_at_height: Option<u32>,
     clock: Arc<dyn Clock>,
@@ -128,7 +134,9 @@ impl Builder {
             connect: Vec::new(),
             added: Vec::new(),
             dns: None,
-            cache: DEFAULT_CACHE,
+            cache: None,
+            memory: None,
+            bandwidth: None,
             threads: None,
             stop_at_height: None,
             clock: Arc::new(SystemClock::new()),
@@ -186,7 +194,23 @@ impl Builder {
     /// Memory for coins, in bytes; 450 MiB by default. More means fewer writes. The store that the node
     /// opens by itself gets an eighth of it.
     pub fn dbcache(mut self, bytes: usize) -> Self {
-        self.cache = bytes;
+        self.cache = Some(bytes);
+        self
+    }
+
+    /// Memory for all that grows with the work, in bytes, at least [`LEAST_MEMORY`]: half of it for coins (unless
+    /// [`Self::dbcache`] says otherwise), an eighth for blocks that are under way, as much for those that wait or are
+    /// unproved; the rest is left to what is not counted. Headers come on top, up to 250 bytes each. Less memory means
+    /// more writes and fewer blocks at once. By default only the cache has a limit of its own.
+    pub fn memory(mut self, bytes: usize) -> Self {
+        self.memory = Some(bytes);
+        self
+    }
+
+    /// Bytes a second that all connections together may receive, at least [`LEAST_BANDWIDTH`]; by default as many as
+    /// come. Little is ever sent.
+    pub fn bandwidth(mut self, bytes_per_second: u64) -> Self {
+        self.bandwidth = Some(bytes_per_second);
         self
     }
 
@@ -263,12 +287,13 @@ impl Builder {
         let params = Arc::new(self.params);
         let (genesis, magic) = (params.genesis_hash(), params.magic);
         let datadir = self.datadir.as_deref().map(|path| Datadir::open(path, magic, genesis)).transpose()?;
-        let mut coins_bytes = self.cache;
+        let budget = Budget::new(self.cache, self.memory, self.bandwidth)?;
+        let mut coins_bytes = budget.cache;
         let store = match (self.store, &datadir) {
             (Some(store), None) if store.is_durable() => return Err(BuildError::MissingDatadir),
             (Some(store), _) => store,
             (None, Some(datadir)) => {
-                let pages = (self.cache / STORE_SHARE).max(LEAST_STORE_CACHE);
+                let pages = (budget.cache / STORE_SHARE).max(LEAST_STORE_CACHE);
                 coins_bytes = coins_bytes.saturating_sub(pages);
                 if !self.backend.is_enabled() {
                     return Err(BuildError::MissingStore);
@@ -298,7 +323,7 @@ impl Builder {
         }
         let pool = Pool::new("headlong-check", threads, POOL_QUEUE).map_err(BuildError::Thread)?;
         let sources = Sources { params, store, blocks, headers, loaded, pool: Arc::new(pool), verifier };
-        let options = ChainstateOptions::default().coins_bytes(coins_bytes);
+        let options = budget.chainstate.coins_bytes(coins_bytes);
         let opened = recovery::open(sources, options, [rng.u64(), rng.u64()]).map_err(recovery_error)?;
         let saved = match &datadir {
             Some(datadir) if self.connect.is_empty() => saved_addresses(datadir),
@@ -310,13 +335,55 @@ impl Builder {
             automatic,
             dns_seeds: automatic && self.dns.unwrap_or(true),
             stop_at_height: self.stop_at_height,
+            scheduler: budget.scheduler,
             ..EngineConfig::default()
         };
         let checkpoint = opened.chainstate.checkpoint().clone();
         let engine = Engine::new(config, opened.tree, opened.tip, Some(checkpoint), rng.array())?;
         let trust = Trust::load(datadir.as_ref())?;
-        let edge = Edge { magic, executor, transport, clock: self.clock, saved, trust };
+        let bandwidth = self.bandwidth;
+        let edge = Edge { magic, executor, transport, clock: self.clock, bandwidth, saved, trust };
         Ok(edge.assemble(engine, opened.chainstate, datadir))
+    }
+}
+
+/// What a node may use, from what the host says.
+struct Budget {
+    cache: usize,
+    chainstate: ChainstateOptions,
+    scheduler: SchedulerConfig,
+}
+
+impl Budget {
+    fn new(cache: Option<usize>, memory: Option<usize>, bandwidth: Option<u64>) -> Result<Self, BuildError> {
+        let mut budget = Self {
+            cache: DEFAULT_CACHE,
+            chainstate: ChainstateOptions::default(),
+            scheduler: SchedulerConfig::default(),
+        };
+        if let Some(memory) = memory {
+            if memory < LEAST_MEMORY {
+                return Err(BuildError::Option("a node needs at least 64 MiB of memory"));
+            }
+            budget.cache = memory / 2;
+            let (bodies, unproved) = (budget.chainstate.bodies_bytes, budget.chainstate.unproved_bytes);
+            let chainstate = budget.chainstate.bodies_bytes(bodies.min(memory / 16));
+            budget.chainstate = chainstate.unproved_bytes(unproved.min(memory / 16));
+            budget.reserve(memory as u64 / 8);
+        }
+        if let Some(rate) = bandwidth {
+            if rate < LEAST_BANDWIDTH {
+                return Err(BuildError::Option("a node needs at least 16,000 bytes a second"));
+            }
+            // More would only wait, for longer than a peer is given.
+            budget.reserve(rate.saturating_mul(BLOCKS_IN_FLIGHT_SECONDS));
+        }
+        budget.cache = cache.unwrap_or(budget.cache);
+        Ok(budget)
+    }
+
+    fn reserve(&mut self, bytes: u64) {
+        self.scheduler.reserved_bytes = self.scheduler.reserved_bytes.min(bytes.max(LEAST_RESERVED_BYTES));
     }
 }
 
@@ -326,6 +393,7 @@ struct Edge {
     executor: Arc<dyn Executor>,
     transport: Arc<dyn Transport>,
     clock: Arc<dyn Clock>,
+    bandwidth: Option<u64>,
     saved: Vec<PeerAddress>,
     trust: Trust,
 }
@@ -334,6 +402,7 @@ impl Edge {
     /// Joins engine and chainstate to a node, with its handle.
     fn assemble(self, engine: Engine, chainstate: Chainstate, datadir: Option<Datadir>) -> (Node, Handle) {
         let clock = NodeClock::new(self.clock);
+        let bandwidth = self.bandwidth.map(|rate| Arc::new(Bandwidth::new(rate, clock.clone())));
         let (to_engine, requests) = mpsc::channel(MAX_REQUESTS);
         let (to_chain, chain_requests) = crossbeam_channel::bounded(MAX_REQUESTS);
         let ended = Arc::new(Watch::new(None));
@@ -366,6 +435,7 @@ impl Edge {
                 executor: self.executor,
                 transport: self.transport,
                 inbox,
+                bandwidth,
             },
             inbound,
             saved: self.saved,

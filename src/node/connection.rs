@@ -8,6 +8,7 @@
 //! ([`MAX_UNHANDLED_BYTES`]) or the engine does not want more, and a peer that lets [`MAX_UNSENT_BYTES`] pile
 //! up is dropped.
 
+use super::bandwidth::Bandwidth;
 use super::inbox::{Inbound, Inbox};
 use super::wait::let_others_run;
 use crate::limits::{CLOSE_MILLIS, DIAL_MILLIS, MAX_UNHANDLED_BYTES, MAX_UNSENT_BYTES, READ_CHUNK};
@@ -87,6 +88,8 @@ pub(super) struct Surroundings {
     pub(super) executor: Arc<dyn Executor>,
     pub(super) transport: Arc<dyn Transport>,
     pub(super) inbox: Inbox,
+    /// What all connections together may read; `None` for as much as comes.
+    pub(super) bandwidth: Option<Arc<Bandwidth>>,
 }
 
 /// The driver's end of a connection. Dropping it ends both tasks.
@@ -228,14 +231,21 @@ struct Reader {
 
 impl Reader {
     async fn run(mut self) {
-        let mut chunk = vec![0; READ_CHUNK];
+        let bandwidth = self.around.bandwidth.clone();
+        let mut chunk = vec![0; bandwidth.as_ref().map_or(READ_CHUNK, |bandwidth| bandwidth.chunk())];
         loop {
             self.gate.passed().await;
+            if let Some(bandwidth) = &bandwidth {
+                self.pay(bandwidth).await;
+            }
             let read = match self.stream.read(&mut chunk).await {
                 Ok(0) => return self.end("end of stream"),
                 Ok(read) => read,
                 Err(error) => return self.end(error),
             };
+            if let Some(bandwidth) = &bandwidth {
+                bandwidth.spend(read);
+            }
             let (frames, fault) = self.cut(chunk.get(..read).unwrap_or_default());
             let Some((messages, checked)) = self.check(frames).await else {
                 return self.end("the executor has ended");
@@ -254,6 +264,17 @@ impl Reader {
             }
             // A peer that sends faster than we read would have this thread for itself.
             let_others_run().await;
+        }
+    }
+
+    /// Waits until something may be read.
+    async fn pay(&self, bandwidth: &Bandwidth) {
+        loop {
+            let wait = bandwidth.wait();
+            if wait.is_zero() {
+                return;
+            }
+            self.around.executor.timer(wait).await;
         }
     }
 
@@ -403,6 +424,7 @@ mod tests {
             executor: Arc::new(Counting(NativeExecutor::new().unwrap(), blocking.clone())),
             transport: Arc::new(NativeTransport::new()),
             inbox,
+            bandwidth: None,
         };
         Edge { around, inbound, blocking }
     }

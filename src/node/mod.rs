@@ -9,6 +9,7 @@
 //! | [`status`] | the latest state with rates |
 
 mod addresses;
+mod bandwidth;
 pub mod builder;
 mod chain_thread;
 mod connection;
