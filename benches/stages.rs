@@ -99,7 +99,7 @@ fn block(c: &mut Criterion) {
     let (block, _) = signed_block(&TODAY, 2_000);
     let bytes = Arc::new(bitcoin::consensus::serialize(&block));
     let params = params();
-    let verifier = StandardVerifier::default();
+    let verifier = StandardVerifier::with_cache(0);
     let mut group = c.benchmark_group("block");
     group.throughput(Throughput::Bytes(bytes.len() as u64));
     group.bench_function("decode and check", |b| {
@@ -143,7 +143,7 @@ fn engines(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, block: &Block, 
         .collect();
     let inputs: usize = spent.iter().map(Vec::len).sum();
     group.throughput(Throughput::Elements(inputs as u64));
-    let standard = StandardVerifier::default();
+    let standard = StandardVerifier::with_cache(0);
     let engines: [(&str, &dyn Verifier); 2] = [("standard", &standard), ("interpreter", &Interpreter)];
     for (engine, verifier) in engines {
         group.bench_function(format!("{name}, {engine}"), |b| {

@@ -90,6 +90,10 @@ pub const MAX_SCRIPT_SIZE: usize = 10_000;
 /// Inputs after which a batch of script checks is closed. A batch is one job: large enough that handing it
 /// over costs little (tens of microseconds an input), small enough that the threads end together.
 pub const SCRIPT_BATCH_INPUTS: usize = 64;
+/// Good signatures that a verifier remembers: those of some ten full blocks, as a reorg brings back.
+pub const SIGNATURE_CACHE: usize = 65_536;
+/// Parts of that memory with a lock each: more than threads that verify.
+pub const SIGNATURE_CACHE_SHARDS: usize = 64;
 /// Jobs that wait for a thread before `submit` blocks. A job owns a share of its block and little else, so
 /// this bounds the memory of blocks that were connected faster than their scripts are checked.
 pub const POOL_QUEUE: usize = 4_096;

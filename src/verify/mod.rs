@@ -9,6 +9,8 @@
 //! 2. [`scripts::ScriptPool`] splits the scripts of one block among the threads of a [`pool::Pool`].
 //! 3. Its ticket yields [`Verified`], which says whether scripts were executed or assumed valid.
 
+#[cfg(feature = "consensus")]
+mod cache;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 #[cfg(feature = "consensus")]

@@ -19,31 +19,68 @@
 //! 2. An ECDSA signature is taken if it is the one DER encoding of its numbers; that is what BIP66 asks for, and
 //!    the lax parser of the time before reads it alike. The higher of the two possible `s` is good, as in blocks.
 //! 3. Signature hashes are those of `bitcoin::sighash`, with the hashes that inputs share made once a transaction.
+//! 4. Good signatures are remembered (`cache`), by the very bytes that were checked.
 //!
 //! The interpreter of Core (script/interpreter.cpp) is what each form is tested against.
 
+use super::cache::SignatureCache;
 use super::interpreter::Inputs;
 use super::{ScriptFailure, TxScripts, Verdict, Verifier, VerifierError};
 use crate::chain::deployments::ScriptFlags;
+use crate::limits::SIGNATURE_CACHE;
 use bitcoin::hashes::{Hash, hash160};
 use bitcoin::secp256k1::{Message, PublicKey, Secp256k1, VerifyOnly, XOnlyPublicKey, ecdsa, schnorr};
 use bitcoin::sighash::{EcdsaSighashType, Prevouts, SighashCache, TapSighashType};
 use bitcoin::{Script, Transaction, TxIn, TxOut, Witness};
+use std::sync::Arc;
 
 /// Lengths of an ECDSA signature and its hash type that are looked at; shorter ones are as good as impossible.
 const SIGNATURES: core::ops::RangeInclusive<usize> = 60..=73;
+/// How the cache tells the schemes apart.
+const ECDSA: u8 = 0;
+const BIP340: u8 = 1;
 /// `SIGHASH_ALL`, the last byte of a signature.
 const ALL: u8 = 1;
 
-/// The verifier that comes with the crate. Clones are equal.
+/// The verifier that comes with the crate. Clones are equal, and share what they remember.
 #[derive(Clone, Debug)]
 pub struct StandardVerifier {
     secp: Secp256k1<VerifyOnly>,
+    cache: Option<Arc<SignatureCache>>,
 }
 
 impl Default for StandardVerifier {
+    /// Remembers the last [`SIGNATURE_CACHE`] good signatures or so, in 2 MiB: those of the last blocks.
     fn default() -> Self {
-        Self { secp: Secp256k1::verification_only() }
+        Self::with_cache(SIGNATURE_CACHE)
+    }
+}
+
+impl StandardVerifier {
+    /// A verifier that remembers about so many good signatures, 32 bytes each; 0 for none.
+    pub fn with_cache(entries: usize) -> Self {
+        Self { secp: Secp256k1::verification_only(), cache: SignatureCache::new(entries).map(Arc::new) }
+    }
+
+    /// Whether a signature is good: it was before, or the check says so.
+    fn is_good_once(
+        &self,
+        scheme: u8,
+        hash: &[u8; 32],
+        key: &[u8],
+        signature: &[u8],
+        check: impl FnOnce() -> bool,
+    ) -> bool {
+        let Some(cache) = &self.cache else { return check() };
+        let checked = cache.checked(scheme, hash, key, signature);
+        if cache.has(&checked) {
+            return true;
+        }
+        let good = check();
+        if good {
+            cache.add(&checked);
+        }
+        good
     }
 }
 
@@ -155,12 +192,16 @@ impl StandardVerifier {
             Some((sig, [ALL])) => (sig, TapSighashType::All),
             _ => return false,
         };
-        let (Ok(sig), Ok(key)) = (schnorr::Signature::from_slice(sig), XOnlyPublicKey::from_slice(key))
-        else {
+        let Ok(hash) = hashes.taproot_key_spend_signature_hash(index, &Prevouts::All(spent), kind) else {
             return false;
         };
-        hashes.taproot_key_spend_signature_hash(index, &Prevouts::All(spent), kind).is_ok_and(|hash| {
-            self.secp.verify_schnorr(&sig, &Message::from_digest(hash.to_byte_array()), &key).is_ok()
+        let hash = hash.to_byte_array();
+        self.is_good_once(BIP340, &hash, key, sig, || {
+            let (Ok(sig), Ok(key)) = (schnorr::Signature::from_slice(sig), XOnlyPublicKey::from_slice(key))
+            else {
+                return false;
+            };
+            self.secp.verify_schnorr(&sig, &Message::from_digest(hash), &key).is_ok()
         })
     }
 
@@ -172,10 +213,13 @@ impl StandardVerifier {
         key_hash: &[u8],
         hash: impl FnOnce(&Script) -> Option<[u8; 32]>,
     ) -> bool {
-        let Some((key, sig)) = key_and_signature(key, sig, key_hash) else { return false };
+        let Some(der) = signature_for(key, sig, key_hash) else { return false };
         let code = key_hash_script(key_hash);
         let Some(hash) = hash(Script::from_bytes(&code)) else { return false };
-        self.secp.verify_ecdsa(&Message::from_digest(hash), &sig, &key).is_ok()
+        self.is_good_once(ECDSA, &hash, key, der, || {
+            let Some((key, sig)) = parsed(key, der) else { return false };
+            self.secp.verify_ecdsa(&Message::from_digest(hash), &sig, &key).is_ok()
+        })
     }
 }
 
@@ -185,15 +229,20 @@ fn pushed(script: &[u8]) -> Option<(&[u8], &[u8])> {
     if (1..=75).contains(&length) { rest.split_at_checked(usize::from(length)) } else { None }
 }
 
-/// The key, if it is of one of the two usual forms and has this hash, and the signature, if it is for the whole
-/// transaction and encoded as BIP66 wants it.
-fn key_and_signature(key: &[u8], sig: &[u8], key_hash: &[u8]) -> Option<(PublicKey, ecdsa::Signature)> {
+/// The signature without its hash type, if it is for the whole transaction and the key is of one of the two usual forms
+/// and has this hash.
+fn signature_for<'a>(key: &[u8], sig: &'a [u8], key_hash: &[u8]) -> Option<&'a [u8]> {
     let (&kind, der) = sig.split_last()?;
     let whole_key = matches!((key.len(), key.first()), (33, Some(2 | 3)) | (65, Some(4)));
     let known = kind == ALL && SIGNATURES.contains(&sig.len()) && whole_key;
     if !known || hash160::Hash::hash(key).as_byte_array() != key_hash {
         return None;
     }
+    Some(der)
+}
+
+/// Key and signature, if the latter is encoded as BIP66 wants it.
+fn parsed(key: &[u8], der: &[u8]) -> Option<(PublicKey, ecdsa::Signature)> {
     let key = PublicKey::from_slice(key).ok()?;
     let mut sig = ecdsa::Signature::from_der(der).ok()?;
     if sig.serialize_der().as_ref() != der {

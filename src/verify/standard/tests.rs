@@ -57,7 +57,7 @@ impl Spend {
         let raw = bitcoin::consensus::serialize(&self.tx);
         let scripts = TxScripts { tx: &self.tx, raw: &raw, spent: &self.spent, flags: self.flags };
         let mut hashes = SighashCache::new(&self.tx);
-        let verifier = StandardVerifier::default();
+        let verifier = StandardVerifier::with_cache(0);
         (0..self.spent.len()).map(|input| verifier.is_signed(&scripts, &mut hashes, input)).collect()
     }
 }
@@ -70,6 +70,21 @@ fn the_known_forms_need_no_interpreter_and_the_others_do() {
     assert_eq!(spend.judge(&StandardVerifier::default()), Ok(Verdict::Valid));
     let known: Vec<bool> = OutputKind::ALL.iter().map(|kind| DIRECT.contains(kind)).collect();
     assert_eq!(spend.direct(), known);
+}
+
+#[test]
+fn a_good_signature_is_checked_once_and_a_bad_one_each_time() {
+    let verifier = StandardVerifier::with_cache(1_000);
+    let good = |signature: &[u8], check: fn() -> bool| {
+        verifier.is_good_once(ECDSA, &[1; 32], &[2; 33], signature, check)
+    };
+    assert!(good(&[3; 70], || true));
+    assert!(good(&[3; 70], || panic!("checked again")));
+    assert!(!good(&[4; 70], || false));
+    assert!(good(&[4; 70], || true));
+    // A clone knows what the other does.
+    assert!(verifier.clone().is_good_once(ECDSA, &[1; 32], &[2; 33], &[4; 70], || false));
+    assert!(!verifier.is_good_once(BIP340, &[1; 32], &[2; 33], &[4; 70], || false));
 }
 
 #[test]
@@ -108,16 +123,20 @@ fn a_transaction_that_cannot_be_asked_about_gets_no_verdict() {
 fn changed_spends_get_the_verdict_of_the_interpreter() {
     let mut direct = 0;
     let mut invalid = 0;
+    // Remembers the spends before they were changed.
+    let warm = StandardVerifier::with_cache(1_000);
     for seed in 0..6_000 {
         let mut rng = Rng::from_number(seed);
         let wallet = Wallet::new(&mut rng, 2);
         let kinds: Vec<OutputKind> = (0..1 + rng.below(3)).map(|_| DIRECT[rng.below(4) as usize]).collect();
         let mut spend = Spend::new(&wallet, &mut rng, &kinds);
+        assert_eq!(spend.judge(&warm), Ok(Verdict::Valid));
         for _ in 0..1 + rng.below(2) {
             change(&mut spend, &mut rng);
         }
-        let verdict = spend.judge(&StandardVerifier::default());
+        let verdict = spend.judge(&StandardVerifier::with_cache(0));
         assert_eq!(verdict, spend.judge(&Interpreter), "seed {seed}");
+        assert_eq!(verdict, spend.judge(&warm), "seed {seed}");
         let raw = bitcoin::consensus::serialize(&spend.tx);
         let scripts = TxScripts { tx: &spend.tx, raw: &raw, spent: &spend.spent, flags: spend.flags };
         for (input, taken) in spend.direct().into_iter().enumerate() {
