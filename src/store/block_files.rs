@@ -374,21 +374,26 @@ impl BlockFiles {
         Ok(segments)
     }
 
-    /// Removes a whole segment; its records are gone.
+    /// Removes a whole segment; its records are gone. One that is gone already is no failure.
     ///
     /// # Errors
     /// `Unsupported` for the segment that is being written; failures of the medium.
     pub fn remove_segment(&self, kind: RecordKind, number: u32) -> Result<(), StoreError> {
-        let writer = self.writer(kind).lock();
         let name = segment_name(kind, number);
-        if writer.active.as_ref().is_some_and(|active| active.number == number) {
+        let growing = |active: &Active| active.number == number;
+        // Not held while the file goes: a segment that was left is never written again.
+        if self.writer(kind).lock().active.as_ref().is_some_and(growing) {
             let context = format!("remove {name}, which is being written");
             return Err(StoreError::new(StoreErrorKind::Unsupported, context));
         }
         let medium = &self.files.medium;
-        medium.remove(&name).map_err(|e| StoreError::io(format!("remove {}", medium.describe(&name)), e))?;
         self.files.keys.write().remove(&(kind, number));
-        Ok(())
+        match medium.remove(&name) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(StoreError::io(format!("remove {}", medium.describe(&name)), e))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn new_key(&self) -> Result<[u8; 16], StoreError> {
