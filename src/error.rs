@@ -114,6 +114,17 @@ pub enum Error {
         /// Its height.
         height: u32,
     },
+    /// A reorg reaches deeper than a pruned node can undo. Opened again, the node meets the same.
+    #[error(
+        "block {hash} at height {height} has to be undone, and the data for that, or the blocks to make it anew, are \
+         pruned: the data directory has to be synced anew"
+    )]
+    Pruned {
+        /// Its hash.
+        hash: BlockHash,
+        /// Its height.
+        height: u32,
+    },
     /// A defect of this crate: an invariant does not hold.
     #[error("internal error: {0}")]
     Bug(&'static str),

@@ -280,6 +280,18 @@ pub const MAX_UNPROVED_BLOCKS: usize = 64;
 pub const MAX_UNPROVED_BYTES: usize = 64 << 20;
 /// Blocks to connect that are read back from the block files at once.
 pub const LOOK_AHEAD: usize = 4;
+/// Blocks up to the durable tip that are never pruned (`MIN_BLOCKS_TO_KEEP`), so that reorgs need no block again.
+pub const MIN_BLOCKS_TO_KEEP: u32 = 288;
+/// The least budget of a pruned node on a real network, in MiB (Core's `MIN_DISK_SPACE_FOR_BLOCK_FILES`): about the
+/// blocks that are kept anyway.
+pub const MIN_PRUNE_MIB: u64 = 550;
+/// Segments that are deleted by one job; then others have their turn.
+pub const PRUNED_AT_ONCE: usize = 16;
+/// Bytes of a large block of our days, for the window of a pruned node.
+pub const PRUNED_BLOCK_BYTES: u64 = 2 << 20;
+/// Blocks that a pruned node fetches ahead at least: what keeps several peers busy.
+pub const PRUNED_WINDOW_MIN: u32 = 64;
+
 // ---- node: queues and times of the driver ----
 
 /// Requests of hosts that may wait, for the engine and for the chainstate each. More answer `Busy`: the

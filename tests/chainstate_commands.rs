@@ -61,9 +61,13 @@ impl Side {
         self.waiting()
     }
 
-    /// The reports that are there.
+    /// The reports that are there, but for those of what the block files hold.
     fn waiting(&mut self) -> Vec<String> {
-        std::iter::from_fn(|| self.chainstate.poll()).map(|report| word(&report)).collect()
+        let reports = std::iter::from_fn(|| self.chainstate.poll());
+        reports
+            .filter(|report| !matches!(report, ChainReport::Storage(_)))
+            .map(|report| word(&report))
+            .collect()
     }
 }
 

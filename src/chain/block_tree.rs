@@ -23,8 +23,8 @@
 //! attacker a block's proof of work.
 //!
 //! Sources: Core's `chain.h`, `chain.cpp`, `validation.cpp` (`setBlockIndexCandidates`,
-//! `ReceivedBlockTransactions`, `InvalidateBlock`, `ResetBlockFailureFlags`). Left out: pruning (a pruned
-//! body still counts as stored), snapshots.
+//! `ReceivedBlockTransactions`, `InvalidateBlock`, `ResetBlockFailureFlags`). Left out: snapshots. A pruned body
+//! of the active chain still counts as stored.
 
 use super::command::{BlockContext, BlockRef, ScriptPolicy};
 use super::deployments::{self, ThresholdCache, ThresholdState};

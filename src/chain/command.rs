@@ -12,7 +12,7 @@
 //! 4. `Disconnect` undoes the tip: `Disconnected`; or `Missing` and `Dropped`, if a stored block that it needs
 //!    has to be stored again first.
 //! 5. `Commit` makes the proved tip durable in two phases: `CheckpointDurable`, then `Committed`.
-//! 6. `CommitWanted` and `Failed` come unasked.
+//! 6. `CommitWanted`, `Storage` and `Failed` come unasked.
 
 use super::deployments::Rules;
 use crate::error::Reject;
@@ -171,6 +171,15 @@ impl RollbackCheckpoint {
     }
 }
 
+/// What the block files hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BlockStorage {
+    /// Blocks of the active chain below this height, or what undoes them, may be pruned; 0 if none was.
+    pub pruned_below: u32,
+    /// Bytes of the files of blocks and undo data.
+    pub bytes: u64,
+}
+
 /// What the engine asks of the chainstate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -255,6 +264,8 @@ pub enum ChainReport {
     Committed(RollbackCheckpoint),
     /// The cache is about to reach its budget, or has: a `Commit` is needed before many more blocks can connect.
     CommitWanted,
+    /// What the block files hold, if it has changed: after a commit, and when files were deleted.
+    Storage(BlockStorage),
     /// Answer to `ReadBlock`; `None` if it is not stored.
     Read(BlockHash, Option<RawBlock>),
     /// The chainstate cannot go on; it takes no more commands.

@@ -3,7 +3,10 @@
 //! Entries of the index that are not committed yet are kept here and hide the store's; a commit writes them
 //! before the coins, while others come. After a crash, blocks that were stored since the last commit are in the files without
 //! an entry: they are fetched again, and their bytes stay unused until their segment is pruned.
+//!
+//! What an entry says of a segment that is not there counts for nothing: it was pruned.
 
+use super::prune::Segments;
 use super::undo;
 use crate::chain::command::BlockRef;
 use crate::store::block_files::{BlockFiles, Location};
@@ -19,6 +22,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(super) struct Archive {
     files: Arc<BlockFiles>,
+    segments: Segments,
     store: Arc<dyn Store>,
     pending: BTreeMap<BlockHash, BlockEntry>,
     /// Entries that are being committed.
@@ -26,15 +30,52 @@ pub(super) struct Archive {
 }
 
 impl Archive {
-    pub fn new(files: BlockFiles, store: Arc<dyn Store>) -> Self {
-        Self { files: Arc::new(files), store, pending: BTreeMap::new(), on_the_way: Arc::default() }
+    pub fn new(files: BlockFiles, store: Arc<dyn Store>) -> Result<Self, StoreError> {
+        let (pending, on_the_way) = (BTreeMap::new(), Arc::default());
+        Ok(Self { segments: Segments::of(&files)?, files: Arc::new(files), store, pending, on_the_way })
     }
 
     fn entry(&self, hash: &BlockHash) -> Result<Option<BlockEntry>, StoreError> {
+        Ok(self.written_entry(hash)?.map(|entry| self.what_is_there(entry)))
+    }
+
+    /// The entry as it was written.
+    fn written_entry(&self, hash: &BlockHash) -> Result<Option<BlockEntry>, StoreError> {
         match self.pending.get(hash).or_else(|| self.on_the_way.get(hash)) {
             Some(entry) => Ok(Some(*entry)),
             None => schema::block_entry(&*self.store, *hash),
         }
+    }
+
+    /// An entry without what has been pruned.
+    fn what_is_there(&self, entry: BlockEntry) -> BlockEntry {
+        let there = |location: &Location| self.segments.has(location);
+        BlockEntry { block: entry.block.filter(there), undo: entry.undo.filter(there), ..entry }
+    }
+
+    /// Takes note of an entry of the store at the start; what of it is there.
+    pub fn note(&mut self, entry: BlockEntry) -> BlockEntry {
+        let entry = self.what_is_there(entry);
+        for location in [entry.block, entry.undo].into_iter().flatten() {
+            self.segments.note(&location, entry.height);
+        }
+        entry
+    }
+
+    /// The segments that are there.
+    pub fn segments(&self) -> &Segments {
+        &self.segments
+    }
+
+    /// The same, to prune.
+    pub fn segments_mut(&mut self) -> &mut Segments {
+        &mut self.segments
+    }
+
+    /// Whether a block was stored and its segment is gone.
+    pub fn is_pruned(&self, hash: &BlockHash) -> Result<bool, StoreError> {
+        let written = self.written_entry(hash)?.and_then(|entry| entry.block);
+        Ok(written.is_some_and(|location| !self.segments.has(&location)))
     }
 
     /// The number of transactions of a stored block.
@@ -74,6 +115,7 @@ impl Archive {
     /// Why a block cannot be read, for people: the file with the place, or that it is not stored.
     pub fn damage(&self, hash: &BlockHash) -> String {
         match self.entry(hash).map(|entry| entry.and_then(|entry| entry.block)) {
+            Ok(None) if matches!(self.is_pruned(hash), Ok(true)) => "pruned".to_owned(),
             Ok(None) => "not stored".to_owned(),
             Ok(Some(location)) => match self.files.read(location, *hash) {
                 Ok(_) => "not what was stored".to_owned(),
@@ -87,6 +129,7 @@ impl Archive {
     pub fn put_block(&mut self, block: BlockRef, bytes: &[u8], transactions: u32) -> Result<(), StoreError> {
         let undo = self.entry(&block.hash)?.and_then(|entry| entry.undo);
         let location = self.files.append_block(block.hash, bytes)?;
+        self.segments.note(&location, block.height);
         let entry = BlockEntry { height: block.height, transactions, block: Some(location), undo };
         self.pending.insert(block.hash, entry);
         Ok(())
@@ -98,7 +141,9 @@ impl Archive {
         if let Some(mut entry) = self.entry(hash)?
             && entry.undo.is_none()
         {
-            entry.undo = Some(self.files.append_undo(*hash, bytes)?);
+            let location = self.files.append_undo(*hash, bytes)?;
+            self.segments.note(&location, entry.height);
+            entry.undo = Some(location);
             self.pending.insert(*hash, entry);
         }
         Ok(())

@@ -37,6 +37,7 @@ impl Chainstate {
     /// Begins to commit the proved tip. No block is unproved, no flush and no look-up is under way.
     pub(super) fn commit_proved(&mut self, time: u64) -> Result<(), Error> {
         self.headers.sync()?;
+        self.note_commit();
         let (from, to) = (self.durable, self.proved);
         let entries = self.archive.pending().len();
         let unchanged = from == to && self.coins.dirty() == 0;
@@ -52,8 +53,7 @@ impl Chainstate {
                 self.checkpoint = checkpoint;
             }
             self.archive.hand_over();
-            self.committed();
-            return Ok(());
+            return self.committed();
         }
         let checkpoint = RollbackCheckpoint::next(Some(&self.checkpoint), time, from, to);
         self.coins.freeze();
@@ -102,8 +102,7 @@ impl Chainstate {
             Stage::Ending => {
                 self.checkpoint = flush.checkpoint.clone();
                 self.flush = None;
-                self.committed();
-                return Ok(());
+                return self.committed();
             }
         }
         self.flush_on();
@@ -130,10 +129,13 @@ impl Chainstate {
     }
 
     /// The tip of the last checkpoint is durable.
-    fn committed(&mut self) {
+    fn committed(&mut self) -> Result<(), Error> {
         self.archive.committed();
         self.durable = self.checkpoint.to;
+        // A reorg may have brought back what was pruned on the other branch; whoever hears of it asks for events at once.
+        self.report_storage();
         self.reports.push_back(ChainReport::Committed(self.checkpoint.clone()));
+        self.after_commit()
     }
 }
 

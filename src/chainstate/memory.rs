@@ -1,8 +1,9 @@
-//! How much memory a chainstate may use, and uses.
+//! How much memory, and room for blocks, a chainstate may use, and how much memory it uses.
 
+use super::prune::PruneOptions;
 use crate::limits::MAX_UNPROVED_BYTES;
 
-/// How much memory the chainstate may use.
+/// What the chainstate may use.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct ChainstateOptions {
@@ -13,12 +14,20 @@ pub struct ChainstateOptions {
     /// Bytes of blocks whose scripts are not proved, with what takes them back: when it is reached, connecting waits
     /// for the scripts of the oldest.
     pub unproved_bytes: usize,
+    /// Whether old blocks are deleted. What was deleted stays away without it too.
+    pub prune: Option<PruneOptions>,
 }
 
 impl Default for ChainstateOptions {
-    /// 450 MiB of coins, as Core on small machines, 64 MiB of blocks that wait and as much of unproved ones.
+    /// 450 MiB of coins, as Core on small machines, 64 MiB of blocks that wait, as much of unproved ones, and no
+    /// pruning.
     fn default() -> Self {
-        Self { coins_bytes: 450 << 20, bodies_bytes: 64 << 20, unproved_bytes: MAX_UNPROVED_BYTES }
+        Self {
+            coins_bytes: 450 << 20,
+            bodies_bytes: 64 << 20,
+            unproved_bytes: MAX_UNPROVED_BYTES,
+            prune: None,
+        }
     }
 }
 
@@ -41,6 +50,13 @@ impl ChainstateOptions {
     #[must_use]
     pub fn bodies_bytes(mut self, bytes: usize) -> Self {
         self.bodies_bytes = bytes;
+        self
+    }
+
+    /// With old blocks deleted (`None`: kept).
+    #[must_use]
+    pub fn prune(mut self, prune: Option<PruneOptions>) -> Self {
+        self.prune = prune;
         self
     }
 }

@@ -12,6 +12,7 @@
 //! | `prefetch` | coins for blocks that wait, from the store |
 //! | `archive`, `body`, `bodies` | stored blocks and undo data; the check of a block by itself; checked blocks in memory |
 //! | `repair` | what undoes a block, where the files are damaged too |
+//! | [`prune`] | old blocks and undo data deleted |
 //! | `commit`, `flush`, [`recovery`] | to the store and back, through any crash |
 //! | `gauges` | where the pipeline's time goes: [`PipelineStatus`] |
 //! | [`front`] | [`Front`]: blocks in, verdicts out, with its own header tree |
@@ -32,6 +33,7 @@ mod memory;
 pub mod muhash;
 pub mod pipeline;
 mod prefetch;
+pub mod prune;
 pub mod recovery;
 mod repair;
 pub mod undo;
@@ -41,5 +43,6 @@ pub use front::{BlockVerdict, Front};
 pub use gauges::{PipelineStatus, StageStatus, WaitStatus};
 pub use memory::{ChainstateMemory, ChainstateOptions};
 pub use pipeline::{Chainstate, Completion};
+pub use prune::PruneOptions;
 pub use recovery::{Opened, Sources, open};
 pub use utxo_hash::UtxoStats;

@@ -23,6 +23,7 @@ use super::flush::{Flush, Writer};
 use super::gauges::{Gauges, PipelineStatus, Wait};
 use super::memory::{ChainstateMemory, ChainstateOptions};
 use super::prefetch::{Found, Prefetch};
+use super::prune::Pruning;
 use super::repair::{Lost, to_disconnect};
 use super::utxo_hash::{UtxoStats, utxo_stats};
 use crate::chain::command::{
@@ -58,6 +59,8 @@ enum Done {
     Scripts(u64),
     /// A job of the flush is done.
     Flushed(Result<(), Error>),
+    /// Segments of the block files were deleted.
+    Removed(Result<(), Error>),
     /// Coins for a block were looked for.
     Fetched(BlockHash, Result<Found, Error>),
 }
@@ -66,6 +69,11 @@ impl Completion {
     /// A job of the flush is done.
     pub(super) fn flushed(result: Result<(), Error>) -> Self {
         Self(Done::Flushed(result))
+    }
+
+    /// Segments of the block files were deleted.
+    pub(super) fn removed(result: Result<(), Error>) -> Self {
+        Self(Done::Removed(result))
     }
 
     /// Coins for a block were looked for.
@@ -117,9 +125,9 @@ pub struct Chainstate {
     pub(super) coins: Coins,
     pub(super) archive: Archive,
     pub(super) headers: HeaderFile,
-    pool: Arc<Pool>,
+    pub(super) pool: Arc<Pool>,
     scripts: ScriptPool,
-    sender: Sender<Completion>,
+    pub(super) sender: Sender<Completion>,
     receiver: Receiver<Completion>,
     queue: VecDeque<ChainCommand>,
     pub(super) reports: VecDeque<ChainReport>,
@@ -132,6 +140,7 @@ pub struct Chainstate {
     pub(super) flush: Option<Flush>,
     pub(super) prefetch: Prefetch,
     gauges: Gauges,
+    pub(super) pruning: Pruning,
     number: u64,
     /// The last connected block, its scripts proved or not.
     top: BlockRef,
@@ -164,6 +173,7 @@ pub(super) struct Parts {
     pub tip: BlockRef,
     pub checkpoint: RollbackCheckpoint,
     pub mtps: Vec<u32>,
+    pub pruning: Pruning,
 }
 
 impl Chainstate {
@@ -190,6 +200,7 @@ impl Chainstate {
             flush: None,
             prefetch: Prefetch::default(),
             gauges: Gauges::default(),
+            pruning: parts.pruning,
             number: 0,
             top: parts.tip,
             proved: parts.tip,
@@ -244,6 +255,7 @@ impl Chainstate {
                 self.gauges.commit_step(start);
                 done
             }
+            Done::Removed(result) => self.removed(result),
             Done::Fetched(hash, found) => self.fetched(&hash, found),
         };
         self.stop_on(done);
@@ -271,6 +283,7 @@ impl Chainstate {
         !self.checking.is_empty()
             || !self.loading.is_empty()
             || self.flush.is_some()
+            || self.pruning.is_busy()
             || !self.prefetch.is_idle()
             || self.unproved.iter().any(|block| matches!(block.state, ProofState::Waiting(_)))
     }
@@ -592,7 +605,8 @@ impl Chainstate {
     /// commit is asked for, once, and waited for. It is asked for before, so that blocks need not wait for it.
     fn has_room(&mut self) -> bool {
         let committing = self.flush.is_some() || self.commit_in_queue().is_some();
-        if self.is_ahead() && !committing && !self.commit_wanted && self.coins.wants_flush() {
+        let due = self.coins.wants_flush() || self.has_to_prune();
+        if self.is_ahead() && !committing && !self.commit_wanted && due {
             self.want_commit();
         }
         if !self.coins.is_full() || self.coins.make_room() {
@@ -779,6 +793,7 @@ impl Chainstate {
         let height = block.height.checked_sub(1).ok_or(Error::Bug("the genesis block is disconnected"))?;
         self.top = BlockRef { height, hash: body.header().prev_blockhash };
         self.proved = self.top;
+        self.pruning.lowered(height);
         self.reports.push_back(ChainReport::Disconnected { block, tip: self.top });
         Ok(Step::Done)
     }

@@ -15,7 +15,7 @@
 //!    The tip is written once more, durably: the process before may have been killed between its last commit
 //!    and the disk.
 //! 6. Stored bodies are marked in the tree, those of the active chain first, then in the order of storing,
-//!    which decides ties.
+//!    which decides ties. Those whose files were pruned are not, but for the active chain's; no block is read.
 //!
 //! The store may have stepped back to an earlier commit (a damaged log): headers, blocks and undo data are
 //! ahead of it then, which is harmless, since a commit names only bytes that were durable before it.
@@ -45,6 +45,7 @@ use super::commit::write_coins;
 use super::disconnect::{roll_back, roll_forward};
 use super::memory::ChainstateOptions;
 use super::pipeline::{Chainstate, Parts};
+use super::prune::Pruning;
 use super::repair::{Lost, stored, to_disconnect};
 use crate::chain::block_tree::{BlockTree, HeaderId};
 use crate::chain::command::{BlockRef, HeaderMark, RollbackCheckpoint};
@@ -111,7 +112,7 @@ pub fn open(sources: Sources, options: ChainstateOptions, key: [u64; 2]) -> Resu
     let checkpoints = schema::checkpoints(&*store)?;
     let mut tree = BlockTree::new(params.clone(), key);
     read_headers(&mut tree, &loaded.records)?;
-    let archive = Archive::new(blocks, store.clone());
+    let mut archive = Archive::new(blocks, store.clone())?;
     if let Some(pending) = schema::pending(&*store)? {
         check_pending(&*store, pending, checkpoints.last())?;
         restore_headers(&mut tree, &archive, &mut headers, pending.from)?;
@@ -122,8 +123,9 @@ pub fn open(sources: Sources, options: ChainstateOptions, key: [u64; 2]) -> Resu
     restore_headers(&mut tree, &archive, &mut headers, tip)?;
     let tip_id = find(&tree, tip)?;
     let mtps = mark_chain(&mut tree, tip_id);
-    mark_bodies(&mut tree, &archive, &mut headers, &*store)?;
-    let chainstate = Chainstate::new(Parts {
+    let below = mark_bodies(&mut tree, &mut archive, &mut headers, &*store, tip_id)?;
+    let pruning = Pruning::new(options.prune, below, last_fork(&tree, &checkpoint), tip.height);
+    let mut chainstate = Chainstate::new(Parts {
         params,
         options,
         key: key[1],
@@ -135,7 +137,9 @@ pub fn open(sources: Sources, options: ChainstateOptions, key: [u64; 2]) -> Resu
         tip,
         checkpoint,
         mtps,
+        pruning,
     })?;
+    chainstate.begin_pruning()?;
     Ok(Opened { chainstate, tree, tip })
 }
 
@@ -297,12 +301,23 @@ fn mark_chain(tree: &mut BlockTree, tip: HeaderId) -> Vec<u32> {
     chain.into_iter().map(|id| tree.median_time_past(id)).collect()
 }
 
+/// The height of the fork of a commit's two tips; 0 if it can't be told.
+fn last_fork(tree: &BlockTree, last: &RollbackCheckpoint) -> u32 {
+    match (tree.find(&last.from.hash), tree.find(&last.to.hash)) {
+        (Some(from), Some(to)) => tree.height(tree.fork_point(from, to)),
+        _ => 0,
+    }
+}
+
+/// Marks what is stored. Answers the height below which blocks of the active chain, or their undo data, are pruned.
 fn mark_bodies(
     tree: &mut BlockTree,
-    archive: &Archive,
+    archive: &mut Archive,
     file: &mut HeaderFile,
     store: &dyn Store,
-) -> Result<(), Error> {
+    tip: HeaderId,
+) -> Result<u32, Error> {
+    let mut pruned_below = 0;
     let mut stored: Vec<(Location, HeaderId)> = Vec::new();
     let mut connected = Vec::new();
     let mut headless = Vec::new();
@@ -321,9 +336,15 @@ fn mark_bodies(
         for (key, value) in &entries {
             let hash = BlockHash::from_slice(key)
                 .map_err(|_| schema::corrupt(Table::Blocks, key, "not a block's hash"))?;
-            let entry = BlockEntry::decode(hash, value)?;
+            let written = BlockEntry::decode(hash, value)?;
+            let entry = archive.note(written);
             match tree.find(&hash) {
-                Some(id) => mark(id, &entry),
+                Some(id) => {
+                    if entry != written && tree.is_ancestor(id, tip) {
+                        pruned_below = pruned_below.max(entry.height.saturating_add(1));
+                    }
+                    mark(id, &entry);
+                }
                 None => headless.push((hash, entry)),
             }
         }
@@ -337,7 +358,7 @@ fn mark_bodies(
     stored.sort_unstable();
     stored.into_iter().for_each(|(_, id)| tree.body_stored(id));
     connected.into_iter().for_each(|id| tree.connected(id));
-    Ok(())
+    Ok(pruned_below)
 }
 
 /// Repeats a flush that was cut short.

@@ -5,11 +5,13 @@
 //!    was made by the nearest ancestor that holds its transaction, or by the block itself. The stored blocks
 //!    are read from the block downwards until all are found; memory is one block and the coins. How far down
 //!    that is, the oldest coin decides: on a large chain it may take hours.
-//! 3. A damaged ancestor on that way has to be fetched again first.
+//! 3. A damaged ancestor on that way has to be fetched again first. A pruned one is not: all below it is gone too, and
+//!    would have to be fetched one by one. The way ends there.
 
 use super::archive::Archive;
 use crate::chain::command::BlockRef;
 use crate::consensus::decode::{DecodedBlock, decode_block};
+use crate::error::Error;
 use crate::store::coin::Coin;
 use crate::store::{StoreError, StoreErrorKind};
 use bitcoin::{BlockHash, OutPoint, Txid};
@@ -43,14 +45,26 @@ pub(super) fn stored(archive: &Archive, hash: &BlockHash) -> Result<Option<Decod
 /// What undoes a block; the inner error is what has to be stored again first.
 ///
 /// # Errors
-/// A storage failure; `Corrupt` if no ancestor made a coin that it spent.
-pub(super) fn to_disconnect(archive: &Archive, at: BlockRef) -> Result<Result<Undo, Lost>, StoreError> {
-    let Some(block) = stored(archive, &at.hash)? else { return Ok(Err(Lost(at))) };
+/// A storage failure; `Corrupt` if no ancestor made a coin that it spent; `Pruned` if the undo data is gone and such
+/// an ancestor too.
+pub(super) fn to_disconnect(archive: &Archive, at: BlockRef) -> Result<Result<Undo, Lost>, Error> {
+    let Some(block) = stored(archive, &at.hash)? else {
+        // Without undo data the block alone would not help.
+        return if archive.is_pruned(&at.hash)? && archive.spent_coins(&at.hash)?.is_none() {
+            Err(pruned(at))
+        } else {
+            Ok(Err(Lost(at)))
+        };
+    };
     let inputs = spent(&block).count();
     if let Some(coins) = archive.spent_coins(&at.hash)?.filter(|coins| coins.len() == inputs) {
         return Ok(Ok(Undo { block, coins, rebuilt: false }));
     }
     Ok(rebuild(archive, &block, at)?.map(|coins| Undo { block, coins, rebuilt: true }))
+}
+
+fn pruned(at: BlockRef) -> Error {
+    Error::Pruned { hash: at.hash, height: at.height }
 }
 
 /// The outpoints that a block spends, in order.
@@ -60,11 +74,7 @@ fn spent(block: &DecodedBlock) -> impl Iterator<Item = OutPoint> + '_ {
 }
 
 /// The coins that a block spent, from the blocks that made them.
-fn rebuild(
-    archive: &Archive,
-    block: &DecodedBlock,
-    at: BlockRef,
-) -> Result<Result<Vec<Coin>, Lost>, StoreError> {
+fn rebuild(archive: &Archive, block: &DecodedBlock, at: BlockRef) -> Result<Result<Vec<Coin>, Lost>, Error> {
     let mut search = Search::new(block);
     // What it made itself; its coinbase is too young to be spent in it.
     search.look_at(block, at.height, true);
@@ -77,9 +87,12 @@ fn rebuild(
                  directory has to be synced anew",
                 at.hash
             );
-            return Err(StoreError::new(StoreErrorKind::Corrupt, context));
+            return Err(StoreError::new(StoreErrorKind::Corrupt, context).into());
         }
-        let Some(ancestor) = stored(archive, &hash)? else { return Ok(Err(Lost(BlockRef { height, hash }))) };
+        let Some(ancestor) = stored(archive, &hash)? else {
+            let gone = archive.is_pruned(&hash)?;
+            return if gone { Err(pruned(at)) } else { Ok(Err(Lost(BlockRef { height, hash }))) };
+        };
         search.look_at(&ancestor, height, false);
         hash = ancestor.header().prev_blockhash;
     }

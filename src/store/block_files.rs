@@ -102,6 +102,13 @@ pub struct Location {
     pub length: u32,
 }
 
+impl Location {
+    /// Offset of the first byte behind the record.
+    pub(crate) fn end(&self) -> u64 {
+        u64::from(self.offset) + RECORD_HEAD as u64 + u64::from(self.length)
+    }
+}
+
 /// How block files are laid out.
 #[derive(Clone, Debug)]
 pub struct BlockFilesOptions {

@@ -22,6 +22,8 @@
 //! | 1 | bit 0: the block is stored; bit 1: its undo data are |
 //! | 12 | for each of the two that is: segment, offset, length (u32 each) |
 //!
+//! Locations in segments that are not there any more count for nothing: they are pruned.
+//!
 //! Coins in key order are coins in the order of Bitcoin Core's `hash_serialized_3`.
 //!
 //! Decoders refuse with [`StoreErrorKind::Corrupt`], naming table and key; they never panic.

@@ -233,7 +233,7 @@ impl Activation {
             ChainReport::Failed(_) => {
                 self.commits.failed()?;
             }
-            ChainReport::Read(..) => {}
+            ChainReport::Storage(_) | ChainReport::Read(..) => {}
         }
         Ok(())
     }
