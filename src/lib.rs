@@ -49,8 +49,8 @@
 //! may implement. [`node`] puts them together.
 //!
 //! # Not there yet
-//! Serving blocks to others (the node advertises no `NODE_NETWORK`), relaying and broadcasting transactions
-//! (`relay=0`), and pruning.
+//! Serving blocks to others (the node advertises neither `NODE_NETWORK` nor `NODE_NETWORK_LIMITED`, pruned or not),
+//! relaying and broadcasting transactions (`relay=0`).
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 

@@ -159,6 +159,7 @@ fn wrong_usage_ends_with_2_and_a_failure_with_1() {
         &["--network", "nonet"],
         &["--stop-at-height", "x"],
         &["--threads", "0"],
+        &["--prune", "-1"],
         &["--store", "floppy"],
         &["--status", "xml"],
         &["--signet-challenge", "51"],

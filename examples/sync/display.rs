@@ -74,6 +74,8 @@ impl Display {
             "durable_tip": status.durable.hash.to_string(),
             "peers": status.peers,
             "trouble": status.trouble,
+            "block_bytes": status.block_bytes,
+            "pruned_below": status.pruned_below,
             "in_flight": status.in_flight,
             "paused": status.paused,
             "blocks": status.blocks,
@@ -160,9 +162,13 @@ fn message(status: &Status) -> String {
         }
         _ => String::new(),
     };
+    let pruned = match status.pruned_below {
+        0 => String::new(),
+        height => format!(", pruned below {height}, {:.1} MB of blocks", status.block_bytes as f64 / 1e6),
+    };
     let trouble = status.trouble.as_ref().map_or_else(String::new, |trouble| format!(" ({trouble})"));
     format!(
-        "{}{trouble}: headers {}, {:.0} blocks/s, {:.0} inputs/s, {:.1} MB/s, {} peers, durable {}{left}",
+        "{}{trouble}: headers {}, {:.0} blocks/s, {:.0} inputs/s, {:.1} MB/s, {} peers, durable {}{pruned}{left}",
         stage(status.stage),
         status.best_header.height,
         status.blocks_per_second,

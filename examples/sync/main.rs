@@ -84,6 +84,9 @@ fn sync(options: &Options) -> Result<(), Failure> {
     if let Some(kilobytes) = options.bandwidth_kb {
         builder = builder.bandwidth((kilobytes as u64).saturating_mul(1_000));
     }
+    if let Some(mebibytes) = options.prune_mib {
+        builder = builder.prune(mebibytes);
+    }
     if let Some(threads) = options.threads {
         builder = builder.threads(threads);
     }

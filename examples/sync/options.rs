@@ -22,6 +22,7 @@ pub struct Options {
     pub connect: Vec<PeerAddress>,
     pub datadir: Option<PathBuf>,
     pub dbcache_mib: Option<usize>,
+    pub prune_mib: Option<u64>,
     pub threads: Option<usize>,
     pub memory_mib: Option<usize>,
     pub bandwidth_kb: Option<usize>,
@@ -53,6 +54,7 @@ With no arguments it syncs a generated chain from peers inside this process. Opt
   --dbcache MB               memory for coins, in MiB (default 450)
   --memory MB                memory for coins and blocks together, in MiB, at least 64 (half of it is for coins)
   --bandwidth KB             kilobytes a second that are received at most, at least 16
+  --prune MB                 delete old blocks, so that block files stay within so many MiB (at least 550)
   --threads N                threads that check blocks and scripts (default: the cores)
   --store sled|fjall|memory  where coins are kept (default sled); memory keeps everything in memory
   --stop-at-height H         stop once the block at height H is connected and durable
@@ -69,6 +71,7 @@ impl Options {
             connect: Vec::new(),
             datadir: None,
             dbcache_mib: None,
+            prune_mib: None,
             threads: None,
             memory_mib: None,
             bandwidth_kb: None,
@@ -102,6 +105,7 @@ pub fn parse() -> Result<Invocation, lexopt::Error> {
             "dbcache" => options.dbcache_mib = Some(parser.value()?.parse_with(positive)?),
             "memory" => options.memory_mib = Some(parser.value()?.parse_with(positive)?),
             "bandwidth" => options.bandwidth_kb = Some(parser.value()?.parse_with(positive)?),
+            "prune" => options.prune_mib = Some(parser.value()?.parse()?),
             "threads" => options.threads = Some(parser.value()?.parse_with(positive)?),
             "store" => options.store = parser.value()?.parse_with(store)?,
             "stop-at-height" => options.stop_at_height = Some(parser.value()?.parse()?),

@@ -23,7 +23,7 @@ pub use load::Load;
 pub use output::{Answer, Output};
 
 use crate::chain::block_tree::{BlockTree, HeaderId};
-use crate::chain::command::{BlockRef, ChainReport, RollbackCheckpoint};
+use crate::chain::command::{BlockRef, BlockStorage, ChainReport, RollbackCheckpoint};
 use crate::error::Error;
 use crate::limits::{
     COMMIT_INTERVAL, LOST_BLOCK_ROUNDS, MAX_UNSTORED, MAX_UNSTORED_PER_PEER, OUTBOUND_TARGET, STATUS_INTERVAL,
@@ -111,6 +111,8 @@ pub struct Engine {
     waits: Timers<PeerId>,
     headers: HeaderSync,
     activation: Activation,
+    /// What the chainstate's block files hold.
+    storage: BlockStorage,
     blocks: BlockScheduler,
     // What flows between them.
     wishes: Wishes,
@@ -194,6 +196,7 @@ impl Engine {
             dialer,
             pings: Pings::default(),
             waits: Timers::new(),
+            storage: BlockStorage::default(),
             activation: Activation::new(activation, &tree, id, last)?,
             blocks: BlockScheduler::new(config.scheduler, &tree, id).up_to(&tree, config.stop_at_height),
             headers,
@@ -220,6 +223,14 @@ impl Engine {
             config,
             tree,
         })
+    }
+
+    /// What the chainstate's block files hold at the beginning ([`crate::chainstate::Chainstate::storage`]); without
+    /// it, nothing is taken for pruned before the first commit.
+    #[must_use]
+    pub fn with_storage(mut self, storage: BlockStorage) -> Self {
+        self.storage = storage;
+        self
     }
 
     /// Takes one thing that happened. Bounded work; the outputs wait in a queue.
@@ -318,6 +329,9 @@ impl Engine {
     fn on_report(&mut self, report: ChainReport) {
         if let ChainReport::Stored { block, .. } | ChainReport::Refused { block, .. } = &report {
             self.release(&block.hash);
+        }
+        if let ChainReport::Storage(storage) = &report {
+            self.storage = *storage;
         }
         let durable = self.activation.durable();
         if let Err(error) = self.activation.on_report(cx!(self), &mut self.tree, &report)
@@ -487,6 +501,8 @@ impl Engine {
             inputs,
             bytes_in: self.bytes_in,
             headers: self.tree.len().saturating_sub(self.known_headers) as u64,
+            pruned_below: self.storage.pruned_below,
+            block_bytes: self.storage.bytes,
             trouble: self.trouble.clone().filter(|_| ready == 0).or_else(|| self.lost_block()),
         }
     }

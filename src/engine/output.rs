@@ -73,6 +73,8 @@ pub enum Answer {
     Events(Vec<Event>),
     /// The cursor of `Events` is not a block that is known.
     UnknownCursor,
+    /// The first block to apply after the cursor of `Events` lies below this height, where blocks are pruned.
+    PrunedCursor(u32),
 }
 
 /// A peer as the host sees it.

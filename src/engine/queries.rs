@@ -59,6 +59,11 @@ impl Engine {
                 _ => return Answer::UnknownCursor,
             },
         };
+        let fork = at.map(|id| self.tree.fork_point(id, durable));
+        let first = fork.map_or(0, |id| self.tree.height(id).saturating_add(1));
+        if first < self.storage.pruned_below && first <= self.tree.height(durable) {
+            return Answer::PrunedCursor(self.storage.pruned_below);
+        }
         while let Some(id) = at.filter(|id| !self.tree.is_ancestor(*id, durable)) {
             if events.len() == limit {
                 return Answer::Events(events);
@@ -66,7 +71,6 @@ impl Engine {
             events.push(Event::Undo(self.tree.block(id), self.tree.header(id)));
             at = self.tree.parent(id);
         }
-        let first = at.map_or(0, |id| self.tree.height(id).saturating_add(1));
         for height in first..=self.tree.height(durable) {
             if events.len() == limit {
                 break;

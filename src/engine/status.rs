@@ -44,6 +44,10 @@ pub struct Status {
     pub bytes_in: u64,
     /// Headers accepted since the start.
     pub headers: u64,
+    /// Blocks of the active chain below this height, or what undoes them, may be pruned; 0 if none was.
+    pub pruned_below: u32,
+    /// Bytes of the files of blocks and undo data, as of the last commit or deletion.
+    pub block_bytes: u64,
     /// Why nothing goes on, for people: the last dial, handshake or look-up that failed while there is no ready
     /// peer, or a damaged block that a reorg waits for and no peer has. `None` otherwise.
     pub trouble: Option<String>,

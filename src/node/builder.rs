@@ -19,11 +19,12 @@ use super::wait::{Watch, block_on};
 use crate::chain::params::{Network, Params};
 use crate::chain::work::ChainWork;
 use crate::chainstate::recovery::{self, Sources};
-use crate::chainstate::{Chainstate, ChainstateOptions};
+use crate::chainstate::{Chainstate, ChainstateOptions, PruneOptions};
 use crate::engine::{Engine, EngineConfig, StartError};
 use crate::error::Error;
 use crate::limits::{
-    BLOCKS_IN_FLIGHT_SECONDS, LEAST_BANDWIDTH, LEAST_MEMORY, LEAST_RESERVED_BYTES, MAX_REQUESTS, POOL_QUEUE,
+    BLOCKS_IN_FLIGHT_SECONDS, LEAST_BANDWIDTH, LEAST_MEMORY, LEAST_RESERVED_BYTES, MAX_REQUESTS,
+    MIN_PRUNE_MIB, POOL_QUEUE,
 };
 use crate::net::{Clock, Executor, SystemClock, Transport};
 use crate::peer::PeerAddress;
@@ -109,6 +110,7 @@ pub struct Builder {
     cache: Option<usize>,
     memory: Option<usize>,
     bandwidth: Option<u64>,
+    prune: Option<PruneOptions>,
     threads: Option<usize>,
     stop_at_height: Option<u32>,
     clock: Arc<dyn Clock>,
@@ -137,6 +139,7 @@ impl Builder {
             cache: None,
             memory: None,
             bandwidth: None,
+            prune: None,
             threads: None,
             stop_at_height: None,
             clock: Arc::new(SystemClock::new()),
@@ -214,6 +217,18 @@ impl Builder {
         self
     }
 
+    /// Deletes old blocks and undo data, so that their files stay within so many MiB: at least 550 (Core's `-prune`),
+    /// on regtest 1. What can't go yet may take more: the last 288 blocks up to the durable tip
+    /// ([`MIN_BLOCKS_TO_KEEP`](crate::limits::MIN_BLOCKS_TO_KEEP)), those since the commit before the last, those
+    /// fetched ahead, and the segment that grows, a quarter of the budget at most.
+    ///
+    /// A data directory that was pruned goes on without this option, and its old blocks stay away. A reorg deeper than
+    /// what is kept ends the node with [`Error::Pruned`].
+    pub fn prune(mut self, mebibytes: u64) -> Self {
+        self.prune = Some(PruneOptions::new(mebibytes.saturating_mul(1 << 20)));
+        self
+    }
+
     /// Threads that check blocks and scripts; by default one for each core.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = Some(threads);
@@ -280,6 +295,12 @@ impl Builder {
             Some(threads) => threads,
             None => std::thread::available_parallelism().map_or(1, usize::from),
         };
+        let least = if self.params.network == Network::Regtest { 1 } else { MIN_PRUNE_MIB };
+        if self.prune.is_some_and(|prune| prune.bytes < least << 20) {
+            return Err(BuildError::Option(
+                "the budget for blocks is less than 550 MiB, or on regtest than 1 MiB",
+            ));
+        }
         let transport = self.transport.map_or_else(default_transport, Ok)?;
         let executor = self.executor.map_or_else(default_executor, Ok)?;
         let verifier = self.verifier.map_or_else(default_verifier, Ok)?;
@@ -302,11 +323,15 @@ impl Builder {
             }
             (None, None) => Arc::new(MemoryStore::new()),
         };
+        let layout = self.prune.map_or_else(BlockFilesOptions::default, |prune| prune.files());
         let (blocks, (headers, loaded)) = match &datadir {
-            Some(datadir) => (datadir.block_files(BlockFilesOptions::default())?, datadir.header_file()?),
+            Some(datadir) => (datadir.block_files(layout)?, datadir.header_file()?),
             None => {
                 let medium = Arc::new(MemoryMedium::new());
-                (BlockFiles::in_memory(), HeaderFile::with_medium(medium, HEADER_FILE)?)
+                (
+                    BlockFiles::with_medium(medium.clone(), layout)?,
+                    HeaderFile::with_medium(medium, HEADER_FILE)?,
+                )
             }
         };
         for damage in blocks.recovery().truncated.iter().chain(&blocks.recovery().damaged) {
@@ -323,14 +348,14 @@ impl Builder {
         }
         let pool = Pool::new("headlong-check", threads, POOL_QUEUE).map_err(BuildError::Thread)?;
         let sources = Sources { params, store, blocks, headers, loaded, pool: Arc::new(pool), verifier };
-        let options = budget.chainstate.coins_bytes(coins_bytes);
+        let options = budget.chainstate.coins_bytes(coins_bytes).prune(self.prune);
         let opened = recovery::open(sources, options, [rng.u64(), rng.u64()]).map_err(recovery_error)?;
         let saved = match &datadir {
             Some(datadir) if self.connect.is_empty() => saved_addresses(datadir),
             _ => Vec::new(),
         };
         let automatic = self.connect.is_empty() || self.dns == Some(true);
-        let config = EngineConfig {
+        let mut config = EngineConfig {
             peers: self.connect.into_iter().chain(self.added).collect(),
             automatic,
             dns_seeds: automatic && self.dns.unwrap_or(true),
@@ -338,8 +363,12 @@ impl Builder {
             scheduler: budget.scheduler,
             ..EngineConfig::default()
         };
+        if let Some(prune) = self.prune {
+            config.scheduler.window = prune.window(config.scheduler.window);
+        }
         let checkpoint = opened.chainstate.checkpoint().clone();
-        let engine = Engine::new(config, opened.tree, opened.tip, Some(checkpoint), rng.array())?;
+        let engine = Engine::new(config, opened.tree, opened.tip, Some(checkpoint), rng.array())?
+            .with_storage(opened.chainstate.storage());
         let trust = Trust::load(datadir.as_ref())?;
         let bandwidth = self.bandwidth;
         let edge = Edge { magic, executor, transport, clock: self.clock, bandwidth, saved, trust };
@@ -541,6 +570,14 @@ mod tests {
     fn no_threads_make_no_node() {
         let error = Builder::new(Network::Regtest).threads(0).build().unwrap_err();
         assert!(matches!(error, BuildError::Option(_)), "{error}");
+    }
+
+    #[test]
+    fn a_budget_for_blocks_has_a_least_value() {
+        for (network, mebibytes) in [(Network::Main, 549), (Network::Signet, 1), (Network::Regtest, 0)] {
+            let error = Builder::new(network).prune(mebibytes).build().unwrap_err();
+            assert!(matches!(error, BuildError::Option(_)), "{error}");
+        }
     }
 
     #[cfg(not(feature = "native"))]

@@ -8,7 +8,7 @@
 
 use super::addresses;
 use super::inbox::{Inbound, Inbox};
-use super::requests::{At, ChainRequest};
+use super::requests::{At, Body, ChainRequest};
 use super::trust::Trust;
 use super::wait::Watch;
 use crate::chain::command::{BlockRef, ChainCommand, ChainReport};
@@ -17,6 +17,7 @@ use crate::error::Error;
 use crate::peer::PeerAddress;
 use crate::store::datadir::Datadir;
 use crate::trace;
+use bitcoin::BlockHash;
 use crossbeam_channel::{Receiver, Sender, select};
 use parking_lot::Mutex;
 use std::io;
@@ -175,7 +176,7 @@ impl ChainParts {
     fn answer(&mut self, request: ChainRequest) {
         match request {
             ChainRequest::Block(hash, reply) => {
-                let _ = reply.send(self.chainstate.read_block(&hash));
+                let _ = reply.send(self.body(&hash));
             }
             ChainRequest::Coin(outpoint, reply) => {
                 let coin = self.chainstate.coin(&outpoint);
@@ -188,6 +189,14 @@ impl ChainParts {
                 let _ = reply.send(stats.map(|(value, tip)| At { value, tip, trust }));
             }
         }
+    }
+
+    fn body(&self, hash: &BlockHash) -> Result<Body, Error> {
+        Ok(match self.chainstate.read_block(hash)? {
+            Some(raw) => Body::Stored(raw),
+            None if self.chainstate.is_pruned(hash)? => Body::Pruned(self.chainstate.storage().pruned_below),
+            None => Body::Absent,
+        })
     }
 
     fn save_addresses(&self, list: &[PeerAddress]) {

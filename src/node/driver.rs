@@ -454,6 +454,9 @@ fn record_report(report: &ChainReport) {
         ChainReport::Committed(checkpoint) => {
             trace::event!(INFO, "committed", height = checkpoint.to.height, hash = checkpoint.to.hash);
         }
+        ChainReport::Storage(storage) => {
+            trace::event!(DEBUG, "block files", bytes = storage.bytes, pruned_below = storage.pruned_below);
+        }
         ChainReport::Missing(block) | ChainReport::Dropped { block, lost: true } => {
             trace::event!(
                 WARN,

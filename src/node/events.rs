@@ -4,6 +4,9 @@
 //! 2. Each event moves the cursor: `Apply` to the block, `Undo` to its parent.
 //! 3. The consumer saves [`Events::cursor`] with its own data and starts from it the next time.
 //!
+//! Where the node prunes, a consumer that has taken the events of a commit before the next one has begun finds all that
+//! it is told of; one that is far behind gets [`RequestError::Pruned`] instead of events whose blocks are gone.
+//!
 //! Events are fetched from the header tree when they are asked for, so that a slow consumer costs nothing,
 //! and only after the commit that makes them durable, so that none is ever taken back by a crash.
 
@@ -37,7 +40,8 @@ impl Events {
     ///
     /// # Errors
     /// [`RequestError::Stopped`] when the node ends, [`RequestError::UnknownCursor`] if the cursor is not a
-    /// block that this node knows, [`RequestError::Timeout`] if the handle has a time limit.
+    /// block that this node knows, [`RequestError::Pruned`] if the next block to apply is pruned (the consumer has to
+    /// get there by other means, or begin anew from a node that keeps all), [`RequestError::Timeout`] if the handle has a time limit.
     pub async fn next(&mut self) -> Result<Event, RequestError> {
         if self.fetched.is_empty() {
             let events = self.handle.fetch_events(self.ahead).await?;

@@ -151,7 +151,7 @@ impl Handle {
     /// active may not have been validated.
     ///
     /// # Errors
-    /// [`RequestError`]: stopped, busy, out of time, or a failure of storage.
+    /// [`RequestError`]: pruned, stopped, busy, out of time, or a failure of storage.
     pub async fn block(&self, hash: BlockHash) -> Result<At<Option<BlockInfo>>, RequestError> {
         self.within(SHORT, self.shared.block(Query::HeaderByHash(hash))).await
     }
@@ -167,7 +167,7 @@ impl Handle {
     /// The block at this height of the active chain; `None` above the tip.
     ///
     /// # Errors
-    /// [`RequestError`]: stopped, busy, out of time, or a failure of storage.
+    /// [`RequestError`]: pruned, stopped, busy, out of time, or a failure of storage.
     pub async fn block_at(&self, height: u32) -> Result<At<Option<BlockInfo>>, RequestError> {
         self.within(SHORT, self.shared.block(Query::HeaderByHeight(height))).await
     }
@@ -317,9 +317,9 @@ impl Handle {
     /// the node has taken note; the chain changes afterwards.
     ///
     /// # Errors
-    /// [`RequestError::UnknownBlock`], or stopped, busy, out of time.
+    /// [`RequestError::UnknownBlock`], [`RequestError::Pruned`] if undoing it would need what is pruned, or stopped, busy, out of time.
     pub async fn invalidate(&self, hash: BlockHash) -> Result<(), RequestError> {
-        self.within(SHORT, self.shared.judge(hash, Request::Invalidate)).await
+        self.within(SHORT, self.shared.invalidate(hash)).await
     }
 
     /// Blocking form of [`Self::invalidate`].
@@ -327,7 +327,7 @@ impl Handle {
     /// # Errors
     /// As [`Self::invalidate`].
     pub fn invalidate_blocking(&self, hash: BlockHash) -> Result<(), RequestError> {
-        self.blocking(SHORT, self.shared.judge(hash, Request::Invalidate))
+        self.blocking(SHORT, self.shared.invalidate(hash))
     }
 
     /// Takes the invalidity of a block, its ancestors and its descendants back.

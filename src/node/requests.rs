@@ -48,6 +48,13 @@ pub enum RequestError {
     /// The cursor of an event stream is not a block that is known.
     #[error("the cursor is not a block that is known")]
     UnknownCursor,
+    /// The block, or the first one after the cursor of an event stream, was stored and is pruned. From the block
+    /// before `below` on, all blocks that follow are there: a consumer that stands lower can't be led up to it.
+    #[error("pruned: blocks below height {below} are not kept")]
+    Pruned {
+        /// Blocks from this height on are kept.
+        below: u32,
+    },
     /// The store or a file failed.
     #[error("storage: {0}")]
     Storage(#[from] StoreError),
@@ -105,13 +112,22 @@ pub(crate) enum Request {
     Shutdown,
 }
 
+/// A body that was asked for.
+#[derive(Debug)]
+pub(crate) enum Body {
+    Stored(RawBlock),
+    Absent,
+    /// Its file is deleted; from this height on all are kept.
+    Pruned(u32),
+}
+
 /// Where an answer of the chainstate's thread goes.
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
 /// A question for the chainstate's thread.
 #[derive(Debug)]
 pub(crate) enum ChainRequest {
-    Block(BlockHash, Reply<Option<RawBlock>>),
+    Block(BlockHash, Reply<Body>),
     Coin(OutPoint, Reply<At<Option<Coin>>>),
     UtxoStats(Reply<At<UtxoStats>>),
 }
@@ -223,8 +239,12 @@ impl Shared {
     pub(crate) async fn block(&self, query: Query) -> Result<At<Option<BlockInfo>>, RequestError> {
         let At { value, tip, trust } = self.header(query).await?;
         let Some(HeaderInfo { block, active, .. }) = value else { return Ok(At { value: None, tip, trust }) };
-        let raw = self.ask_chain(|reply| ChainRequest::Block(block.hash, reply)).await?;
-        Ok(At { value: raw.map(|raw| BlockInfo { block, active, raw }), tip, trust })
+        let value = match self.ask_chain(|reply| ChainRequest::Block(block.hash, reply)).await? {
+            Body::Stored(raw) => Some(BlockInfo { block, active, raw }),
+            Body::Absent => None,
+            Body::Pruned(below) => return Err(RequestError::Pruned { below }),
+        };
+        Ok(At { value, tip, trust })
     }
 
     pub(crate) async fn coin(&self, outpoint: OutPoint) -> Result<At<Option<Coin>>, RequestError> {
@@ -261,11 +281,22 @@ impl Shared {
         self.tell(|reply| request(hash, reply)).await
     }
 
+    /// As [`Self::judge`], unless the reorg would need what is pruned, which would end the node.
+    pub(crate) async fn invalidate(&self, hash: BlockHash) -> Result<(), RequestError> {
+        let below = self.status.read(|meter, _| meter.latest().pruned_below);
+        let known = self.header(Query::HeaderByHash(hash)).await?.value;
+        if known.is_some_and(|known| known.active && known.block.height < below) {
+            return Err(RequestError::Pruned { below });
+        }
+        self.judge(hash, Request::Invalidate).await
+    }
+
     /// Events after a cursor, at once; empty if there are none.
     pub(crate) async fn events_now(&self, cursor: Option<BlockRef>) -> Result<Vec<Event>, RequestError> {
         match self.query(Query::Events(cursor, EVENTS_PER_QUERY)).await? {
             Answer::Events(events) => Ok(events),
             Answer::UnknownCursor => Err(RequestError::UnknownCursor),
+            Answer::PrunedCursor(below) => Err(RequestError::Pruned { below }),
             _ => Err(RequestError::Failed(Error::Bug("the engine answered another question"))),
         }
     }

@@ -39,6 +39,10 @@ pub struct Status {
     pub bytes_in: u64,
     /// Headers accepted since the start.
     pub headers: u64,
+    /// Blocks of the active chain below this height, or what undoes them, may be pruned, in this run or an earlier one; 0 if none was.
+    pub pruned_below: u32,
+    /// Bytes of the files of blocks and undo data, as of the last commit or deletion.
+    pub block_bytes: u64,
     /// Why nothing goes on, for people: the last dial, handshake or look-up that failed while there is no ready
     /// peer, or a damaged block that a reorg waits for and no peer has. `None` otherwise.
     pub trouble: Option<String>,
@@ -133,6 +137,8 @@ impl Meter {
             inputs: latest.inputs,
             bytes_in: latest.bytes_in,
             headers: latest.headers,
+            pruned_below: latest.pruned_below,
+            block_bytes: latest.block_bytes,
             trouble: latest.trouble.clone(),
             blocks_per_second,
             inputs_per_second: rate(latest.inputs, base.map(|s| s.inputs)),
@@ -163,6 +169,8 @@ mod tests {
             inputs: blocks * 10,
             bytes_in: blocks * 1_000,
             headers: u64::from(best),
+            pruned_below: 0,
+            block_bytes: 0,
             trouble: None,
         }
     }

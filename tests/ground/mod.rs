@@ -9,7 +9,7 @@ use bitcoin::{
     TxOut, Witness, absolute, transaction,
 };
 use headlong::chain::params::{Network, Params};
-use headlong::chainstate::{self, ChainstateOptions, Front, Opened, Sources};
+use headlong::chainstate::{self, ChainstateOptions, Front, Opened, PruneOptions, Sources};
 use headlong::error::Error;
 use headlong::sim::disk::SimDisk;
 use headlong::store::block_files::{BlockFiles, BlockFilesOptions};
@@ -88,6 +88,7 @@ pub struct Ground {
     pub pool: Arc<Pool>,
     pub batch_limit: usize,
     pub coins_bytes: usize,
+    pub prune: Option<PruneOptions>,
     /// Where the stores of this ground are recorded, if anywhere.
     pub history: Option<History>,
 }
@@ -101,6 +102,7 @@ impl Ground {
             pool: Arc::new(Pool::new("test", threads, 64).unwrap()),
             batch_limit,
             coins_bytes,
+            prune: None,
             history: None,
         }
     }
@@ -142,7 +144,8 @@ impl Ground {
         verifier: Arc<dyn Verifier>,
     ) -> Result<Opened, Error> {
         let (headers, loaded) = HeaderFile::with_medium(medium.clone(), HEADER_FILE)?;
-        let options = BlockFilesOptions { segment_bytes: 20_000, key: Some([7; 16]) };
+        let segment_bytes = self.prune.map_or(20_000, |prune| prune.files().segment_bytes);
+        let options = BlockFilesOptions { segment_bytes, key: Some([7; 16]) };
         let sources = Sources {
             params: self.params.clone(),
             store,
@@ -153,7 +156,7 @@ impl Ground {
             verifier,
         };
         let options = ChainstateOptions::default().coins_bytes(self.coins_bytes).bodies_bytes(20_000);
-        chainstate::open(sources, options, [1, 2])
+        chainstate::open(sources, options.prune(self.prune), [1, 2])
     }
 
     /// A ground with another store and copies of this one's files.
