@@ -1,7 +1,8 @@
 //! A scripted run over reorgs is killed at every single write: before it, in the middle of an append, and
 //! after it, before anybody was told. What is left is what a killed process leaves, or a power loss. Each
 //! time the next start finds a state that existed, no older than the last one that was reported; it may be
-//! killed at each of its own writes too; and from there the way goes on to the same coins.
+//! killed at each of its own writes too; and from there the way goes on to the same coins. All of it is done a second
+//! time with pruning, whose deletions are writes too.
 //!
 //! All points are many: a run takes one part of them. `HEADLONG_KILL_SHARD=i/n` takes every n-th from the
 //! i-th on; `0/1` are all.
@@ -18,7 +19,7 @@ use ground::{CLOCK, Utxos};
 use headlong::chain::command::BlockRef;
 use headlong::chain::params::{Network, Params};
 use headlong::chainstate::utxo_hash::{UtxoStats, utxo_stats};
-use headlong::chainstate::{self, ChainstateOptions, Front, Sources};
+use headlong::chainstate::{self, ChainstateOptions, Front, PruneOptions, Sources};
 use headlong::error::Error;
 use headlong::rng::Rng;
 use headlong::store::block_files::{BlockFiles, BlockFilesOptions};
@@ -34,11 +35,16 @@ use std::sync::Arc;
 const DEFAULT_SHARDS: u64 = 40;
 /// Changes of a batch: most flushes are several.
 const BATCH_LIMIT: usize = 5;
+/// What a pruned run keeps: more blocks than the deepest reorg leaves.
+const KEEP: u32 = 14;
+/// Bytes of its block files; the blocks of the script take more than five times as much.
+const PRUNED_BYTES: u64 = 10_000;
 
 struct Lab {
     params: Arc<Params>,
     pool: Arc<Pool>,
     script: Script,
+    prune: Option<PruneOptions>,
     /// What the coins hash to at the end of an undisturbed run.
     end: UtxoStats,
 }
@@ -68,7 +74,8 @@ struct Point {
 impl Lab {
     fn open(&self, disk: &Disk, coins_bytes: usize) -> Result<Front, Error> {
         let (headers, loaded) = HeaderFile::with_medium(disk.medium(), HEADER_FILE)?;
-        let options = BlockFilesOptions { segment_bytes: 6_000, key: Some([7; 16]) };
+        let segment_bytes = self.prune.map_or(6_000, |prune| prune.files().segment_bytes);
+        let options = BlockFilesOptions { segment_bytes, key: Some([7; 16]) };
         let sources = Sources {
             params: self.params.clone(),
             store: Arc::new(disk.clone()),
@@ -79,6 +86,7 @@ impl Lab {
             verifier: Arc::new(Interpreter),
         };
         let options = ChainstateOptions::default().coins_bytes(coins_bytes).bodies_bytes(20_000);
+        let options = options.prune(self.prune);
         Front::new(chainstate::open(sources, options, [1, 2])?, CLOCK)
     }
 
@@ -123,13 +131,13 @@ impl Lab {
 }
 
 /// A lab, and the sessions of the script as they go undisturbed.
-fn record() -> (Lab, Vec<Recorded>) {
+fn record(prune: Option<PruneOptions>) -> (Lab, Vec<Recorded>) {
     let params = Arc::new(Params::new(Network::Regtest));
     let script = Script::new(params.genesis_header());
     let pool = Arc::new(Pool::new("kill", 0, 64).unwrap());
     let disk = Disk::new(BATCH_LIMIT);
     let end = utxo_stats(&disk.store()).unwrap();
-    let mut lab = Lab { params, pool, script, end };
+    let mut lab = Lab { params, pool, script, prune, end };
     let mut disk = disk;
     let mut told = Told::default();
     let mut recorded = Vec::new();
@@ -182,6 +190,8 @@ struct Tally {
     /// Starts at the tip whose commit was under way, not reported.
     ahead: u64,
     bodies: u64,
+    /// Blocks that were stored and are pruned.
+    pruned: u64,
 }
 
 fn kill_at(lab: &Lab, recorded: &[Recorded], point: Point, seed: u64, tally: &mut Tally) {
@@ -210,6 +220,13 @@ fn kill_at(lab: &Lab, recorded: &[Recorded], point: Point, seed: u64, tally: &mu
     tally.ahead += u64::from(ahead);
     // Blocks that were stored before a commit that was reported need not be fetched again.
     for hash in &told.committed {
+        if front.chainstate().is_pruned(hash).unwrap() {
+            let height = front.tree().find(hash).map(|id| front.tree().height(id));
+            let deep = height.is_some_and(|height| height + KEEP <= durable.height);
+            assert!(lab.prune.is_some() && deep, "{}: {hash} is pruned at {durable:?}", what());
+            tally.pruned += 1;
+            continue;
+        }
         let id = front.tree().find(hash).unwrap_or_else(|| panic!("{}: no header of {hash}", what()));
         assert!(front.tree().has_body(id), "{}: {hash} was stored and committed", what());
         let bytes = front.chainstate().read_block(hash).unwrap();
@@ -252,9 +269,8 @@ fn check_recovery_killed(lab: &Lab, left: &Disk, seed: u64, tally: &mut Tally) {
     }
 }
 
-#[test]
-fn a_kill_at_any_write_costs_what_came_since_the_last_commit_and_nothing_else() {
-    let (lab, recorded) = record();
+fn kill_at_all_points(prune: Option<PruneOptions>) -> Tally {
+    let (lab, recorded) = record(prune);
     let all = points(&recorded);
     let (first, of) = shard();
     // The seed of one point is its number, so that a failure can be repeated alone.
@@ -274,13 +290,26 @@ fn a_kill_at_any_write_costs_what_came_since_the_last_commit_and_nothing_else() 
     if only.is_none() {
         assert!(tally.again > 20 && tally.replayed > 1 && tally.ahead > 0 && tally.bodies > 100, "{tally:?}");
     }
+    tally
+}
+
+#[test]
+fn a_kill_at_any_write_costs_what_came_since_the_last_commit_and_nothing_else() {
+    let tally = kill_at_all_points(None);
+    assert_eq!(tally.pruned, 0);
+}
+
+#[test]
+fn a_pruned_node_that_is_killed_at_any_write_keeps_its_last_blocks_and_loses_nothing_else() {
+    let tally = kill_at_all_points(Some(PruneOptions::new(PRUNED_BYTES).keep_blocks(KEEP)));
+    assert!(tally.pruned > 100 || std::env::var("HEADLONG_SEED").is_ok(), "{tally:?}");
 }
 
 /// The script is what it is meant to be: reorgs of several depths, flushes in several batches, segments that
 /// follow each other, a block that is refused.
 #[test]
 fn the_script_has_reorgs_and_long_flushes() {
-    let (lab, recorded) = record();
+    let (lab, recorded) = record(None);
     let mut tips: Vec<BlockRef> = recorded.iter().flat_map(|known| known.tips.clone()).collect();
     tips.dedup();
     let falls = tips.windows(2).filter(|pair| !lab.script.descends(pair[1].hash, pair[0].hash)).count();
