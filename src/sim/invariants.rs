@@ -3,6 +3,7 @@
 use super::disk::SimDisk;
 use super::ledger::{CoinSet, Ledger};
 use super::node::NodePlan;
+use crate::chain::block_tree::BlockTree;
 use crate::chain::command::BlockRef;
 use crate::chainstate::Chainstate;
 use crate::engine::Engine;
@@ -81,6 +82,24 @@ pub(super) fn event_follows(
             Ok(ledger.parent(&block.hash))
         }
     }
+}
+
+/// Blocks of the durable chain from this height on can be read.
+pub(super) fn last_blocks_are_kept(
+    tree: &BlockTree,
+    chainstate: &Chainstate,
+    lowest: u32,
+) -> Result<(), String> {
+    let durable = chainstate.durable_tip();
+    let tip = tree.find(&durable.hash).ok_or("the durable tip is not in the tree")?;
+    for block in (lowest.max(1)..=durable.height).filter_map(|height| tree.ancestor(tip, height)) {
+        let block = tree.block(block);
+        match chainstate.read_block(&block.hash) {
+            Ok(Some(_)) => {}
+            other => return Err(format!("{block:?} at the durable tip {durable:?}: {other:?}")),
+        }
+    }
+    Ok(())
 }
 
 /// Queues are within [`crate::limits`], memory within its budgets.

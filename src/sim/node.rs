@@ -7,7 +7,7 @@ use super::disk::{Crash, SimDisk};
 use super::manner::Conversation;
 use crate::chain::command::{BlockRef, ChainCommand};
 use crate::chain::params::Params;
-use crate::chainstate::{self, Chainstate, ChainstateOptions, Completion, Sources};
+use crate::chainstate::{self, Chainstate, ChainstateOptions, Completion, PruneOptions, Sources};
 use crate::engine::{Engine, EngineConfig};
 use crate::error::Error;
 use crate::peer::{PeerAddress, PeerId};
@@ -39,6 +39,8 @@ pub struct NodePlan {
     pub window: u32,
     /// The most milliseconds for a command or a job of its threads.
     pub work_millis: u64,
+    /// Whether it prunes; its segments hold a few blocks then.
+    pub prune: Option<PruneOptions>,
 }
 
 impl Default for NodePlan {
@@ -51,6 +53,7 @@ impl Default for NodePlan {
             commit_millis: 60_000,
             window: 1_024,
             work_millis: 5,
+            prune: None,
         }
     }
 }
@@ -118,6 +121,8 @@ pub(super) struct SimNode {
     pub fuse: Option<(u64, Crash)>,
     /// How it dies when its disk says so.
     pub death: Crash,
+    /// The highest that its durable tip was since its disk was last empty.
+    pub highest: u32,
     /// Its disk has lied or stored something wrongly since it was last wiped.
     pub damaged: bool,
 }
@@ -138,6 +143,7 @@ impl SimNode {
             clock: 0,
             fuse: None,
             death: Crash::Kill,
+            highest: 0,
             damaged: false,
         }
     }
@@ -150,9 +156,11 @@ impl SimNode {
         now: u64,
         rng: &mut Rng,
     ) -> Result<Life, Error> {
+        let faults_before = self.disk.struck().len();
         let files = Arc::new(self.disk.files());
         let (headers, loaded) = HeaderFile::with_medium(files.clone(), HEADER_FILE)?;
-        let options = BlockFilesOptions { segment_bytes: SEGMENT_BYTES, key: Some(rng.array()) };
+        let segment_bytes = self.plan.prune.map_or(SEGMENT_BYTES, |prune| prune.files().segment_bytes);
+        let options = BlockFilesOptions { segment_bytes, key: Some(rng.array()) };
         let sources = Sources {
             params: params.clone(),
             store: Arc::new(self.disk.store()),
@@ -163,6 +171,7 @@ impl SimNode {
             verifier: self.verifier.clone(),
         };
         let budget = ChainstateOptions::default().coins_bytes(self.plan.coins_bytes).bodies_bytes(200_000);
+        let budget = budget.prune(self.plan.prune);
         let opened = chainstate::open(sources, budget, [rng.u64(), rng.u64()])?;
         let mut config = EngineConfig {
             peers: if self.plan.manual { peers.to_vec() } else { Vec::new() },
@@ -174,7 +183,8 @@ impl SimNode {
         config.scheduler.window = self.plan.window;
         let last = opened.chainstate.checkpoint().clone();
         let engine = Engine::new(config, opened.tree, opened.tip, Some(last), rng.array())
-            .map_err(|_| Error::Bug("recovery and engine contradict each other"))?;
+            .map_err(|_| Error::Bug("recovery and engine contradict each other"))?
+            .with_storage(opened.chainstate.storage());
         Ok(Life {
             engine,
             chainstate: opened.chainstate,
@@ -187,7 +197,7 @@ impl SimNode {
             last_report: now,
             last_command: now,
             news: true,
-            faults_before: self.disk.struck().len(),
+            faults_before,
             faults: self.disk.struck().len(),
             stopping: false,
         })

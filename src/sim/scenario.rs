@@ -10,6 +10,7 @@ use super::disk::{Crash, DiskFault};
 use super::manner::Manner;
 use super::node::NodePlan;
 use super::world::{Flaw, PeerPlan, Serves, Violation, Wire, World};
+use crate::chainstate::PruneOptions;
 use crate::rng::Rng;
 
 /// Milliseconds within which a healed world comes to its end.
@@ -80,7 +81,9 @@ impl Scenario {
     pub fn random(seed: u64) -> Self {
         let mut rng = Rng::from_number(seed ^ 0x7363_656e_6172_696f);
         let forks: Vec<_> = (0..rng.below(3)).map(|_| random_fork(&mut rng)).collect();
-        let nodes: Vec<NodePlan> = (0..1 + rng.below(4) / 3).map(|_| random_node(&mut rng)).collect();
+        let mut nodes: Vec<NodePlan> = (0..1 + rng.below(4) / 3).map(|_| random_node(&mut rng)).collect();
+        let mut pruning = Rng::from_number(seed ^ 0x0070_7275_6e69_6e67);
+        nodes.iter_mut().for_each(|node| node.prune = random_pruning(&mut pruning));
         let manual = nodes.iter().all(|node| node.manual);
         let mut peers: Vec<PeerPlan> = (0..1 + rng.below(3)).map(|_| honest_peer(&mut rng)).collect();
         // A node that dials of its own accord keeps eight connections.
@@ -253,7 +256,15 @@ fn random_node(rng: &mut Rng) -> NodePlan {
         commit_millis: pick(rng, &[200, 5_000, 60_000]),
         window: pick(rng, &[8, 64, 1_024]),
         work_millis: pick(rng, &[1, 5, 50]),
+        prune: None,
     }
+}
+
+/// One node of three prunes. The world's reorgs are deeper than some keep.
+fn random_pruning(rng: &mut Rng) -> Option<PruneOptions> {
+    let bytes = pick(rng, &[2_000, 8_000, 30_000]);
+    let keep = pick(rng, &[6, 30, 60]);
+    (rng.below(3) == 0).then(|| PruneOptions::new(bytes).keep_blocks(keep))
 }
 
 fn random_wire(rng: &mut Rng) -> Wire {

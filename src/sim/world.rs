@@ -400,7 +400,8 @@ impl World {
     ///    survives a loss of power.
     /// 4. What the engine and the chainstate hold stays within [`crate::limits`] and the budgets.
     /// 5. No peer that broke no rule is held for hostile.
-    /// 6. A node ends only if its host or its disk is the cause; it does not spin.
+    /// 6. A pruned node keeps the blocks that it has to, and leaves no consumer behind that keeps up.
+    /// 7. A node ends only if its host or its disk is the cause, or a reorg deeper than it keeps; it does not spin.
     pub fn violation(&self) -> Option<&Violation> {
         self.violation.as_ref()
     }

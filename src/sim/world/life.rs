@@ -31,6 +31,7 @@ impl World {
                 let committed = self.nodes[node].committed;
                 self.nodes[node].life = Some(life);
                 self.nodes[node].committed = (sequence, Some(tip));
+                self.nodes[node].highest = self.nodes[node].highest.max(tip.height);
                 if sequence < committed.0 && !self.nodes[node].damaged {
                     self.violate(
                         node,
@@ -39,6 +40,7 @@ impl World {
                     );
                 }
                 self.check_coins(node, tip);
+                self.check_kept(node);
                 if !self.nodes[node].plan.manual {
                     self.input(node, Input::SavedAddresses(peers));
                 }
@@ -58,15 +60,36 @@ impl World {
         };
         let storage = matches!(error, Error::Store(_)) || damage;
         let damaged = self.nodes[node].damaged;
-        if !storage || !(struck || damaged) {
+        let pruned = self.is_pruned_away(node, error);
+        if !pruned && (!storage || !(struck || damaged)) {
             self.violate(node, "a node ends only with a cause", error.to_string());
         }
         self.kill(node, Crash::Kill);
-        if damage && damaged && !struck {
+        if pruned || (damage && damaged && !struck) {
             // As the error says: synced anew.
             self.nodes[node].disk.wipe();
-            self.nodes[node].damaged = false;
+            (self.nodes[node].damaged, self.nodes[node].highest) = (false, 0);
             (self.nodes[node].cursor, self.nodes[node].committed) = (None, (0, None));
+        }
+    }
+
+    /// Whether a reorg is deeper than the node had to keep.
+    fn is_pruned_away(&self, node: usize, error: &Error) -> bool {
+        let SimNode { plan, highest, damaged, .. } = &self.nodes[node];
+        let Error::Pruned { height, .. } = error else { return false };
+        *damaged || plan.prune.is_some_and(|prune| height.saturating_add(prune.keep_blocks) <= *highest)
+    }
+
+    fn check_kept(&mut self, node: usize) {
+        let SimNode { plan, life, damaged, highest, disk, .. } = &self.nodes[node];
+        if let (Some(prune), Some(life), false) = (plan.prune, life, *damaged || disk.is_dead())
+            && let Err(detail) = invariants::last_blocks_are_kept(
+                life.engine.tree(),
+                &life.chainstate,
+                highest.saturating_sub(prune.keep_blocks) + 1,
+            )
+        {
+            self.violate(node, "a pruned node keeps its last blocks", detail);
         }
     }
 
@@ -294,7 +317,9 @@ impl World {
             ChainReport::Committed(checkpoint) => {
                 let (sequence, tip) = (checkpoint.sequence, checkpoint.to);
                 self.nodes[node].committed = (sequence, Some(tip));
+                self.nodes[node].highest = self.nodes[node].highest.max(tip.height);
                 self.check_coins(node, tip);
+                self.check_kept(node);
             }
             _ => {}
         }
@@ -326,6 +351,25 @@ impl World {
                 if self.nodes[node].disk.struck().iter().filter(rot).count() < 2 {
                     self.violate(node, "a cursor stays known", format!("{cursor:?}"));
                 }
+            }
+            Answer::PrunedCursor(below) => {
+                let SimNode { cursor, damaged, life, .. } = &self.nodes[node];
+                let (was, damaged) = (*cursor, *damaged);
+                // Whoever begins late has its data from elsewhere.
+                let next = life.as_ref().and_then(|life| {
+                    let tree = life.engine.tree();
+                    let tip = tree.find(&life.engine.status().durable.hash)?;
+                    Some(tree.block(tree.ancestor(tip, below.saturating_sub(1))?))
+                });
+                if (was.is_some() && !damaged) || next.is_none() {
+                    self.violate(
+                        node,
+                        "no consumer is left behind",
+                        format!("{was:?}, pruned below {below}"),
+                    );
+                }
+                self.nodes[node].cursor = next;
+                self.nodes[node].events += 1;
             }
             _ => {}
         }
