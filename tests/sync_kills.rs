@@ -1,7 +1,8 @@
 //! The example `sync` is killed with SIGKILL at random moments, again and again on one data directory, while
 //! the chain that peers serve grows and is reorganised. It ends with the coins of a run that nobody disturbed.
 //!
-//! `HEADLONG_KILLS` is the number of kills for each store, `HEADLONG_SEED` repeats a run.
+//! `HEADLONG_KILLS` is the number of kills for each store, `HEADLONG_SEED` repeats a run; with `HEADLONG_PRUNE=1` the
+//! killed runs prune to one MiB, and the chain is longer, so that there is something to prune.
 #![cfg(all(unix, feature = "native", feature = "sled", feature = "consensus"))]
 
 use bitcoin::Block;
@@ -24,6 +25,8 @@ const DEFAULT_KILLS: u64 = 4;
 const STORES: [&str; 2] = ["sled", "fjall"];
 /// Blocks that are served at first.
 const BLOCKS: u32 = 180;
+/// The same for runs that prune.
+const PRUNED_BLOCKS: u32 = 500;
 /// Coins that each of them adds: together more than the cache holds, so that flushes are under way when kills come.
 const GROWTH: usize = 150;
 /// The past, so that the chain is valid at any time.
@@ -55,7 +58,7 @@ impl World {
         let peers = (0..2).map(|_| LoopbackPeer::start(chain.clone(), params.magic).unwrap()).collect();
         let branches = VecDeque::from([forge.genesis(Some(FIRST_TIME))]);
         let mut world = Self { forge, branches, chain, peers };
-        world.grow(BLOCKS, GROWTH);
+        world.grow(if prunes() { PRUNED_BLOCKS } else { BLOCKS }, GROWTH);
         world
     }
 
@@ -89,6 +92,9 @@ impl World {
             command.args(["--connect", &peer.address().to_string()]);
         }
         command.arg("--datadir").arg(folder);
+        if prunes() && store != "memory" {
+            command.args(["--prune", "1"]);
+        }
         command
     }
 
@@ -102,6 +108,10 @@ impl World {
 
 fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap()
+}
+
+fn prunes() -> bool {
+    number("HEADLONG_PRUNE", 0) != 0
 }
 
 fn number(name: &str, default: u64) -> u64 {
@@ -174,6 +184,10 @@ fn check(world: &World, store: &str, folder: &Path, kill: u64) {
     assert_eq!(resumed.status.code(), Some(0), "after kill {kill}: {}", text(&resumed.stderr));
     let undisturbed = world.finish("memory", folder);
     assert_eq!(text(&resumed.stdout), text(&undisturbed.stdout), "after kill {kill}");
+    if prunes() {
+        let first = folder.join("blocks/blk-000000.dat");
+        assert!(!first.exists(), "after kill {kill}: nothing was pruned");
+    }
     let tip = world.chain.read().tip();
     assert!(text(&resumed.stdout).starts_with(&format!("reached {} {}\n", tip.height, tip.hash)));
     assert!(text(&resumed.stdout).contains("hash_serialized_3"));
