@@ -3,6 +3,9 @@
 //! These figures are observed and never decide anything. Diagnosis starts here: the stage that the thread waits for
 //! most is the one that bounds the sync, and `blocks` among the waits means that it lies before the pipeline.
 
+use super::memory::ChainstateMemory;
+use super::pipeline::Chainstate;
+use crate::chain::command::ChainCommand;
 use crate::verify::pool::Effort;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -57,7 +60,7 @@ pub struct PipelineStatus {
     /// Longest time that work for a commit took on the connecting thread at a stretch.
     pub longest_commit_step: Duration,
     /// Memory in use.
-    pub memory: super::ChainstateMemory,
+    pub memory: ChainstateMemory,
 }
 
 /// What the connecting thread waits for.
@@ -122,6 +125,32 @@ impl Gauges {
             wait_commit: waited(Wait::Commit),
             longest_commit_step: self.commit_step,
             ..PipelineStatus::default()
+        }
+    }
+}
+
+impl Chainstate {
+    /// What the stages did and have in hand, and what connecting waited for.
+    pub fn pipeline(&self) -> PipelineStatus {
+        let mut status = self.gauges.status(self.prefetch.effort(), self.scripts.effort());
+        status.check.waiting = self.checking.len() + self.loading.len();
+        status.fetch.waiting = self.prefetch.jobs();
+        let is_connect = |command: &&ChainCommand| matches!(command, ChainCommand::Connect(_));
+        status.connect.waiting = self.queue.iter().filter(is_connect).count();
+        status.scripts.waiting = self.unproved.len();
+        status.memory = self.memory();
+        status.commit.waiting = status.memory.dirty_entries;
+        status
+    }
+
+    /// Memory in use.
+    pub fn memory(&self) -> ChainstateMemory {
+        ChainstateMemory {
+            coins: self.coins.bytes(),
+            coin_entries: self.coins.entries(),
+            dirty_entries: self.coins.dirty(),
+            unproved: self.unproved_bytes,
+            bodies: self.bodies.bytes(),
         }
     }
 }

@@ -20,8 +20,8 @@ use super::coins::Coins;
 use super::connect::{ConnectError, connect, needed};
 use super::disconnect::disconnect;
 use super::flush::{Flush, Writer};
-use super::gauges::{Gauges, PipelineStatus, Wait};
-use super::memory::{ChainstateMemory, ChainstateOptions};
+use super::gauges::{Gauges, Wait};
+use super::memory::ChainstateOptions;
 use super::prefetch::{Found, Prefetch};
 use super::prune::Pruning;
 use super::repair::{Lost, to_disconnect};
@@ -84,7 +84,7 @@ impl Completion {
 
 /// A block whose scripts are not known to be satisfied.
 #[derive(Debug)]
-struct Unproved {
+pub(super) struct Unproved {
     number: u64,
     context: BlockContext,
     inputs: u32,
@@ -102,7 +102,7 @@ enum ProofState {
 
 /// A body that is being checked.
 #[derive(Debug)]
-struct Checking {
+pub(super) struct Checking {
     block: BlockRef,
     /// `StoreBlock` commands that wait for it.
     commands: u32,
@@ -126,20 +126,20 @@ pub struct Chainstate {
     pub(super) archive: Archive,
     pub(super) headers: HeaderFile,
     pub(super) pool: Arc<Pool>,
-    scripts: ScriptPool,
+    pub(super) scripts: ScriptPool,
     pub(super) sender: Sender<Completion>,
     receiver: Receiver<Completion>,
-    queue: VecDeque<ChainCommand>,
+    pub(super) queue: VecDeque<ChainCommand>,
     pub(super) reports: VecDeque<ChainReport>,
-    checking: BTreeMap<BlockHash, Checking>,
-    loading: BTreeSet<BlockHash>,
-    bodies: Bodies,
-    unproved: VecDeque<Unproved>,
-    unproved_bytes: usize,
+    pub(super) checking: BTreeMap<BlockHash, Checking>,
+    pub(super) loading: BTreeSet<BlockHash>,
+    pub(super) bodies: Bodies,
+    pub(super) unproved: VecDeque<Unproved>,
+    pub(super) unproved_bytes: usize,
     most_unproved: usize,
     pub(super) flush: Option<Flush>,
     pub(super) prefetch: Prefetch,
-    gauges: Gauges,
+    pub(super) gauges: Gauges,
     pub(super) pruning: Pruning,
     number: u64,
     /// The last connected block, its scripts proved or not.
@@ -335,30 +335,6 @@ impl Chainstate {
     /// A storage failure.
     pub fn utxo_stats(&self) -> Result<(UtxoStats, BlockRef), Error> {
         Ok((utxo_stats(&*self.store)?, self.durable))
-    }
-
-    /// What the stages did and have in hand, and what connecting waited for.
-    pub fn pipeline(&self) -> PipelineStatus {
-        let mut status = self.gauges.status(self.prefetch.effort(), self.scripts.effort());
-        status.check.waiting = self.checking.len() + self.loading.len();
-        status.fetch.waiting = self.prefetch.jobs();
-        let is_connect = |command: &&ChainCommand| matches!(command, ChainCommand::Connect(_));
-        status.connect.waiting = self.queue.iter().filter(is_connect).count();
-        status.scripts.waiting = self.unproved.len();
-        status.memory = self.memory();
-        status.commit.waiting = status.memory.dirty_entries;
-        status
-    }
-
-    /// Memory in use.
-    pub fn memory(&self) -> ChainstateMemory {
-        ChainstateMemory {
-            coins: self.coins.bytes(),
-            coin_entries: self.coins.entries(),
-            dirty_entries: self.coins.dirty(),
-            unproved: self.unproved_bytes,
-            bodies: self.bodies.bytes(),
-        }
     }
 
     fn stop_on(&mut self, result: Result<(), Error>) {
