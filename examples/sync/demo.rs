@@ -1,7 +1,7 @@
 //! The demonstration: several peers inside this process serve a generated chain over loopback TCP, and a
 //! node syncs it into a temporary folder.
 
-use super::{Failure, Goal, run, size_of};
+use super::{Change, Failure, Goal, run, size_of};
 use headlong::sim::forge::demo_chain;
 use headlong::sim::loopback::LoopbackPeer;
 use headlong::sim::serve::ServedChain;
@@ -15,7 +15,7 @@ const PEERS: usize = 4;
 const SEED: u64 = 1;
 
 /// Forges, serves, syncs, sums up.
-pub fn run_demo() -> Result<(), Failure> {
+pub fn run_demo(change: Change) -> Result<(), Failure> {
     let params = Arc::new(Params::new(Network::Regtest));
     eprintln!("forging {BLOCKS} regtest blocks with about {INPUTS} signed inputs ...");
     let begun = Instant::now();
@@ -37,7 +37,7 @@ pub fn run_demo() -> Result<(), Failure> {
     for peer in &peers {
         builder = builder.connect(PeerAddress::Ip(peer.address()));
     }
-    let (node, handle) = builder.build()?;
+    let (node, handle) = change(builder).build()?;
     let begun = Instant::now();
     run(node, &handle, Goal { height: None, synced: true, utxo_hash: false }, false)?;
     let seconds = begun.elapsed().as_secs_f64();

@@ -24,14 +24,22 @@ const TICK: Duration = Duration::from_millis(50);
 
 type Failure = Box<dyn Error + Send + Sync>;
 
+/// What the program that uses this one changes about the node.
+type Change = fn(Builder) -> Builder;
+
 fn main() -> ExitCode {
+    with(|builder| builder)
+}
+
+/// The whole program; `crates/headlong-kernel` has it with another verifier.
+pub fn with(change: Change) -> ExitCode {
     let done = match options::parse() {
         Ok(Invocation::Help) => {
             print!("{}", options::help());
             Ok(())
         }
-        Ok(Invocation::Demo) => demo::run_demo(),
-        Ok(Invocation::Sync(options)) => sync(&options),
+        Ok(Invocation::Demo) => demo::run_demo(change),
+        Ok(Invocation::Sync(options)) => sync(&options, change),
         Err(error) => {
             eprintln!("sync: {error}; --help tells the options");
             return ExitCode::from(2);
@@ -54,7 +62,7 @@ enum Happened {
     Ended(Result<(), Failure>),
 }
 
-fn sync(options: &Options) -> Result<(), Failure> {
+fn sync(options: &Options, change: Change) -> Result<(), Failure> {
     let params = options.network.params()?;
     let folder = match &options.datadir {
         Some(folder) => folder.clone(),
@@ -93,7 +101,7 @@ fn sync(options: &Options) -> Result<(), Failure> {
     if let Some(height) = options.stop_at_height {
         builder = builder.stop_at_height(height);
     }
-    let (node, handle) = builder.build()?;
+    let (node, handle) = change(builder).build()?;
     let goal = Goal { height: options.stop_at_height, synced: false, utxo_hash: options.utxo_hash };
     run(node, &handle, goal, options.json)
 }
