@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | [`forge`] | blocks with real proof of work and signatures, from one seed |
 //! | [`wallet`] | a way to lock and to spend every standard output type |
+//! | [`slow`] | transactions that fill a block and are slow to verify |
 //! | [`serve`] | the serving side of the protocol, without I/O |
 //! | [`loopback`] | that side on real sockets of the loopback interface |
 //! | [`world`] | nodes and peers on virtual time, with invariants checked after every step |
@@ -21,5 +22,6 @@ pub mod manner;
 pub mod node;
 pub mod scenario;
 pub mod serve;
+pub mod slow;
 pub mod wallet;
 pub mod world;

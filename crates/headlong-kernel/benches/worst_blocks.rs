@@ -1,0 +1,10 @@
+//! The slowest blocks by Core's library: `cargo bench --bench worst_blocks`.
+
+#[path = "../../../benches/worst_blocks/measure.rs"]
+mod measure;
+
+use headlong_kernel::KernelVerifier;
+
+fn main() {
+    measure::measure(&[("kernel", &KernelVerifier)]);
+}
