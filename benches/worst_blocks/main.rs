@@ -8,7 +8,7 @@ use headlong::verify::interpreter::Interpreter;
 use headlong::verify::standard::StandardVerifier;
 
 fn main() {
-    let standard = StandardVerifier::default();
+    let standard = StandardVerifier::with_cache(0);
     // Every input through the library, for what the default engine saves.
     if std::env::var_os("INTERPRETER").is_some() {
         measure::measure(&[("standard", &standard), ("interpreter", &Interpreter)]);

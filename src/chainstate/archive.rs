@@ -114,11 +114,11 @@ impl Archive {
 
     /// Why a block cannot be read, for people: the file with the place, or that it is not stored.
     pub fn damage(&self, hash: &BlockHash) -> String {
-        match self.entry(hash).map(|entry| entry.and_then(|entry| entry.block)) {
-            Ok(None) if matches!(self.is_pruned(hash), Ok(true)) => "pruned".to_owned(),
+        match self.written_entry(hash).map(|entry| entry.and_then(|entry| entry.block)) {
             Ok(None) => "not stored".to_owned(),
             Ok(Some(location)) => match self.files.read(location, *hash) {
                 Ok(_) => "not what was stored".to_owned(),
+                Err(error) if !self.segments.has(&location) => format!("{error}; pruned, if it was not lost"),
                 Err(error) => error.to_string(),
             },
             Err(error) => error.to_string(),

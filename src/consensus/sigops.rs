@@ -23,11 +23,11 @@ const OP_CHECKMULTISIG: u8 = op::OP_CHECKMULTISIG.to_u8();
 const OP_CHECKMULTISIGVERIFY: u8 = op::OP_CHECKMULTISIGVERIFY.to_u8();
 
 /// The operations of a script with what they push, up to its end or to a push that is cut short (`None`).
-pub(super) struct Operations<'a>(&'a [u8]);
+pub(crate) struct Operations<'a>(&'a [u8]);
 
 impl<'a> Operations<'a> {
     /// Starts at the script's first byte.
-    pub(super) fn new(script: &'a [u8]) -> Self {
+    pub(crate) fn new(script: &'a [u8]) -> Self {
         Self(script)
     }
 }
@@ -86,7 +86,7 @@ pub fn legacy_sigops(tx: &Transaction) -> u64 {
 
 /// The last push of a script of pushes alone (an empty string if that is an opcode for a number); `None`
 /// if it holds anything else.
-fn last_push(script_sig: &Script) -> Option<&Script> {
+pub(crate) fn last_push(script_sig: &Script) -> Option<&Script> {
     let mut last: &[u8] = &[];
     for operation in Operations::new(script_sig.as_bytes()) {
         let (opcode, data) = operation?;
@@ -99,7 +99,7 @@ fn last_push(script_sig: &Script) -> Option<&Script> {
 }
 
 /// Version and program, if the script is a witness program (BIP141).
-fn witness_program(script: &Script) -> Option<(u8, &[u8])> {
+pub(crate) fn witness_program(script: &Script) -> Option<(u8, &[u8])> {
     let (&[version, length], program) = script.as_bytes().split_first_chunk()?;
     let version = match version {
         0 => 0,

@@ -54,7 +54,7 @@ impl SignatureCache {
     /// What stands for the check of a signature: `scheme` tells ECDSA from BIP340.
     pub fn checked(&self, scheme: u8, hash: &[u8; 32], key: &[u8], signature: &[u8]) -> Checked {
         let mut engine = self.salted.clone();
-        // Lengths are given by the scheme and the key's first byte, but for the signature's, which comes last.
+        // All have the length that their scheme has: 33 or 32 bytes of key, 64 of signature.
         engine.input(&[scheme]);
         engine.input(hash);
         engine.input(key);

@@ -2,7 +2,7 @@
 //! of consensus are today's.
 //!
 //! It tells no reason for a failure. For every input it parses and hashes the whole transaction again, so
-//! that a transaction with very many inputs takes time in the square of their number.
+//! that a transaction with very many inputs takes time in the square of their number (docs/worst-blocks.md).
 
 use super::{ScriptFailure, TxScripts, Verdict, Verifier, VerifierError};
 use crate::chain::deployments::ScriptFlags;
@@ -59,7 +59,12 @@ impl<'a> Inputs<'a> {
 
     /// Whether the script of this input succeeds.
     pub(super) fn succeeds(&mut self, input: usize) -> Result<bool, VerifierError> {
-        let TxScripts { raw, spent, .. } = self.scripts;
+        self.succeeds_within(self.scripts.raw, input)
+    }
+
+    /// The same within the bytes of another transaction, with as many inputs.
+    pub(super) fn succeeds_within(&mut self, raw: &[u8], input: usize) -> Result<bool, VerifierError> {
+        let TxScripts { spent, .. } = self.scripts;
         if self.utxos.is_none() && self.flags & ScriptFlags::TAPROOT.0 != 0 {
             self.utxos = Some(spent.iter().map(utxo).collect::<Result<_, _>>()?);
         }

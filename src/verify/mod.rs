@@ -19,6 +19,8 @@ pub mod pool;
 pub mod remote;
 pub mod scripts;
 #[cfg(feature = "consensus")]
+mod smaller;
+#[cfg(feature = "consensus")]
 pub mod standard;
 
 use crate::chain::command::ScriptPolicy;

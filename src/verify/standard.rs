@@ -1,36 +1,43 @@
-//! The common scripts straight to libsecp256k1, everything else to the [`interpreter`](super::interpreter).
+//! The common scripts straight to libsecp256k1, everything else to the [`interpreter`](super::interpreter) with no
+//! more of the transaction than the verdict needs (`smaller`).
 //!
-//! Four ways of spending are known here, and each is nothing but one signature by one key:
+//! These ways of spending are known here, and each is nothing but signatures by keys:
 //!
 //! | output | what unlocks it |
 //! | --- | --- |
 //! | P2PKH | a signature and a key in the scriptSig |
 //! | P2WPKH (BIP141) | a signature and a key in the witness |
-//! | P2WPKH within P2SH (BIP16) | the same, and the program alone in the scriptSig |
+//! | P2WSH of `<key> OP_CHECKSIG` | a signature and the script in the witness |
+//! | P2WSH of a multisig, m of n keys | an empty item, m signatures and the script in the witness |
+//! | P2WPKH and P2WSH within P2SH (BIP16) | the same, and the program alone in the scriptSig |
 //! | P2TR by key (BIP341) | a signature alone in the witness |
+//! | P2TR by `<key> OP_CHECKSIG` (BIP342) | a signature, the script and its control block in the witness |
 //!
 //! An input counts as valid here only if it has one of these forms to the byte, commits to the whole transaction
 //! (`SIGHASH_ALL` or BIP341's default) and its signature is good. Whatever is not so, a bad signature included,
 //! the interpreter judges: so this module can be wrong in one direction only, and has to argue for that one.
 //!
-//! 1. The forms leave the interpreter no choice: no opcode runs but those that push, hash, compare and check the
-//!    one signature. Locktime, multisig and script size have no part in them, and a signature is too long to be
-//!    found (and deleted before hashing) within the 25 bytes of P2PKH.
+//! 1. The forms leave the interpreter no choice: no opcode runs but those that push, hash, compare and check
+//!    signatures. Locktime and script size have no part in them, and a signature is too long to be found (and deleted
+//!    before hashing) within the 25 bytes of P2PKH. Of a multisig Core takes signatures and keys from the last to the
+//!    first; whether each signature finds a key of its own, in order, is the same from the other end.
 //! 2. An ECDSA signature is taken if it is the one DER encoding of its numbers; that is what BIP66 asks for, and
 //!    the lax parser of the time before reads it alike. The higher of the two possible `s` is good, as in blocks.
 //! 3. Signature hashes are those of `bitcoin::sighash`, with the hashes that inputs share made once a transaction.
-//! 4. Good signatures are remembered (`cache`), by the very bytes that were checked.
+//! 4. Good signatures are remembered (`cache`), by all that their check depends on.
 //!
 //! The interpreter of Core (script/interpreter.cpp) is what each form is tested against.
 
 use super::cache::SignatureCache;
-use super::interpreter::Inputs;
+use super::smaller::Smaller;
 use super::{ScriptFailure, TxScripts, Verdict, Verifier, VerifierError};
 use crate::chain::deployments::ScriptFlags;
 use crate::limits::SIGNATURE_CACHE;
-use bitcoin::hashes::{Hash, hash160};
+use bitcoin::hashes::{Hash, hash160, sha256};
+use bitcoin::opcodes::all as op;
 use bitcoin::secp256k1::{Message, PublicKey, Secp256k1, VerifyOnly, XOnlyPublicKey, ecdsa, schnorr};
 use bitcoin::sighash::{EcdsaSighashType, Prevouts, SighashCache, TapSighashType};
+use bitcoin::taproot::{ControlBlock, LeafVersion, TapLeafHash};
 use bitcoin::{Script, Transaction, TxIn, TxOut, Witness};
 use std::sync::Arc;
 
@@ -41,6 +48,11 @@ const ECDSA: u8 = 0;
 const BIP340: u8 = 1;
 /// `SIGHASH_ALL`, the last byte of a signature.
 const ALL: u8 = 1;
+
+const OP_1: u8 = op::OP_PUSHNUM_1.to_u8();
+const OP_16: u8 = op::OP_PUSHNUM_16.to_u8();
+const OP_CHECKSIG: u8 = op::OP_CHECKSIG.to_u8();
+const OP_CHECKMULTISIG: u8 = op::OP_CHECKMULTISIG.to_u8();
 
 /// The verifier that comes with the crate. Clones are equal, and share what they remember.
 #[derive(Clone, Debug)]
@@ -82,12 +94,24 @@ impl StandardVerifier {
         }
         good
     }
+
+    fn is_ecdsa_good(&self, hash: &[u8; 32], key: &PublicKey, sig: &ecdsa::Signature) -> bool {
+        self.is_good_once(ECDSA, hash, &key.serialize(), &sig.serialize_compact(), || {
+            self.secp.verify_ecdsa(&Message::from_digest(*hash), sig, key).is_ok()
+        })
+    }
+
+    fn is_schnorr_good(&self, hash: &[u8; 32], key: &XOnlyPublicKey, sig: &schnorr::Signature) -> bool {
+        self.is_good_once(BIP340, hash, &key.serialize(), sig.as_ref(), || {
+            self.secp.verify_schnorr(sig, &Message::from_digest(*hash), key).is_ok()
+        })
+    }
 }
 
 impl Verifier for StandardVerifier {
     fn verify(&self, batch: &[TxScripts<'_>]) -> Result<Verdict, VerifierError> {
         for (transaction, scripts) in batch.iter().enumerate() {
-            let mut others = Inputs::of(*scripts)?;
+            let mut others = Smaller::of(*scripts)?;
             let mut hashes = SighashCache::new(scripts.tx);
             for input in 0..scripts.spent.len() {
                 if !self.is_signed(scripts, &mut hashes, input) && !others.succeeds(input)? {
@@ -118,11 +142,17 @@ impl StandardVerifier {
             [0, 20, ref hash @ ..] if witness && hash.len() == 20 && sig.is_empty() => {
                 self.witness_signed(hashes, index, input, output, hash)
             }
+            [0, 32, ref hash @ ..] if witness && hash.len() == 32 && sig.is_empty() => {
+                self.script_signed(hashes, index, input, output, hash)
+            }
             [0xa9, 20, ref outer @ .., 0x87] if witness && outer.len() == 20 => match *sig {
-                [22, ref program @ ..] if hash160::Hash::hash(program).as_byte_array() == outer => {
+                [22 | 34, ref program @ ..] if hash160::Hash::hash(program).as_byte_array() == outer => {
                     match *program {
-                        [0, 20, ref hash @ ..] if hash.len() == 20 => {
+                        [0, 20, ref hash @ ..] if sig[0] == 22 && hash.len() == 20 => {
                             self.witness_signed(hashes, index, input, output, hash)
+                        }
+                        [0, 32, ref hash @ ..] if sig[0] == 34 && hash.len() == 32 => {
+                            self.script_signed(hashes, index, input, output, hash)
                         }
                         _ => false,
                     }
@@ -177,7 +207,45 @@ impl StandardVerifier {
         })
     }
 
-    /// P2TR by key: the witness is a signature, and no annex.
+    /// P2WSH of keys: the witness is an empty item (of a multisig), the signatures and the script.
+    fn script_signed(
+        &self,
+        hashes: &mut SighashCache<&Transaction>,
+        index: usize,
+        input: &TxIn,
+        output: &TxOut,
+        script_hash: &[u8],
+    ) -> bool {
+        let witness = &input.witness;
+        let Some(script) = witness.last() else { return false };
+        if sha256::Hash::hash(script).as_byte_array() != script_hash {
+            return false;
+        }
+        let (dummy, required, keys) = match (lone_key::<33>(script), multisig(script)) {
+            (Some(key), _) => (0, 1, key),
+            (None, Some((required, keys))) if witness.nth(0).is_some_and(<[u8]>::is_empty) => {
+                (1, required, keys)
+            }
+            _ => return false,
+        };
+        let script = Script::from_bytes(script);
+        if witness.len() != dummy + required + 1 {
+            return false;
+        }
+        let Ok(hash) = hashes.p2wsh_signature_hash(index, script, output.value, EcdsaSighashType::All) else {
+            return false;
+        };
+        let hash = hash.to_byte_array();
+        // Each push of a key is an opcode and 33 bytes.
+        let mut keys = keys.chunks_exact(34).map(|push| PublicKey::from_slice(&push[1..]));
+        witness.iter().skip(dummy).take(required).all(|sig| {
+            let Some(sig) = signature(sig) else { return false };
+            keys.any(|key| key.is_ok_and(|key| self.is_ecdsa_good(&hash, &key, &sig)))
+        })
+    }
+
+    /// P2TR by key: the witness is a signature, and no annex; or by a script of one key: a signature, the script and
+    /// its control block.
     fn taproot_signed(
         &self,
         hashes: &mut SighashCache<&Transaction>,
@@ -186,23 +254,36 @@ impl StandardVerifier {
         spent: &[TxOut],
         key: &[u8],
     ) -> bool {
-        let (1, Some(bytes)) = (witness.len(), witness.nth(0)) else { return false };
+        let Some(bytes) = witness.nth(0) else { return false };
         let (sig, kind) = match bytes.split_at_checked(64) {
             Some((sig, [])) => (sig, TapSighashType::Default),
             Some((sig, [ALL])) => (sig, TapSighashType::All),
             _ => return false,
         };
-        let Ok(hash) = hashes.taproot_key_spend_signature_hash(index, &Prevouts::All(spent), kind) else {
+        let (Ok(sig), Ok(output_key)) =
+            (schnorr::Signature::from_slice(sig), XOnlyPublicKey::from_slice(key))
+        else {
             return false;
         };
-        let hash = hash.to_byte_array();
-        self.is_good_once(BIP340, &hash, key, sig, || {
-            let (Ok(sig), Ok(key)) = (schnorr::Signature::from_slice(sig), XOnlyPublicKey::from_slice(key))
-            else {
-                return false;
-            };
-            self.secp.verify_schnorr(&sig, &Message::from_digest(hash), &key).is_ok()
-        })
+        let all = Prevouts::All(spent);
+        let (hash, key) = match (witness.len(), witness.nth(1), witness.nth(2)) {
+            (1, ..) => (hashes.taproot_key_spend_signature_hash(index, &all, kind), output_key),
+            (3, Some(script), Some(control)) => {
+                let (Some(key), Ok(control)) = (lone_key::<32>(script), ControlBlock::decode(control)) else {
+                    return false;
+                };
+                let script = Script::from_bytes(script);
+                let committed = control.leaf_version == LeafVersion::TapScript
+                    && control.verify_taproot_commitment(&self.secp, output_key, script);
+                let (true, Ok(key)) = (committed, XOnlyPublicKey::from_slice(&key[1..])) else {
+                    return false;
+                };
+                let leaf = TapLeafHash::from_script(script, LeafVersion::TapScript);
+                (hashes.taproot_script_spend_signature_hash(index, &all, leaf, kind), key)
+            }
+            _ => return false,
+        };
+        hash.is_ok_and(|hash| self.is_schnorr_good(&hash.to_byte_array(), &key, &sig))
     }
 
     /// Whether the key has this hash, and its signature is good for what `hash` makes of P2PKH's script.
@@ -213,13 +294,10 @@ impl StandardVerifier {
         key_hash: &[u8],
         hash: impl FnOnce(&Script) -> Option<[u8; 32]>,
     ) -> bool {
-        let Some(der) = signature_for(key, sig, key_hash) else { return false };
+        let Some((key, sig)) = key_and_signature(key, sig, key_hash) else { return false };
         let code = key_hash_script(key_hash);
         let Some(hash) = hash(Script::from_bytes(&code)) else { return false };
-        self.is_good_once(ECDSA, &hash, key, der, || {
-            let Some((key, sig)) = parsed(key, der) else { return false };
-            self.secp.verify_ecdsa(&Message::from_digest(hash), &sig, &key).is_ok()
-        })
+        self.is_ecdsa_good(&hash, &key, &sig)
     }
 }
 
@@ -229,27 +307,44 @@ fn pushed(script: &[u8]) -> Option<(&[u8], &[u8])> {
     if (1..=75).contains(&length) { rest.split_at_checked(usize::from(length)) } else { None }
 }
 
-/// The signature without its hash type, if it is for the whole transaction and the key is of one of the two usual forms
-/// and has this hash.
-fn signature_for<'a>(key: &[u8], sig: &'a [u8], key_hash: &[u8]) -> Option<&'a [u8]> {
-    let (&kind, der) = sig.split_last()?;
-    let whole_key = matches!((key.len(), key.first()), (33, Some(2 | 3)) | (65, Some(4)));
-    let known = kind == ALL && SIGNATURES.contains(&sig.len()) && whole_key;
-    if !known || hash160::Hash::hash(key).as_byte_array() != key_hash {
-        return None;
-    }
-    Some(der)
+/// The push of the key of a script that is `<key> OP_CHECKSIG`, of a key with this length.
+fn lone_key<const LENGTH: usize>(script: &[u8]) -> Option<&[u8]> {
+    let (&[.., OP_CHECKSIG], &[length, ..]) = (script, script) else { return None };
+    (usize::from(length) == LENGTH && script.len() == LENGTH + 2).then(|| &script[..=LENGTH])
 }
 
-/// Key and signature, if the latter is encoded as BIP66 wants it.
-fn parsed(key: &[u8], der: &[u8]) -> Option<(PublicKey, ecdsa::Signature)> {
-    let key = PublicKey::from_slice(key).ok()?;
+/// How many signatures a multisig of keys of 33 bytes needs, up to 16 of 16, and the pushes of its keys.
+fn multisig(script: &[u8]) -> Option<(usize, &[u8])> {
+    let &[required @ OP_1..=OP_16, ref keys @ .., count @ OP_1..=OP_16, OP_CHECKMULTISIG] = script else {
+        return None;
+    };
+    let (required, count) = (usize::from(required - OP_1) + 1, usize::from(count - OP_1) + 1);
+    let pushes = keys.len() == 34 * count && keys.chunks_exact(34).all(|push| push[0] == 33);
+    (pushes && required <= count).then_some((required, keys))
+}
+
+/// The key, if it is of one of the two usual forms and has this hash, and the signature, if it is known.
+fn key_and_signature(key: &[u8], sig: &[u8], key_hash: &[u8]) -> Option<(PublicKey, ecdsa::Signature)> {
+    let whole_key = matches!((key.len(), key.first()), (33, Some(2 | 3)) | (65, Some(4)));
+    let sig = signature(sig)?;
+    if !whole_key || hash160::Hash::hash(key).as_byte_array() != key_hash {
+        return None;
+    }
+    Some((PublicKey::from_slice(key).ok()?, sig))
+}
+
+/// The signature, if it is for the whole transaction and encoded as BIP66 wants it.
+fn signature(sig: &[u8]) -> Option<ecdsa::Signature> {
+    let (&kind, der) = sig.split_last()?;
+    if kind != ALL || !SIGNATURES.contains(&sig.len()) {
+        return None;
+    }
     let mut sig = ecdsa::Signature::from_der(der).ok()?;
     if sig.serialize_der().as_ref() != der {
         return None;
     }
     sig.normalize_s();
-    Some((key, sig))
+    Some(sig)
 }
 
 /// `OP_DUP OP_HASH160 <hash> OP_EQUALVERIFY OP_CHECKSIG`.

@@ -1,0 +1,168 @@
+//! The smaller transactions beside the whole one.
+
+use super::*;
+use crate::rng::Rng;
+use crate::sim::wallet::{ForgedCoin, OutputKind, Wallet};
+use bitcoin::absolute::LockTime;
+use bitcoin::hashes::Hash;
+use bitcoin::secp256k1::Secp256k1;
+use bitcoin::taproot::{LeafVersion, TaprootBuilder};
+use bitcoin::transaction::Version;
+use bitcoin::{Amount, OutPoint, Sequence, Txid, WitnessProgram};
+
+fn push(bytes: &[u8]) -> Vec<u8> {
+    [&[0x4c, bytes.len() as u8][..], bytes].concat()
+}
+
+/// Random operations, lock times and signature operations more often than others.
+fn operations(rng: &mut Rng) -> Vec<u8> {
+    let mut script = Vec::new();
+    for _ in 0..1 + rng.below(8) {
+        match rng.below(10) {
+            0 => script.push(rng.below(256) as u8),
+            1 => script.extend(push(&rng.array::<40>()[..rng.below(41) as usize])),
+            2 | 3 => script.push(0x51 + rng.below(3) as u8),
+            4 => script.extend([0x63, 0xac, 0x67, 0x51, 0x68]),
+            // Not taken.
+            5 => script.extend([0x00, 0x63, [0xac, 0xae, 0xba][rng.below(3) as usize], 0x68]),
+            // A lock time or an age, and its check.
+            6 => script.extend([0x51 + rng.below(4) as u8, 0xb1 + rng.below(2) as u8, 0x75]),
+            // An empty or a meaningless signature fails.
+            7 => script.extend([&[0x00][..], &push(&[2; 33]), &[0xac, 0x91]].concat()),
+            8 => script.push(0x61 + rng.below(0x5a) as u8),
+            _ => script.push([0x74, 0x76, 0x75, 0x61][rng.below(4) as usize]),
+        }
+    }
+    if rng.below(4) > 0 {
+        script.push(0x51);
+    }
+    script
+}
+
+/// A lock around random operations, and what unlocks it.
+fn random(rng: &mut Rng) -> (Vec<u8>, Vec<u8>, Vec<Vec<u8>>) {
+    let inner = ScriptBuf::from(operations(rng));
+    let items: Vec<Vec<u8>> =
+        (0..rng.below(3)).map(|_| rng.array::<4>()[..rng.below(5) as usize].to_vec()).collect();
+    let pushed: Vec<u8> = items.iter().flat_map(|item| push(item)).collect();
+    let witness = [items, vec![inner.to_bytes()]].concat();
+    match rng.below(7) {
+        0 => (inner.into_bytes(), pushed, Vec::new()),
+        1 => (inner.to_p2sh().into_bytes(), [pushed, push(inner.as_bytes())].concat(), Vec::new()),
+        2 => (inner.to_p2wsh().into_bytes(), Vec::new(), witness),
+        3 => (
+            inner.to_p2wsh().to_p2sh().into_bytes(),
+            [&[34][..], inner.to_p2wsh().as_bytes()].concat(),
+            witness,
+        ),
+        4 => {
+            let program = WitnessProgram::new(bitcoin::WitnessVersion::V2, &rng.array::<32>()).unwrap();
+            (ScriptBuf::new_witness_program(&program).into_bytes(), Vec::new(), witness)
+        }
+        // A scriptSig that does more than push.
+        5 => (inner.to_bytes(), operations(rng), Vec::new()),
+        _ => {
+            let secp = Secp256k1::new();
+            let key = bitcoin::secp256k1::SecretKey::from_slice(&[5; 32]).unwrap().x_only_public_key(&secp).0;
+            let tree =
+                TaprootBuilder::new().add_leaf(0, inner.clone()).unwrap().finalize(&secp, key).unwrap();
+            let control = tree.control_block(&(inner, LeafVersion::TapScript)).unwrap().serialize();
+            let mut witness = [witness, vec![control]].concat();
+            if rng.below(2) == 0 {
+                witness.push([&[ANNEX][..], &rng.array::<3>()].concat());
+            }
+            (ScriptBuf::new_p2tr_tweaked(tree.output_key()).into_bytes(), Vec::new(), witness)
+        }
+    }
+}
+
+/// Random scripts beside signed inputs of every kind, flags of every time: each input has the verdict that it has in
+/// the whole transaction.
+#[test]
+fn every_input_has_the_verdict_of_the_whole_transaction() {
+    // Alone and not, valid and not.
+    let mut seen = [[0; 2]; 2];
+    for seed in 0..6_000 {
+        let mut rng = Rng::from_number(seed);
+        let wallet = Wallet::new(&mut rng, 2);
+        let coins: Vec<ForgedCoin> = (0..2 + rng.below(3) as usize)
+            .map(|n| {
+                let kind = OutputKind::ALL[rng.below(OutputKind::ALL.len() as u64) as usize];
+                let output = TxOut { value: Amount::from_sat(1_000), script_pubkey: wallet.lock(kind, n) };
+                let outpoint = OutPoint::new(Txid::from_byte_array([n as u8; 32]), n as u32);
+                ForgedCoin { outpoint, output, kind, key: n, mature_at: 0 }
+            })
+            .collect();
+        let mut made: Vec<_> = coins.iter().map(|_| (rng.below(3) > 0).then(|| random(&mut rng))).collect();
+        let age = |rng: &mut Rng| Sequence([0, 1, 2, 3, 0xffff_fffe, u32::MAX][rng.below(6) as usize]);
+        let mut tx = Transaction {
+            version: Version(1 + rng.below(2) as i32),
+            lock_time: LockTime::from_consensus(rng.below(5) as u32),
+            input: coins
+                .iter()
+                .map(|coin| TxIn {
+                    previous_output: coin.outpoint,
+                    sequence: age(&mut rng),
+                    ..TxIn::default()
+                })
+                .collect(),
+            output: vec![coins[0].output.clone(); rng.below(3) as usize],
+        };
+        let mut spent: Vec<TxOut> = coins.iter().map(|coin| coin.output.clone()).collect();
+        for (output, made) in spent.iter_mut().zip(&made) {
+            if let Some((lock, ..)) = made {
+                output.script_pubkey = lock.clone().into();
+            }
+        }
+        // Signed with the outputs as they are.
+        let signed: Vec<_> = coins
+            .iter()
+            .zip(&spent)
+            .map(|(coin, output)| ForgedCoin { output: output.clone(), ..coin.clone() })
+            .collect();
+        wallet.sign(&mut tx, &signed);
+        for (input, made) in tx.input.iter_mut().zip(&mut made) {
+            if let Some((_, script_sig, witness)) = made.take() {
+                input.script_sig = script_sig.into();
+                input.witness = Witness::from_slice(&witness);
+            }
+        }
+        let mut flags = ScriptFlags::ALL;
+        if rng.below(3) == 0 {
+            let some = [
+                ScriptFlags::P2SH,
+                ScriptFlags::P2SH.with(ScriptFlags::WITNESS),
+                ScriptFlags::P2SH.with(ScriptFlags::WITNESS).with(ScriptFlags::TAPROOT),
+                ScriptFlags::CHECKLOCKTIMEVERIFY,
+                ScriptFlags::NONE,
+            ];
+            flags = some[rng.below(5) as usize];
+        }
+        let raw = serialize(&tx);
+        let scripts = TxScripts { tx: &tx, raw: &raw, spent: &spent, flags };
+        let (mut smaller, mut whole) = (Smaller::of(scripts).unwrap(), Inputs::of(scripts).unwrap());
+        for (index, output) in spent.iter().enumerate() {
+            let verdict = whole.succeeds(index).unwrap();
+            assert_eq!(smaller.succeeds(index).unwrap(), verdict, "seed {seed}, input {index}");
+            let alone = !may_check_a_signature(&tx.input[index], output, flags);
+            seen[usize::from(alone)][usize::from(verdict)] += 1;
+        }
+    }
+    // All happen often, or the test shows nothing.
+    assert!(seen.as_flattened().iter().all(|count| *count > 1_000), "{seen:?}");
+}
+
+#[test]
+fn operations_count_and_their_bytes_within_pushes_do_not() {
+    for (script, signs) in [
+        (&[0x51][..], false),
+        (&[0xac], true),
+        (&[0x02, 0xac, 0xac], false),
+        (&[0x4c, 0x01, 0xae, 0xad], true),
+        // Behind a push that is cut short nothing runs.
+        (&[0x03, 0xac, 0xac], false),
+        (&[0x00, 0x63, 0xba, 0x68], true),
+    ] {
+        assert_eq!(holds_a_signature_operation(script), signs, "{script:x?}");
+    }
+}
