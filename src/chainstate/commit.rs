@@ -37,10 +37,12 @@ impl Chainstate {
     /// Begins to commit the proved tip. No block is unproved, no flush and no look-up is under way.
     pub(super) fn commit_proved(&mut self, time: u64) -> Result<(), Error> {
         self.headers.sync()?;
-        self.note_commit();
         let (from, to) = (self.durable, self.proved);
         let entries = self.archive.pending().len();
         let unchanged = from == to && self.coins.dirty() == 0;
+        if !unchanged {
+            self.note_commit();
+        }
         let whole = entries + self.coins.dirty() + FIXED_CHANGES <= self.store.batch_limit().max(1);
         if unchanged || whole {
             self.archive.sync()?;

@@ -209,7 +209,7 @@ impl Chainstate {
         Ok(self.archive.is_pruned(hash)?)
     }
 
-    /// A commit begins, of the proved tip.
+    /// A commit begins that has something to change.
     pub(super) fn note_commit(&mut self) {
         let heights = self.durable.height.min(self.proved.height);
         self.pruning.fork_of_this = self.pruning.fork_of_next.min(heights);
