@@ -13,7 +13,7 @@
 use super::embedded::Embedded;
 use super::medium::{create_folder, sync_folder};
 use super::{Batch, Change, Durability, Entry, Store, StoreError, StoreErrorKind, Table};
-use ::fjall::config::PartitioningPolicy;
+use ::fjall::config::{CompressionPolicy, PartitioningPolicy, RestartIntervalPolicy};
 use ::fjall::{Database, Error, Keyspace, KeyspaceCreateOptions, LsmError, PersistMode, Readable, Slice};
 use core::ops::Bound;
 use std::collections::BTreeMap;
@@ -76,7 +76,10 @@ impl FjallStore {
 
 /// Opens the database in this folder, and its keyspace.
 fn open_at(place: &Embedded, files: &Path, cache_bytes: u64) -> Result<(Database, Keyspace), StoreError> {
-    let db = place.open(|| Database::builder(files).cache_size(cache_bytes).open(), error)?;
+    // More than a few workers wake each other for nothing.
+    let workers = std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 4).max(1));
+    let builder = || Database::builder(files).cache_size(cache_bytes).worker_threads(workers);
+    let db = place.open(|| builder().open(), error)?;
     let options = || {
         KeyspaceCreateOptions::default()
             // What is looked for is there, but in invalid blocks: filters of the last level would be of no use.
@@ -84,6 +87,10 @@ fn open_at(place: &Embedded, files: &Path, cache_bytes: u64) -> Result<(Database
             // Whole, those of a table are hundreds of kilobytes, of which a small cache holds a few.
             .filter_block_partitioning_policy(PartitioningPolicy::all(true))
             .index_block_partitioning_policy(PartitioningPolicy::all(true))
+            // Hashes and amounts do not get smaller.
+            .data_block_compression_policy(CompressionPolicy::disabled())
+            // Coins are looked up one by one: fewer entries to read past.
+            .data_block_restart_interval_policy(RestartIntervalPolicy::all(4))
             .max_memtable_size((cache_bytes * 2).clamp(LEAST_MEMTABLE, MOST_MEMTABLE))
     };
     let entries = place.run("open", || db.keyspace(KEYSPACE, options), error)?;
