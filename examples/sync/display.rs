@@ -92,8 +92,14 @@ impl Display {
 }
 
 fn pipeline(status: &PipelineStatus) -> Value {
-    let stage = |stage: &StageStatus| json!({ "done": stage.done, "waiting": stage.waiting, "busy_seconds": stage.busy.as_secs_f64() });
-    let wait = |wait: &WaitStatus| json!({ "seconds": wait.total.as_secs_f64(), "longest_seconds": wait.longest.as_secs_f64() });
+    let stage = |stage: &StageStatus| {
+        let busy = stage.busy.as_secs_f64();
+        json!({ "done": stage.done, "waiting": stage.waiting, "busy_seconds": busy })
+    };
+    let wait = |wait: &WaitStatus| {
+        let (total, longest) = (wait.total.as_secs_f64(), wait.longest.as_secs_f64());
+        json!({ "seconds": total, "longest_seconds": longest })
+    };
     json!({
         "check": stage(&status.check),
         "fetch": stage(&status.fetch),

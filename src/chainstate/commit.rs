@@ -134,7 +134,8 @@ impl Chainstate {
     fn committed(&mut self) -> Result<(), Error> {
         self.archive.committed();
         self.durable = self.checkpoint.to;
-        // A reorg may have brought back what was pruned on the other branch; whoever hears of it asks for events at once.
+        // A reorg may have brought back what was pruned on the other branch, and whoever hears of it asks for events at
+        // once.
         self.report_storage();
         self.reports.push_back(ChainReport::Committed(self.checkpoint.clone()));
         self.after_commit()

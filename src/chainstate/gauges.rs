@@ -46,8 +46,7 @@ pub struct PipelineStatus {
     pub scripts: StageStatus,
     /// Writing flushes. Done: jobs of a flush; waiting: coins that are not written.
     pub commit: StageStatus,
-    /// Waiting for something to connect, or for the end of a sync: what comes before the pipeline is slow, or nothing
-    /// is left to do.
+    /// Waiting for something to connect: what comes before the pipeline is slow, or, at the tip, nothing is left to do.
     pub wait_blocks: WaitStatus,
     /// Waiting for the body of the next block to be decoded and checked, or read back.
     pub wait_bodies: WaitStatus,

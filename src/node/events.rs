@@ -41,7 +41,8 @@ impl Events {
     /// # Errors
     /// [`RequestError::Stopped`] when the node ends, [`RequestError::UnknownCursor`] if the cursor is not a
     /// block that this node knows, [`RequestError::Pruned`] if the next block to apply is pruned (the consumer has to
-    /// get there by other means, or begin anew from a node that keeps all), [`RequestError::Timeout`] if the handle has a time limit.
+    /// get there by other means, or begin anew from a node that keeps all), [`RequestError::Timeout`] if the handle has
+    /// a time limit.
     pub async fn next(&mut self) -> Result<Event, RequestError> {
         if self.fetched.is_empty() {
             let events = self.handle.fetch_events(self.ahead).await?;

@@ -317,7 +317,8 @@ impl Handle {
     /// the node has taken note; the chain changes afterwards.
     ///
     /// # Errors
-    /// [`RequestError::UnknownBlock`], [`RequestError::Pruned`] if undoing it would need what is pruned, or stopped, busy, out of time.
+    /// [`RequestError::UnknownBlock`], [`RequestError::Pruned`] if undoing it would need what is pruned, or stopped,
+    /// busy, out of time.
     pub async fn invalidate(&self, hash: BlockHash) -> Result<(), RequestError> {
         self.within(SHORT, self.shared.invalidate(hash)).await
     }

@@ -39,7 +39,8 @@ pub struct Status {
     pub bytes_in: u64,
     /// Headers accepted since the start.
     pub headers: u64,
-    /// Blocks of the active chain below this height, or what undoes them, may be pruned, in this run or an earlier one; 0 if none was.
+    /// Blocks of the active chain below this height, or what undoes them, may be pruned, in this run or an earlier one;
+    /// 0 if none was.
     pub pruned_below: u32,
     /// Bytes of the files of blocks and undo data, as of the last commit or deletion.
     pub block_bytes: u64,
