@@ -6,7 +6,8 @@
 //!    - less than [`MIN_BLOCKS_TO_KEEP`] below the durable tip, or above it: reorgs of that depth need it;
 //!    - above the fork of the last commit's two tips: while its marker stood, recovery needed both branches, and a
 //!      store that loses its last commit, whole or in part, needs them again. A consumer of events that has dealt
-//!      with one commit before the next is begun is never left behind for the same reason.
+//!      with one commit before the next is begun is never left behind for the same reason;
+//!    - above the fork of the durable tip and the present one: the next commit will be about them.
 //! 2. Headers are synced: what the header file loses can't be had from these blocks any more.
 //! 3. From now on the segments count as absent. A job of the pool deletes the files.
 //!
@@ -249,7 +250,8 @@ impl Chainstate {
         {
             // In the middle of a reorg the tip lies below what is durable.
             let tip = self.durable.height.min(self.proved.height);
-            let limit = tip.saturating_sub(options.keep_blocks).min(self.pruning.fork);
+            let forks = self.pruning.fork.min(self.pruning.fork_of_next);
+            let limit = tip.saturating_sub(options.keep_blocks).min(forks);
             // A tenth more goes, so that not each new segment asks for a commit; Core does so during the initial sync.
             let goal = options.bytes - options.bytes / 10;
             let (gone, below) = self.archive.segments_mut().take_old(goal, limit);

@@ -1,6 +1,7 @@
 //! Worlds that found a defect, each with its story. They are written out, as they were made small, so that
 //! they stay the same when scenarios are drawn in another way.
 
+use headlong::chainstate::PruneOptions;
 use headlong::sim::disk::{Crash, DiskFault};
 use headlong::sim::manner::Manner;
 use headlong::sim::node::NodePlan;
@@ -140,4 +141,50 @@ fn a_consumer_on_a_branch_that_was_left_is_known_after_the_header_file_lost_its_
             ],
         });
     }
+}
+
+/// A reorg deeper than what a pruned node promises to keep, which it happened to have still, was under way while a commit
+/// ended that knew nothing of it: the old branch was pruned, though the next commit was about to undo it. (Seed 26579.)
+#[test]
+fn a_branch_that_the_next_commit_undoes_is_not_pruned_by_the_last_one() {
+    ends_well(&Scenario {
+        seed: 26_579,
+        begin: (26, 3),
+        forks: vec![],
+        peers: vec![
+            peer(Manner::Honest, [241, 1_000, 1_000_000, 20], Serves::Honest),
+            peer(Manner::Honest, [294, 0, 100_000, 0], Serves::Honest),
+            peer(Manner::Honest, [42, 50, 0, 0], Serves::Honest),
+        ],
+        nodes: vec![
+            NodePlan {
+                manual: false,
+                coins_bytes: 50_000,
+                batch_limit: 1_000,
+                commit_millis: 5_000,
+                window: 8,
+                work_millis: 1,
+                prune: None,
+            },
+            NodePlan {
+                manual: true,
+                coins_bytes: 50_000,
+                batch_limit: 3,
+                commit_millis: 5_000,
+                window: 64,
+                work_millis: 50,
+                prune: Some(PruneOptions::new(8_000).keep_blocks(6)),
+            },
+        ],
+        actions: vec![
+            (31_349, Action::Extend(4, 3)),
+            (19_596, Action::Restart(0)),
+            (16_835, Action::Extend(11, 2)),
+            (9_294, Action::Kill(0, Crash::Kill)),
+            (32_706, Action::Reorg(23, 2)),
+            (8_527, Action::Extend(1, 2)),
+            (7_032, Action::Extend(12, 3)),
+            (1_177, Action::Reorg(19, 1)),
+        ],
+    });
 }
