@@ -125,6 +125,8 @@ pub(super) struct SimNode {
     pub highest: u32,
     /// Its disk has lied or stored something wrongly since it was last wiped.
     pub damaged: bool,
+    /// How often it had pruned what a reorg needed.
+    pub caught: u32,
 }
 
 impl SimNode {
@@ -145,6 +147,7 @@ impl SimNode {
             death: Crash::Kill,
             highest: 0,
             damaged: false,
+            caught: 0,
         }
     }
 

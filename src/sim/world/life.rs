@@ -13,6 +13,10 @@ use crate::sim::node::SimNode;
 use crate::store::StoreErrorKind;
 use crate::time::Now;
 
+/// How often a pruned node syncs anew since a reorg needed what it had pruned; then it has the room to keep everything. As
+/// long as whoever serves a worse branch is faster than who serves the best one, it is caught again each time.
+const CAUGHT_AT_MOST: u32 = 2;
+
 impl World {
     pub(super) fn give_birth(&mut self, node: usize) {
         let peers: Vec<PeerAddress> = self.peers.iter().map(|peer| peer.address.clone()).collect();
@@ -70,6 +74,12 @@ impl World {
             self.nodes[node].disk.wipe();
             (self.nodes[node].damaged, self.nodes[node].highest) = (false, 0);
             (self.nodes[node].cursor, self.nodes[node].committed) = (None, (0, None));
+        }
+        if pruned {
+            self.nodes[node].caught += 1;
+            if self.nodes[node].caught > CAUGHT_AT_MOST {
+                self.nodes[node].plan.prune = None;
+            }
         }
     }
 
