@@ -3,7 +3,7 @@
 //!
 //! ```sh
 //! cargo build --release --example sync && cargo bench --bench race
-//! cargo bench --bench race -- sigs small          # these profiles only
+//! cargo bench --bench race -- sigs small headers  # these profiles only
 //! ```
 //!
 //! The bitcoind is found as in the interop tests (`BITCOIND_EXE`, on PATH, or fetched). In the environment:
@@ -12,19 +12,26 @@
 //! node in the target folder.
 //!
 //! Seconds are those of a process from its start until its tip is connected, for headlong also durable. The other
-//! figures are those that the system holds about the process at that moment.
+//! figures are those that the system holds about the process at that moment. In `headers`, a million of them, the tip is
+//! that of the headers: a peer in this process has them, and no blocks.
+//!
+//! bitcoind's checks of itself, which regtest turns on and no user has, are off.
 
 #[path = "../../tests/interop/bitcoind.rs"]
 mod bitcoind;
+mod headers;
 mod meter;
 mod profile;
 
 use bitcoind::{Bitcoind, available};
+use headers::{HeaderChain, HeaderServer};
+use headlong::limits::MAX_HEADERS;
 use headlong::{Network, Params};
 use meter::{Figures, figures};
 use profile::Profile;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -34,10 +41,24 @@ use std::time::{Duration, Instant};
 const FIRST_TIME: u32 = 1_700_000_000;
 /// Chains of long ago are served, too. (Who syncs is not told so: its initial download would be over at once.)
 const OLD_TIP: &str = "-maxtipage=1000000000";
+/// Regtest's checks of the whole index and the mempool after each block.
+const NO_SELF_CHECKS: [&str; 2] = ["-checkblockindex=0", "-checkmempool=0"];
+/// Headers of the profile `headers`, in all.
+const HEADERS: u32 = 1_000_000;
 
 fn number(name: &str, usual: u32) -> u32 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
 }
+
+type Figure = fn(&Figures) -> f64;
+
+/// What the ratios are of.
+const COMPARED: [(&str, Figure); 4] = [
+    ("seconds", |figures| figures.seconds),
+    ("CPU seconds", |figures| figures.cpu_seconds),
+    ("peak memory", |figures| figures.peak_mib),
+    ("bytes written", |figures| figures.written_mib),
+];
 
 /// What both sides are given.
 struct Terms {
@@ -52,16 +73,21 @@ fn main() {
     }
     let chosen: Vec<String> =
         std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let example = example();
+    let is_chosen = |name| chosen.is_empty() || chosen.iter().any(|chosen| chosen == name);
+    let terms = |dbcache| Terms {
+        threads: number("THREADS", 2).to_string(),
+        dbcache: number("DBCACHE", dbcache).to_string(),
+        store: std::env::var("STORE").unwrap_or_else(|_| "sled".into()),
+    };
+    let (example, rounds, scale) = (example(), number("ROUNDS", 5), number("SCALE", 1).max(1));
     for profile in Profile::ALL {
-        if chosen.is_empty() || chosen.iter().any(|name| name == profile.name()) {
-            let terms = Terms {
-                threads: number("THREADS", 2).to_string(),
-                dbcache: number("DBCACHE", profile.dbcache()).to_string(),
-                store: std::env::var("STORE").unwrap_or_else(|_| "sled".into()),
-            };
-            race(&example, profile, &terms, number("ROUNDS", 5), number("SCALE", 1));
+        if is_chosen(profile.name()) {
+            race(&example, profile, &terms(profile.dbcache()), rounds, scale);
         }
+    }
+    if is_chosen("headers") {
+        // Whole messages, so that whoever has the last asks for more.
+        race_headers(&example, &terms(450), rounds, (HEADERS / scale).next_multiple_of(MAX_HEADERS as u32));
     }
 }
 
@@ -80,7 +106,40 @@ fn race(example: &Path, profile: Profile, terms: &Terms, rounds: u32, scale: u32
         println!("{name} {round}: bitcoind {theirs}");
         pairs.push((ours, theirs));
     }
-    for (what, figure) in Figures::NAMED {
+    print_ratios(name, &pairs);
+}
+
+fn race_headers(example: &Path, terms: &Terms, rounds: u32, count: u32) {
+    let chain = Arc::new(HeaderChain::forge(count as usize));
+    println!("headers: {count}, {} threads", terms.threads);
+    let report = |round, who: &str, figures: &Figures, asking: Duration| {
+        let rate = f64::from(count) / asking.as_secs_f64();
+        println!("headers {round}: {who} {figures}; from the first request on {rate:.0} a second");
+    };
+    let mut pairs = Vec::new();
+    for round in 1..=rounds {
+        let (server, folder) = (HeaderServer::start(chain.clone()), tempfile::tempdir().expect("a folder"));
+        let begun = Instant::now();
+        let mut child =
+            sync(example, server.address, folder.path(), terms).spawn().expect("the example starts");
+        let asking = server.wait_for_all();
+        let ours = figures(child.id(), begun.elapsed());
+        report(round, "headlong", &ours, asking);
+        child.kill().and_then(|()| child.wait()).expect("it ends");
+
+        let server = HeaderServer::start(chain.clone());
+        let begun = Instant::now();
+        let node = start_bitcoind(server.address, terms);
+        let asking = server.wait_for_all();
+        let theirs = figures(node.id(), begun.elapsed());
+        report(round, "bitcoind", &theirs, asking);
+        pairs.push((ours, theirs));
+    }
+    print_ratios("headers", &pairs);
+}
+
+fn print_ratios(name: &str, pairs: &[(Figures, Figures)]) {
+    for (what, figure) in COMPARED {
         let mut ratios: Vec<f64> = pairs.iter().map(|(ours, theirs)| figure(theirs) / figure(ours)).collect();
         ratios.sort_by(f64::total_cmp);
         let [least, median, most] = [0, ratios.len() / 2, ratios.len() - 1].map(|at| ratios[at]);
@@ -96,7 +155,8 @@ fn serve(profile: Profile, scale: u32) -> Bitcoind {
         let _ = std::fs::remove_dir_all(&folder);
     }
     std::fs::create_dir_all(&folder).expect("a folder for the serving node");
-    let mut server = Bitcoind::start_in(&folder, &["-par=2", "-dbcache=1000", OLD_TIP]);
+    let options = [&["-par=2", "-dbcache=1000", OLD_TIP], &NO_SELF_CHECKS[..]].concat();
+    let mut server = Bitcoind::start_in(&folder, &options);
     if !done.is_file() {
         let begun = Instant::now();
         let params = Arc::new(Params::new(Network::Regtest));
@@ -119,6 +179,20 @@ fn example() -> PathBuf {
     path
 }
 
+/// The example, syncing from this address.
+fn sync(example: &Path, server: SocketAddr, folder: &Path, terms: &Terms) -> Command {
+    let mut command = Command::new(example);
+    command
+        .args(["--network", "regtest", "--assumevalid", "none"])
+        .args(["--threads", &terms.threads, "--dbcache", &terms.dbcache, "--store", &terms.store])
+        .args(["--connect", &server.to_string()])
+        .arg("--datadir")
+        .arg(folder)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    command
+}
+
 /// A sync by the example.
 fn headlong(
     example: &Path,
@@ -129,14 +203,8 @@ fn headlong(
 ) -> Figures {
     let folder = tempfile::tempdir().expect("a folder");
     let begun = Instant::now();
-    let mut child = Command::new(example)
-        .args(["--network", "regtest", "--assumevalid", "none", "--utxo-hash"])
-        .args(["--threads", &terms.threads, "--dbcache", &terms.dbcache, "--store", &terms.store])
-        .args(["--stop-at-height", &height.to_string(), "--connect", &server.p2p().to_string()])
-        .arg("--datadir")
-        .arg(folder.path())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
+    let mut child = sync(example, server.p2p(), folder.path(), terms)
+        .args(["--utxo-hash", "--stop-at-height", &height.to_string()])
         .spawn()
         .expect("the example starts");
     let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
@@ -150,12 +218,19 @@ fn headlong(
     figures
 }
 
+/// Another bitcoind, syncing from this address.
+fn start_bitcoind(server: SocketAddr, terms: &Terms) -> Bitcoind {
+    let (connect, par) = (format!("-connect={server}"), format!("-par={}", terms.threads));
+    let dbcache = format!("-dbcache={}", terms.dbcache);
+    let mut options = vec![&connect[..], &par, &dbcache, "-assumevalid=0", "-blocksonly"];
+    options.extend(NO_SELF_CHECKS);
+    Bitcoind::start(&options)
+}
+
 /// A sync by another bitcoind.
 fn other_bitcoind(server: &Bitcoind, height: u32, coins: &(String, String, u64), terms: &Terms) -> Figures {
-    let (connect, par) = (format!("-connect={}", server.p2p()), format!("-par={}", terms.threads));
-    let dbcache = format!("-dbcache={}", terms.dbcache);
     let begun = Instant::now();
-    let node = Bitcoind::start(&[&connect, &par, &dbcache, "-assumevalid=0", "-blocksonly"]);
+    let node = start_bitcoind(server.p2p(), terms);
     while node.call("getblockcount", json!([])) != height {
         std::thread::sleep(Duration::from_millis(20));
     }

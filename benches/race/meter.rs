@@ -16,18 +16,6 @@ pub struct Figures {
     pub written_mib: f64,
 }
 
-type Figure = fn(&Figures) -> f64;
-
-impl Figures {
-    /// Each figure with its name.
-    pub const NAMED: [(&'static str, Figure); 4] = [
-        ("seconds", |figures| figures.seconds),
-        ("CPU seconds", |figures| figures.cpu_seconds),
-        ("peak memory", |figures| figures.peak_mib),
-        ("bytes written", |figures| figures.written_mib),
-    ];
-}
-
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { seconds, cpu_seconds, peak_mib, written_mib } = self;

@@ -195,7 +195,8 @@ impl Builder {
     }
 
     /// Memory for coins, in bytes; 450 MiB by default. More means fewer writes. The store that the node
-    /// opens by itself gets an eighth of it.
+    /// opens by itself gets an eighth of it. Blocks that are under way, wait or are unproved get as much in all, from 64 to
+    /// 256 MiB, unless [`Self::memory`] says otherwise.
     pub fn dbcache(mut self, bytes: usize) -> Self {
         self.cache = Some(bytes);
         self
@@ -204,7 +205,7 @@ impl Builder {
     /// Memory for all that grows with the work, in bytes, at least [`LEAST_MEMORY`]: half of it for coins (unless
     /// [`Self::dbcache`] says otherwise), an eighth for blocks that are under way, as much for those that wait or are
     /// unproved; the rest is left to what is not counted. Headers come on top, up to 250 bytes each. Less memory means
-    /// more writes and fewer blocks at once. By default only the cache has a limit of its own.
+    /// more writes and fewer blocks at once. By default it goes with [`Self::dbcache`].
     pub fn memory(mut self, bytes: usize) -> Self {
         self.memory = Some(bytes);
         self
@@ -385,21 +386,18 @@ struct Budget {
 
 impl Budget {
     fn new(cache: Option<usize>, memory: Option<usize>, bandwidth: Option<u64>) -> Result<Self, BuildError> {
-        let mut budget = Self {
-            cache: DEFAULT_CACHE,
-            chainstate: ChainstateOptions::default(),
-            scheduler: SchedulerConfig::default(),
-        };
-        if let Some(memory) = memory {
-            if memory < LEAST_MEMORY {
-                return Err(BuildError::Option("a node needs at least 64 MiB of memory"));
-            }
-            budget.cache = memory / 2;
-            let (bodies, unproved) = (budget.chainstate.bodies_bytes, budget.chainstate.unproved_bytes);
-            let chainstate = budget.chainstate.bodies_bytes(bodies.min(memory / 16));
-            budget.chainstate = chainstate.unproved_bytes(unproved.min(memory / 16));
-            budget.reserve(memory as u64 / 8);
+        if memory.is_some_and(|memory| memory < LEAST_MEMORY) {
+            return Err(BuildError::Option("a node needs at least 64 MiB of memory"));
         }
+        let cache = cache.or(memory.map(|memory| memory / 2)).unwrap_or(DEFAULT_CACHE);
+        // Who gives little to the coins has little for blocks.
+        let blocks = memory.unwrap_or_else(|| cache.max(LEAST_MEMORY).saturating_mul(4));
+        let chainstate = ChainstateOptions::default();
+        let (bodies, unproved) = (chainstate.bodies_bytes, chainstate.unproved_bytes);
+        let chainstate = chainstate.bodies_bytes(bodies.min(blocks / 16));
+        let chainstate = chainstate.unproved_bytes(unproved.min(blocks / 16));
+        let mut budget = Self { cache, chainstate, scheduler: SchedulerConfig::default() };
+        budget.reserve(blocks as u64 / 8);
         if let Some(rate) = bandwidth {
             if rate < LEAST_BANDWIDTH {
                 return Err(BuildError::Option("a node needs at least 16,000 bytes a second"));
@@ -407,7 +405,6 @@ impl Budget {
             // More would only wait, for longer than a peer is given.
             budget.reserve(rate.saturating_mul(BLOCKS_IN_FLIGHT_SECONDS));
         }
-        budget.cache = cache.unwrap_or(budget.cache);
         Ok(budget)
     }
 
@@ -570,6 +567,23 @@ mod tests {
     fn no_threads_make_no_node() {
         let error = Builder::new(Network::Regtest).threads(0).build().unwrap_err();
         assert!(matches!(error, BuildError::Option(_)), "{error}");
+    }
+
+    #[test]
+    fn memory_for_blocks_goes_with_that_for_coins() {
+        let mebibytes = |cache: Option<usize>, memory: Option<usize>| {
+            let budget = Budget::new(cache.map(|mib| mib << 20), memory.map(|mib| mib << 20), None).unwrap();
+            let Budget { cache, chainstate, scheduler } = budget;
+            let blocks = [chainstate.bodies_bytes, chainstate.unproved_bytes].map(|bytes| bytes >> 20);
+            (cache >> 20, blocks, scheduler.reserved_bytes >> 20)
+        };
+        assert_eq!(mebibytes(None, None), (450, [64, 64], 128));
+        assert_eq!(mebibytes(Some(100), None), (100, [25, 25], 50));
+        assert_eq!(mebibytes(Some(4), None), (4, [16, 16], 32));
+        assert_eq!(mebibytes(None, Some(64)), (32, [4, 4], 8));
+        assert_eq!(mebibytes(Some(100), Some(64)), (100, [4, 4], 8));
+        assert_eq!(mebibytes(None, Some(4_000)), (2_000, [64, 64], 128));
+        assert!(matches!(Budget::new(None, Some(LEAST_MEMORY - 1), None), Err(BuildError::Option(_))));
     }
 
     #[test]
