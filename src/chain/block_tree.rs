@@ -32,9 +32,10 @@ use super::locator;
 use super::params::{Params, VersionBitsDeployment};
 use super::work::{ChainWork, proof_equivalent_time};
 use bitcoin::block::{Header, Version};
-use bitcoin::hashes::{Hash, siphash24};
+use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, CompactTarget, TxMerkleNode};
 use core::cmp::Reverse;
+use core::hash::{BuildHasher, Hasher};
 use hashbrown::HashTable;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -202,7 +203,7 @@ impl BlockTree {
     pub fn find(&self, hash: &BlockHash) -> Option<HeaderId> {
         let bytes = hash.as_byte_array();
         self.by_hash
-            .find(sip(self.key, bytes), |id| self.nodes.get(*id).hash == *bytes)
+            .find(keyed(self.key, bytes), |id| self.nodes.get(*id).hash == *bytes)
             .map(|id| HeaderId(*id))
     }
 
@@ -243,11 +244,11 @@ impl BlockTree {
 
     fn append(&mut self, node: Node, flags: u8) -> u32 {
         let id = u32::try_from(self.len()).expect("2^32 headers would take half a terabyte");
-        let (key, hash) = (self.key, sip(self.key, &node.hash));
+        let (key, hash) = (self.key, keyed(self.key, &node.hash));
         self.nodes.push(node);
         self.flags.push(flags);
         let nodes = &self.nodes;
-        self.by_hash.insert_unique(hash, id, |id| sip(key, &nodes.get(*id).hash));
+        self.by_hash.insert_unique(hash, id, |id| keyed(key, &nodes.get(*id).hash));
         id
     }
 
@@ -651,8 +652,12 @@ fn skip_height(height: u32) -> u32 {
     }
 }
 
-fn sip(key: [u64; 2], hash: &[u8; 32]) -> u64 {
-    siphash24::Hash::hash_to_u64_with_keys(key[0], key[1], hash)
+/// Where a header's hash belongs in the table. Each costs its miner work, so that a fast hash with a secret key is more
+/// than enough (Core takes the first 8 bytes as they are).
+fn keyed(key: [u64; 2], hash: &[u8; 32]) -> u64 {
+    let mut hasher = foldhash::fast::FixedState::with_seed(key[0] ^ key[1]).build_hasher();
+    hasher.write(hash);
+    hasher.finish()
 }
 
 #[cfg(test)]
