@@ -4,8 +4,9 @@
 //! 2. [`Job::Coins`], as often as there are changes left.
 //! 3. [`Job::End`], durable: tip and end of the marker.
 //!
-//! Jobs are done in order; each is answered with a completion. The thread ends with the flush. Where the chainstate's
-//! pool has no threads, jobs are done as they are handed over, so that a simulation is the same each time.
+//! Jobs are done in order; each is answered with a completion. After one that failed none is done: what it did not write
+//! must not be hidden behind what others did. The thread ends with the flush. Where the chainstate's pool has no threads,
+//! jobs are done as they are handed over, so that a simulation is the same each time.
 
 use super::coins::{Slice, Written};
 use super::commit::entry_changes;
@@ -61,15 +62,19 @@ pub(super) struct Flush {
 
 #[derive(Debug)]
 enum Jobs {
-    Here(Writer),
-    Thread { queue: Option<Sender<Job>>, thread: Option<JoinHandle<()>> },
+    /// `None` after a failure.
+    Here(Option<Writer>),
+    Thread {
+        queue: Option<Sender<Job>>,
+        thread: Option<JoinHandle<()>>,
+    },
 }
 
 impl Flush {
     /// Starts a flush: on a thread, unless `threads` is 0 or none can be had.
     pub fn start(checkpoint: RollbackCheckpoint, writer: Writer, threads: usize) -> Self {
         let jobs = if threads == 0 { None } else { on_a_thread(writer.clone()) };
-        let jobs = jobs.unwrap_or(Jobs::Here(writer));
+        let jobs = jobs.unwrap_or(Jobs::Here(Some(writer)));
         Self { checkpoint, stage: Stage::Preparing, parts: VecDeque::new(), jobs }
     }
 
@@ -100,8 +105,8 @@ impl Flush {
 
     /// Hands a job over.
     pub fn hand(&mut self, job: Job) {
-        match &self.jobs {
-            Jobs::Here(writer) => writer.answer(job),
+        match &mut self.jobs {
+            Jobs::Here(writer) => *writer = writer.take().filter(|writer| writer.answer(job)),
             // A thread that has ended has said why.
             Jobs::Thread { queue, .. } => drop(queue.as_ref().map(|queue| queue.send(job))),
         }
@@ -127,16 +132,19 @@ fn on_a_thread(writer: Writer) -> Option<Jobs> {
 
 impl Writer {
     fn serve(&self, jobs: &Receiver<Job>) {
-        jobs.iter().for_each(|job| self.answer(job));
+        let _well = jobs.iter().all(|job| self.answer(job));
     }
 
-    fn answer(&self, job: Job) {
+    /// Does a job and says how it went; answers whether it went well.
+    fn answer(&self, job: Job) -> bool {
         let result = match catch(|| self.effort.spend(1, || self.carry_out(job))) {
             Ok(result) => result.map_err(Error::from),
             Err(panic) => Err(Error::WorkerPanic(panic.0)),
         };
+        let well = result.is_ok();
         // Nobody listens any more if this fails.
         let _ = self.done.send(Completion::flushed(result));
+        well
     }
 
     fn carry_out(&self, job: Job) -> Result<(), StoreError> {

@@ -188,3 +188,44 @@ fn a_branch_that_the_next_commit_undoes_is_not_pruned_by_the_last_one() {
         ],
     });
 }
+
+/// A part of a flush could not be written, the next one could, and the answer about that came first: it was taken for the
+/// first part's, whose coins were forgotten and then found nowhere, so that a valid block was refused before the failure
+/// was known. (Seed 85983; on a node's one thread that writes, answers keep their order.)
+#[test]
+fn nothing_is_written_after_a_part_of_a_flush_that_failed() {
+    for write in 36..41 {
+        ends_well(&Scenario {
+            seed: 85_983,
+            begin: (24, 0),
+            forks: vec![(29, 5, Flaw::Signature)],
+            peers: vec![
+                peer(Manner::Honest, [77, 0, 20_000, 0], Serves::Honest),
+                peer(Manner::Honest, [143, 0, 100_000, 0], Serves::Honest),
+                peer(Manner::Honest, [193, 0, 100_000, 0], Serves::Honest),
+                peer(Manner::Floods(35), [227, 1_000, 0, 0], Serves::Honest),
+                peer(Manner::Mutates(3), [163, 1_000, 20_000, 0], Serves::Honest),
+                peer(Manner::Lies, [57, 0, 100_000, 0], Serves::Fork(0)),
+                peer(Manner::Floods(59), [226, 1_000, 100_000, 0], Serves::Honest),
+                peer(Manner::RepeatsHandshake, [197, 0, 0, 0], Serves::Honest),
+                peer(Manner::NotFound, [209, 1_000, 0, 20], Serves::Honest),
+            ],
+            nodes: vec![NodePlan {
+                manual: true,
+                coins_bytes: 6_000,
+                batch_limit: 20,
+                commit_millis: 200,
+                window: 64,
+                work_millis: 1,
+                prune: None,
+            }],
+            actions: vec![
+                (12_406, Action::Away(2, 73_801)),
+                (1_306, Action::Away(8, 15_009)),
+                (6_833, Action::Disk(0, write, DiskFault::Fail, Crash::Kill)),
+                (2_711, Action::Away(6, 17_962)),
+                (4_279, Action::Reorg(13, 2)),
+            ],
+        });
+    }
+}
