@@ -5,10 +5,8 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use headlong::store::fjall::FjallStore;
 use headlong::store::sled::SledStore;
 use headlong::store::{Batch, Durability, Store, Table, page};
-use rusqlite::{Connection, params};
 use sled::transaction::{ConflictableTransactionError, Transactional};
 use std::path::Path;
-use std::sync::Mutex;
 
 /// Of a coin: txid and output index.
 pub type Key = [u8; 36];
@@ -28,12 +26,11 @@ pub trait Layout {
 type Open = fn(&Path, u64) -> Box<dyn Layout>;
 
 /// Each with its name.
-pub const LAYOUTS: [(&str, Open); 5] = [
+pub const LAYOUTS: [(&str, Open); 4] = [
     ("sled-keys", |folder, cache| Box::new(SledKeys::open(folder, cache))),
     ("sled-pages", |folder, cache| Box::new(OfStore(SledStore::open(folder, cache).expect("a store")))),
     ("fjall-keys", |folder, cache| Box::new(OfStore(FjallStore::open(folder, cache).expect("a store")))),
     ("fjall-pages", |folder, cache| Box::new(FjallPages::open(folder, cache))),
-    ("sqlite-keys", |folder, cache| Box::new(SqliteKeys::open(folder, cache))),
 ];
 
 /// A store of the crate.
@@ -163,60 +160,6 @@ impl Layout for FjallPages {
         batch.commit().expect("it writes");
         if durable {
             self.0.persist(PersistMode::SyncAll).expect("it syncs");
-        }
-    }
-
-    fn commit_size(&self) -> usize {
-        50_000
-    }
-}
-
-struct SqliteKeys(Mutex<Connection>);
-
-impl SqliteKeys {
-    fn open(folder: &Path, cache: u64) -> Self {
-        let connection = Connection::open(folder.join("coins.sqlite")).expect("SQLite opens");
-        // Pages are of 4 kB; a negative size is in KiB.
-        let options = format!(
-            "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA cache_size = -{}; CREATE TABLE coins \
-             (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;",
-            cache >> 10
-        );
-        connection.execute_batch(&options).expect("a table");
-        Self(Mutex::new(connection))
-    }
-}
-
-impl Layout for SqliteKeys {
-    fn get_many(&self, keys: &[&[u8]]) -> Vec<Option<Vec<u8>>> {
-        let connection = self.0.lock().expect("one thread");
-        let mut get = connection.prepare_cached("SELECT value FROM coins WHERE key = ?1").expect("SQL");
-        let mut found = Vec::with_capacity(keys.len());
-        for key in keys {
-            let mut rows = get.query(params![key]).expect("it reads");
-            let row = rows.next().expect("it reads");
-            found.push(row.map(|row| row.get(0).expect("a value")));
-        }
-        found
-    }
-
-    fn commit(&self, changes: &[Change], durable: bool) {
-        let mut connection = self.0.lock().expect("one thread");
-        let transaction = connection.transaction().expect("a transaction");
-        {
-            let put = "INSERT INTO coins (key, value) VALUES (?1, ?2)";
-            let mut put = transaction.prepare_cached(put).expect("SQL");
-            let mut remove = transaction.prepare_cached("DELETE FROM coins WHERE key = ?1").expect("SQL");
-            for (key, value) in changes {
-                match value {
-                    Some(value) => put.execute(params![&key[..], value]).expect("it writes"),
-                    None => remove.execute(params![&key[..]]).expect("it writes"),
-                };
-            }
-        }
-        transaction.commit().expect("it writes");
-        if durable {
-            connection.query_row("PRAGMA wal_checkpoint(FULL)", [], |_| Ok(())).expect("it syncs");
         }
     }
 

@@ -6,7 +6,6 @@
 //! | `sled-pages` | [`SledStore`]: sled, coins in pages of 4 kB |
 //! | `fjall-keys` | [`FjallStore`]: fjall, a key per outpoint |
 //! | `fjall-pages` | fjall, coins in the same pages |
-//! | `sqlite-keys` | SQLite, a row per outpoint, as in the example of a store of one's own |
 //!
 //! The load is that of a sync whose coins cache is small: 3,000 coins are made and 2,000 random ones spent at a time,
 //! those looked up in the order of their keys; changes are collected and written in that order, in commits as large as
@@ -15,10 +14,13 @@
 //! COINS is how many are made in all (3,000,000), FLUSH how many changes are collected (200,000), CACHE the MiB that the
 //! store gets (16). Arguments choose layouts. Each runs in a process of its own, so that its memory can be told.
 
+#[path = "../race/arguments.rs"]
+mod arguments;
 mod layout;
 #[path = "../race/meter.rs"]
 mod meter;
 
+use arguments::{is_chosen, number};
 use headlong::rng::Rng;
 use layout::{Key, LAYOUTS, Layout};
 use std::collections::BTreeMap;
@@ -31,19 +33,13 @@ const SPENT: usize = 2_000;
 /// Outputs of a transaction.
 const OUTPUTS: u64 = 3;
 
-fn number(name: &str, usual: usize) -> usize {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
-}
-
 fn main() {
     if let Ok(name) = std::env::var("LAYOUT") {
         return alone(&name);
     }
-    let chosen: Vec<String> =
-        std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let program = std::env::current_exe().expect("a path");
     for (name, _) in LAYOUTS {
-        if chosen.is_empty() || chosen.iter().any(|chosen| chosen == name) {
+        if is_chosen(name) {
             let status = Command::new(&program).env("LAYOUT", name).status().expect("it starts");
             assert!(status.success(), "{name}");
         }
@@ -77,8 +73,8 @@ fn alone(name: &str) {
     };
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
     let begun = Instant::now();
-    let layout = open(folder.path(), (number("CACHE", 16) as u64) << 20);
-    let live = run(&*layout, number("COINS", 3_000_000) as u64, number("FLUSH", 200_000));
+    let layout = open(folder.path(), (number::<u64>("CACHE", 16)) << 20);
+    let live = run(&*layout, number("COINS", 3_000_000), number("FLUSH", 200_000));
     let figures = meter::figures(std::process::id(), begun.elapsed());
     let (times, left) = live;
     println!(

@@ -5,13 +5,13 @@
 
 use bitcoin::BlockHash;
 use bitcoin::block::Header;
-use bitcoin::p2p::message_network::VersionMessage;
-use bitcoin::p2p::{Address, ServiceFlags};
 use headlong::limits::MAX_HEADERS;
 use headlong::sim::forge::forge_header;
+use headlong::sim::serve::{ServedChain, Session};
 use headlong::wire::Message;
 use headlong::wire::frame::{self, Decoder, FrameError};
 use headlong::{Network, Params};
+use parking_lot::RwLock;
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -26,9 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A chain of headers whose blocks nobody has.
 pub struct HeaderChain {
-    magic: [u8; 4],
-    genesis: BlockHash,
+    params: Params,
     headers: Vec<Header>,
+    /// How many of the headers lead to a block.
     heights: HashMap<BlockHash, usize>,
 }
 
@@ -36,56 +36,32 @@ impl HeaderChain {
     /// `count` headers on regtest's genesis block, all rules kept.
     pub fn forge(count: usize) -> Self {
         let params = Params::new(Network::Regtest);
+        let mut headers = Vec::with_capacity(count);
+        let mut heights = HashMap::with_capacity(count + 1);
         let mut parent = *params.genesis_header();
-        let mut chain = Self {
-            magic: params.magic,
-            genesis: params.genesis_hash(),
-            headers: Vec::with_capacity(count),
-            heights: HashMap::with_capacity(count),
-        };
-        let bits = parent.bits;
-        for n in 0..count {
-            parent = forge_header(&parent, parent.time + SPACING, bits, [7; 32]);
-            chain.headers.push(parent);
-            chain.heights.insert(parent.block_hash(), n + 1);
+        heights.insert(parent.block_hash(), 0);
+        for height in 1..=count {
+            parent = forge_header(&parent, parent.time + SPACING, parent.bits, [7; 32]);
+            heights.insert(parent.block_hash(), height);
+            headers.push(parent);
         }
-        chain
-    }
-
-    pub fn len(&self) -> usize {
-        self.headers.len()
+        Self { params, headers, heights }
     }
 
     /// What follows the first of these that is known.
     fn after(&self, locator: &[BlockHash]) -> &[Header] {
-        let from = locator.iter().find_map(|hash| match *hash == self.genesis {
-            true => Some(0),
-            false => self.heights.get(hash).copied(),
-        });
+        let from = locator.iter().find_map(|hash| self.heights.get(hash).copied());
         let rest = &self.headers[from.unwrap_or(0)..];
         &rest[..rest.len().min(MAX_HEADERS)]
-    }
-
-    fn version(&self) -> Message {
-        let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-        let services = ServiceFlags::NETWORK | ServiceFlags::WITNESS;
-        Message::Version(VersionMessage {
-            version: 70_016,
-            services,
-            timestamp: 0,
-            receiver: Address::new(&nowhere, ServiceFlags::NONE),
-            sender: Address::new(&nowhere, services),
-            nonce: 1,
-            user_agent: "/headlong-race:0.1.0/".into(),
-            start_height: self.len() as i32,
-            relay: false,
-        })
     }
 
     /// Serves one connection.
     fn serve(&self, mut stream: TcpStream, asked: &Sender<Asked>) -> io::Result<()> {
         stream.set_nodelay(true)?;
-        let mut decoder = Decoder::new(self.magic);
+        // It greets and answers pings as the simulated peers do.
+        let genesis = Arc::new(RwLock::new(ServedChain::new(&self.params.genesis)));
+        let mut session = Session::new(genesis, 1);
+        let mut decoder = Decoder::new(self.params.magic);
         let mut buffer = vec![0; 64 << 10];
         loop {
             let count = stream.read(&mut buffer)?;
@@ -98,24 +74,23 @@ impl HeaderChain {
                 bytes = &bytes[used..];
                 let Some(frame) = decoder.take_frame() else { continue };
                 let Some(message) = frame.into_message().map_err(invalid)? else { continue };
-                for answer in self.answers(message, asked) {
-                    stream.write_all(&frame::encode(self.magic, &answer))?;
+                for answer in self.answers(&mut session, message, asked) {
+                    stream.write_all(&frame::encode(self.params.magic, &answer))?;
                 }
             }
         }
     }
 
-    fn answers(&self, message: Message, asked: &Sender<Asked>) -> Vec<Message> {
+    fn answers(&self, session: &mut Session, message: Message, asked: &Sender<Asked>) -> Vec<Message> {
         match message {
-            Message::Version(_) => vec![self.version(), Message::Verack],
-            Message::Ping(nonce) => vec![Message::Pong(nonce)],
             Message::GetHeaders(request) => {
                 let headers = self.after(&request.locator_hashes);
                 // Nobody listens any more once a run has been measured.
                 let _ = asked.send(Asked { at: Instant::now(), all: headers.is_empty() });
                 vec![Message::Headers(headers.to_vec())]
             }
-            _ => Vec::new(),
+            Message::GetData(_) => Vec::new(),
+            other => session.on_message(other),
         }
     }
 }

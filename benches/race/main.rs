@@ -17,12 +17,14 @@
 //!
 //! bitcoind's checks of itself, which regtest turns on and no user has, are off.
 
+mod arguments;
 #[path = "../../tests/interop/bitcoind.rs"]
 mod bitcoind;
 mod headers;
 mod meter;
 mod profile;
 
+use arguments::{is_chosen, number};
 use bitcoind::{Bitcoind, available};
 use headers::{HeaderChain, HeaderServer};
 use headlong::limits::MAX_HEADERS;
@@ -46,10 +48,6 @@ const NO_SELF_CHECKS: [&str; 2] = ["-checkblockindex=0", "-checkmempool=0"];
 /// Headers of the profile `headers`, in all.
 const HEADERS: u32 = 1_000_000;
 
-fn number(name: &str, usual: u32) -> u32 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
-}
-
 type Figure = fn(&Figures) -> f64;
 
 /// What the ratios are of.
@@ -71,15 +69,12 @@ fn main() {
     if !available() {
         return;
     }
-    let chosen: Vec<String> =
-        std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let is_chosen = |name| chosen.is_empty() || chosen.iter().any(|chosen| chosen == name);
-    let terms = |dbcache| Terms {
+    let terms = |dbcache: u32| Terms {
         threads: number("THREADS", 2).to_string(),
         dbcache: number("DBCACHE", dbcache).to_string(),
         store: std::env::var("STORE").unwrap_or_else(|_| "sled".into()),
     };
-    let (example, rounds, scale) = (example(), number("ROUNDS", 5), number("SCALE", 1).max(1));
+    let (example, rounds, scale) = (example(), number("ROUNDS", 5), number::<u32>("SCALE", 1).max(1));
     for profile in Profile::ALL {
         if is_chosen(profile.name()) {
             race(&example, profile, &terms(profile.dbcache()), rounds, scale);

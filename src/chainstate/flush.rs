@@ -106,7 +106,11 @@ impl Flush {
     /// Hands a job over.
     pub fn hand(&mut self, job: Job) {
         match &mut self.jobs {
-            Jobs::Here(writer) => *writer = writer.take().filter(|writer| writer.answer(job)),
+            Jobs::Here(writer) => {
+                if writer.as_ref().is_some_and(|writer| !writer.answer(job)) {
+                    *writer = None;
+                }
+            }
             // A thread that has ended has said why.
             Jobs::Thread { queue, .. } => drop(queue.as_ref().map(|queue| queue.send(job))),
         }
@@ -132,7 +136,11 @@ fn on_a_thread(writer: Writer) -> Option<Jobs> {
 
 impl Writer {
     fn serve(&self, jobs: &Receiver<Job>) {
-        let _well = jobs.iter().all(|job| self.answer(job));
+        for job in jobs {
+            if !self.answer(job) {
+                return;
+            }
+        }
     }
 
     /// Does a job and says how it went; answers whether it went well.

@@ -53,6 +53,8 @@ const DEFAULT_CACHE: usize = 450 << 20;
 /// The part of that memory which the embedded store gets for its pages: an eighth. Coins in our own cache are
 /// worth more, since they need no write when they are spent soon.
 const STORE_SHARE: usize = 8;
+/// Memory that blocks get their share of, unless the host says how much there is, at least.
+const USUAL_LEAST_MEMORY: usize = 256 << 20;
 /// The least that the embedded store works well with.
 const LEAST_STORE_CACHE: usize = 8 << 20;
 
@@ -391,13 +393,13 @@ impl Budget {
         }
         let cache = cache.or(memory.map(|memory| memory / 2)).unwrap_or(DEFAULT_CACHE);
         // Who gives little to the coins has little for blocks.
-        let blocks = memory.unwrap_or_else(|| cache.max(LEAST_MEMORY).saturating_mul(4));
+        let memory = memory.unwrap_or_else(|| cache.saturating_mul(4).max(USUAL_LEAST_MEMORY));
         let chainstate = ChainstateOptions::default();
         let (bodies, unproved) = (chainstate.bodies_bytes, chainstate.unproved_bytes);
-        let chainstate = chainstate.bodies_bytes(bodies.min(blocks / 16));
-        let chainstate = chainstate.unproved_bytes(unproved.min(blocks / 16));
+        let chainstate = chainstate.bodies_bytes(bodies.min(memory / 16));
+        let chainstate = chainstate.unproved_bytes(unproved.min(memory / 16));
         let mut budget = Self { cache, chainstate, scheduler: SchedulerConfig::default() };
-        budget.reserve(blocks as u64 / 8);
+        budget.reserve(memory as u64 / 8);
         if let Some(rate) = bandwidth {
             if rate < LEAST_BANDWIDTH {
                 return Err(BuildError::Option("a node needs at least 16,000 bytes a second"));

@@ -12,6 +12,7 @@
 
 use super::embedded::Embedded;
 use super::medium::{create_folder, sync_folder};
+use super::schema::COIN_KEY_LEN;
 use super::{Batch, Change, Durability, Entry, Store, StoreError, StoreErrorKind, Table};
 use ::fjall::config::{CompressionPolicy, PartitioningPolicy, RestartIntervalPolicy};
 use ::fjall::{Database, Error, Keyspace, KeyspaceCreateOptions, LsmError, PersistMode, Readable, Slice};
@@ -26,8 +27,6 @@ const KEYSPACE: &str = "headlong";
 const MEMTABLE_FACTOR: u64 = 5;
 const LEAST_MEMTABLE: u64 = 8 << 20;
 const MOST_MEMTABLE: u64 = 64 << 20;
-/// Bytes of a key that is short.
-const SHORT_KEY: usize = 36;
 
 /// A store in a folder of its own. Dropping it makes everything durable.
 pub struct FjallStore {
@@ -105,7 +104,7 @@ fn open_at(place: &Embedded, files: &Path, cache_bytes: u64) -> Result<(Database
 /// A table's number before a key.
 fn tagged(table: Table, key: &[u8]) -> Slice {
     // Those of coins and blocks are put together without an allocation of their own.
-    let mut short = [tag(table); SHORT_KEY + 1];
+    let mut short = [tag(table); COIN_KEY_LEN + 1];
     match short.get_mut(1..=key.len()) {
         Some(rest) => {
             rest.copy_from_slice(key);

@@ -160,20 +160,19 @@ fn a_branch_that_the_next_commit_undoes_is_not_pruned_by_the_last_one() {
             NodePlan {
                 manual: false,
                 coins_bytes: 50_000,
-                batch_limit: 1_000,
                 commit_millis: 5_000,
                 window: 8,
                 work_millis: 1,
-                prune: None,
+                ..NodePlan::default()
             },
             NodePlan {
-                manual: true,
                 coins_bytes: 50_000,
                 batch_limit: 3,
                 commit_millis: 5_000,
                 window: 64,
                 work_millis: 50,
                 prune: Some(PruneOptions::new(8_000).keep_blocks(6)),
+                ..NodePlan::default()
             },
         ],
         actions: vec![
@@ -211,13 +210,12 @@ fn nothing_is_written_after_a_part_of_a_flush_that_failed() {
                 peer(Manner::NotFound, [209, 1_000, 0, 20], Serves::Honest),
             ],
             nodes: vec![NodePlan {
-                manual: true,
                 coins_bytes: 6_000,
                 batch_limit: 20,
                 commit_millis: 200,
                 window: 64,
                 work_millis: 1,
-                prune: None,
+                ..NodePlan::default()
             }],
             actions: vec![
                 (12_406, Action::Away(2, 73_801)),
