@@ -11,7 +11,7 @@ use bitcoin::absolute::LockTime;
 use bitcoin::hashes::Hash;
 use bitcoin::key::{Keypair, TapTweak};
 use bitcoin::opcodes::all as op;
-use bitcoin::script::{Builder, PushBytesBuf};
+use bitcoin::script::{Builder, PushBytes, PushBytesBuf};
 use bitcoin::secp256k1::{All, Message, Secp256k1, SecretKey};
 use bitcoin::sighash::{EcdsaSighashType, Prevouts, SighashCache, TapSighashType};
 use bitcoin::taproot::{LeafVersion, TapLeafHash, TaprootBuilder, TaprootSpendInfo};
@@ -48,6 +48,12 @@ pub enum SlowKind {
     TapTrue,
     /// P2TR by a script of one key.
     TapKey,
+    /// P2TR: a signature check in a branch that is not taken.
+    TapUntaken,
+    /// P2TR: a check that an empty signature fails, and `OP_NOT`.
+    TapEmpty,
+    /// P2TR: a signature check and an operation that does nothing.
+    TapOdd,
     /// P2TR by key.
     KeyPath,
     /// Bare: the same failing signature checked 65 times, all against one hash of the whole transaction.
@@ -66,7 +72,7 @@ enum Signs {
 
 impl SlowKind {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::BareTrue,
         Self::WitnessTrue,
         Self::WitnessUntaken,
@@ -76,6 +82,9 @@ impl SlowKind {
         Self::WitnessOdd,
         Self::TapTrue,
         Self::TapKey,
+        Self::TapUntaken,
+        Self::TapEmpty,
+        Self::TapOdd,
         Self::KeyPath,
         Self::BareChecks,
         Self::BareSeparators,
@@ -120,19 +129,18 @@ impl SlowKind {
 
     /// The script that is run, where it is not the output's own.
     fn inner(self, keys: &Keys) -> ScriptBuf {
-        let key = keys.pair(0).public_key();
-        let check = || Builder::new().push_slice(key.serialize()).push_opcode(op::OP_CHECKSIG);
+        let check = |key: &PushBytes| Builder::new().push_slice(key).push_opcode(op::OP_CHECKSIG);
+        let key = keys.pair(0).public_key().serialize();
+        let tap_key = keys.pair(0).x_only_public_key().0.serialize();
+        let untaken = || {
+            let script = Builder::new().push_int(0).push_opcode(op::OP_IF).push_opcode(op::OP_CHECKSIG);
+            script.push_opcode(op::OP_ENDIF).push_int(1).into_script()
+        };
         match self {
             Self::WitnessTrue | Self::TapTrue => Builder::new().push_int(1).into_script(),
-            Self::WitnessUntaken => Builder::new()
-                .push_int(0)
-                .push_opcode(op::OP_IF)
-                .push_opcode(op::OP_CHECKSIG)
-                .push_opcode(op::OP_ENDIF)
-                .push_int(1)
-                .into_script(),
-            Self::WitnessEmpty => check().push_opcode(op::OP_NOT).into_script(),
-            Self::WitnessOdd => check().push_opcode(op::OP_NOP).into_script(),
+            Self::WitnessUntaken | Self::TapUntaken => untaken(),
+            Self::WitnessEmpty => check(key.as_ref()).push_opcode(op::OP_NOT).into_script(),
+            Self::WitnessOdd => check(key.as_ref()).push_opcode(op::OP_NOP).into_script(),
             Self::WitnessMultisig => (0..3)
                 .fold(Builder::new().push_int(2), |script, n| {
                     script.push_slice(keys.pair(n).public_key().serialize())
@@ -140,11 +148,10 @@ impl SlowKind {
                 .push_int(3)
                 .push_opcode(op::OP_CHECKMULTISIG)
                 .into_script(),
-            Self::TapKey => {
-                let key = keys.pair(0).x_only_public_key().0.serialize();
-                Builder::new().push_slice(key).push_opcode(op::OP_CHECKSIG).into_script()
-            }
-            _ => check().into_script(),
+            Self::TapEmpty => check(tap_key.as_ref()).push_opcode(op::OP_NOT).into_script(),
+            Self::TapOdd => check(tap_key.as_ref()).push_opcode(op::OP_NOP).into_script(),
+            Self::TapKey => check(tap_key.as_ref()).into_script(),
+            _ => check(key.as_ref()).into_script(),
         }
     }
 
@@ -162,17 +169,20 @@ impl SlowKind {
             Self::BareTrue => Builder::new().push_int(1).into_script(),
             Self::BareChecks => checks(CHECKS[0], false),
             Self::BareSeparators => checks(CHECKS[1], true),
-            Self::TapTrue | Self::TapKey | Self::KeyPath => {
-                ScriptBuf::new_p2tr_tweaked(keys.tap(self.inner(keys)).output_key())
-            }
+            _ if self.is_taproot() => ScriptBuf::new_p2tr_tweaked(keys.tap(self.inner(keys)).output_key()),
             _ => self.inner(keys).to_p2wsh(),
         }
+    }
+
+    fn is_taproot(self) -> bool {
+        use SlowKind::{KeyPath, TapEmpty, TapKey, TapOdd, TapTrue, TapUntaken};
+        matches!(self, TapTrue | TapKey | TapUntaken | TapEmpty | TapOdd | KeyPath)
     }
 
     fn signs(self, keys: &Keys) -> Signs {
         match self {
             Self::WitnessKey | Self::WitnessMultisig | Self::WitnessOdd => Signs::WitnessV0(self.inner(keys)),
-            Self::TapKey => Signs::TapLeaf(self.inner(keys)),
+            Self::TapKey | Self::TapOdd => Signs::TapLeaf(self.inner(keys)),
             Self::KeyPath => Signs::TapKey,
             _ => Signs::Nothing,
         }
@@ -183,7 +193,7 @@ impl SlowKind {
         match self {
             Self::WitnessKey | Self::WitnessOdd => vec![vec![0; ECDSA]],
             Self::WitnessMultisig => vec![vec![0; ECDSA]; 2],
-            Self::TapKey | Self::KeyPath => vec![vec![0; 64]],
+            Self::TapKey | Self::TapOdd | Self::KeyPath => vec![vec![0; 64]],
             _ => Vec::new(),
         }
     }
@@ -239,16 +249,16 @@ impl SlowKind {
                 (Builder::new().push_slice(signature).into_script(), Witness::new())
             }
             Self::KeyPath => (nothing, Witness::from_slice(signatures)),
-            Self::TapTrue | Self::TapKey => {
-                let control = keys.tap(inner.clone()).control_block(&(inner.clone(), LeafVersion::TapScript));
-                let control = control.expect("the leaf is in the tree").serialize();
-                (nothing, Witness::from_slice(&[signatures, &[inner.into_bytes(), control]].concat()))
-            }
             _ => {
                 // CHECKMULTISIG takes one item more than it should; the failing check takes an empty one.
-                let empty = matches!(self, Self::WitnessMultisig | Self::WitnessEmpty);
+                let empty = matches!(self, Self::WitnessMultisig | Self::WitnessEmpty | Self::TapEmpty);
                 let first = if empty { vec![Vec::new()] } else { Vec::new() };
-                (nothing, Witness::from_slice(&[&first[..], signatures, &[inner.into_bytes()]].concat()))
+                let control = self.is_taproot().then(|| {
+                    let leaf = (inner.clone(), LeafVersion::TapScript);
+                    keys.tap(inner.clone()).control_block(&leaf).expect("the leaf is in the tree").serialize()
+                });
+                let script = [Some(inner.into_bytes()), control].into_iter().flatten().collect::<Vec<_>>();
+                (nothing, Witness::from_slice(&[&first[..], signatures, &script].concat()))
             }
         }
     }

@@ -8,7 +8,7 @@ use bitcoin::key::{Keypair, Secp256k1, TapTweak, TweakedKeypair, UntweakedPublic
 use bitcoin::opcodes::all as op;
 use bitcoin::script::{Builder, PushBytesBuf};
 use bitcoin::secp256k1::{All, Message, SecretKey};
-use bitcoin::sighash::{EcdsaSighashType, Prevouts, SighashCache, TapSighashType};
+use bitcoin::sighash::{Annex, EcdsaSighashType, Prevouts, SighashCache, TapSighashType};
 use bitcoin::taproot::{LeafVersion, TapLeafHash, TaprootBuilder, TaprootSpendInfo};
 use bitcoin::{Amount, OutPoint, PublicKey, Script, ScriptBuf, Transaction, TxOut, Witness};
 
@@ -170,13 +170,18 @@ impl Wallet {
         }
     }
 
-    /// Signs every input of `tx`, which spends `coins` in order.
+    /// Signs every input of `tx`, which spends `coins` in order, for the whole transaction.
     pub fn sign(&self, tx: &mut Transaction, coins: &[ForgedCoin]) {
+        self.sign_as(tx, coins, WHOLE);
+    }
+
+    /// Signs every input as `what` says.
+    pub(crate) fn sign_as(&self, tx: &mut Transaction, coins: &[ForgedCoin], what: Signs<'_>) {
         let outputs: Vec<TxOut> = coins.iter().map(|coin| coin.output.clone()).collect();
         let unsigned = tx.clone();
         let mut cache = SighashCache::new(&unsigned);
         for (index, coin) in coins.iter().enumerate() {
-            let (script_sig, witness) = self.unlock(&mut cache, index, coin, &outputs);
+            let (script_sig, witness) = self.unlock(&mut cache, index, coin, &outputs, what);
             tx.input[index].script_sig = script_sig;
             tx.input[index].witness = witness;
         }
@@ -188,46 +193,45 @@ impl Wallet {
         index: usize,
         coin: &ForgedCoin,
         outputs: &[TxOut],
+        what: Signs<'_>,
     ) -> (ScriptBuf, Witness) {
         let set = &self.sets[coin.key % self.sets.len()];
         let amount = coin.output.value;
         match coin.kind {
             OutputKind::P2pk => {
-                let sig = self.legacy(cache, index, &coin.output.script_pubkey, &set.pairs[0]);
+                let sig = self.legacy(cache, index, &coin.output.script_pubkey, &set.pairs[0], what.ecdsa);
                 (pushes(&[&sig]), Witness::new())
             }
             OutputKind::P2pkh => {
-                let sig = self.legacy(cache, index, &coin.output.script_pubkey, &set.pairs[0]);
+                let sig = self.legacy(cache, index, &coin.output.script_pubkey, &set.pairs[0], what.ecdsa);
                 (pushes(&[&sig, &set.key().to_bytes()]), Witness::new())
             }
             OutputKind::BareMultisig => {
-                let sig = self.legacy(cache, index, &set.bare, &set.pairs[1]);
+                let sig = self.legacy(cache, index, &set.bare, &set.pairs[1], what.ecdsa);
                 (pushes(&[&[], &sig]), Witness::new())
             }
             OutputKind::P2shMultisig => {
-                let first = self.legacy(cache, index, &set.multisig, &set.pairs[0]);
-                let second = self.legacy(cache, index, &set.multisig, &set.pairs[2]);
+                let first = self.legacy(cache, index, &set.multisig, &set.pairs[0], what.ecdsa);
+                let second = self.legacy(cache, index, &set.multisig, &set.pairs[2], what.ecdsa);
                 (pushes(&[&[], &first, &second, set.multisig.as_bytes()]), Witness::new())
             }
             OutputKind::P2shP2wpkh => {
                 let inner = set.p2wpkh();
-                (pushes(&[inner.as_bytes()]), self.key_hash(cache, index, &inner, amount, set))
+                (pushes(&[inner.as_bytes()]), self.key_hash(cache, index, &inner, amount, set, what.ecdsa))
             }
-            OutputKind::P2wpkh => (ScriptBuf::new(), self.key_hash(cache, index, &set.p2wpkh(), amount, set)),
+            OutputKind::P2wpkh => {
+                (ScriptBuf::new(), self.key_hash(cache, index, &set.p2wpkh(), amount, set, what.ecdsa))
+            }
             OutputKind::P2shP2wsh => {
                 let inner = set.multisig.to_p2wsh();
-                (pushes(&[inner.as_bytes()]), self.script_hash(cache, index, amount, set))
+                (pushes(&[inner.as_bytes()]), self.script_hash(cache, index, amount, set, what.ecdsa))
             }
-            OutputKind::P2wsh => (ScriptBuf::new(), self.script_hash(cache, index, amount, set)),
+            OutputKind::P2wsh => (ScriptBuf::new(), self.script_hash(cache, index, amount, set, what.ecdsa)),
             OutputKind::P2trKey => {
-                let hash = cache
-                    .taproot_key_spend_signature_hash(index, &Prevouts::All(outputs), TapSighashType::Default)
-                    .expect("all spent outputs are given");
-                let message = Message::from_digest(hash.to_byte_array());
-                let sig = self.secp.sign_schnorr_no_aux_rand(&message, &set.tweaked.to_keypair());
-                (ScriptBuf::new(), Witness::from_slice(&[sig.serialize()]))
+                let sig = self.taproot(cache, index, outputs, what, None, &set.tweaked.to_keypair());
+                (ScriptBuf::new(), with_annex(&[sig], what))
             }
-            OutputKind::P2trScript => (ScriptBuf::new(), self.tap_script(cache, index, outputs, set)),
+            OutputKind::P2trScript => (ScriptBuf::new(), self.tap_script(cache, index, outputs, set, what)),
             OutputKind::Anchor => (ScriptBuf::new(), Witness::new()),
         }
     }
@@ -238,17 +242,16 @@ impl Wallet {
         index: usize,
         code: &Script,
         pair: &Keypair,
+        what: EcdsaSighashType,
     ) -> Vec<u8> {
-        let hash = cache
-            .legacy_signature_hash(index, code, EcdsaSighashType::All.to_u32())
-            .expect("the input exists");
-        self.ecdsa(hash.to_byte_array(), pair)
+        let hash = cache.legacy_signature_hash(index, code, what.to_u32()).expect("the input exists");
+        self.ecdsa(hash.to_byte_array(), pair, what)
     }
 
-    fn ecdsa(&self, digest: [u8; 32], pair: &Keypair) -> Vec<u8> {
+    fn ecdsa(&self, digest: [u8; 32], pair: &Keypair, what: EcdsaSighashType) -> Vec<u8> {
         let sig = self.secp.sign_ecdsa(&Message::from_digest(digest), &pair.secret_key());
         let mut bytes = sig.serialize_der().to_vec();
-        bytes.push(EcdsaSighashType::All.to_u32() as u8);
+        bytes.push(what.to_u32() as u8);
         bytes
     }
 
@@ -259,11 +262,10 @@ impl Wallet {
         script: &Script,
         amount: Amount,
         set: &KeySet,
+        what: EcdsaSighashType,
     ) -> Witness {
-        let hash = cache
-            .p2wpkh_signature_hash(index, script, amount, EcdsaSighashType::All)
-            .expect("a key hash script");
-        Witness::from_slice(&[self.ecdsa(hash.to_byte_array(), &set.pairs[0]), set.key().to_bytes()])
+        let hash = cache.p2wpkh_signature_hash(index, script, amount, what).expect("a key hash script");
+        Witness::from_slice(&[self.ecdsa(hash.to_byte_array(), &set.pairs[0], what), set.key().to_bytes()])
     }
 
     fn script_hash(
@@ -272,15 +274,16 @@ impl Wallet {
         index: usize,
         amount: Amount,
         set: &KeySet,
+        what: EcdsaSighashType,
     ) -> Witness {
         let hash = cache
-            .p2wsh_signature_hash(index, &set.multisig, amount, EcdsaSighashType::All)
+            .p2wsh_signature_hash(index, &set.multisig, amount, what)
             .expect("the input exists")
             .to_byte_array();
         Witness::from_slice(&[
             Vec::new(),
-            self.ecdsa(hash, &set.pairs[0]),
-            self.ecdsa(hash, &set.pairs[1]),
+            self.ecdsa(hash, &set.pairs[0], what),
+            self.ecdsa(hash, &set.pairs[1], what),
             set.multisig.to_bytes(),
         ])
     }
@@ -291,24 +294,55 @@ impl Wallet {
         index: usize,
         outputs: &[TxOut],
         set: &KeySet,
+        what: Signs<'_>,
     ) -> Witness {
-        let leaf_hash = TapLeafHash::from_script(&set.leaf, LeafVersion::TapScript);
-        let hash = cache
-            .taproot_script_spend_signature_hash(
-                index,
-                &Prevouts::All(outputs),
-                leaf_hash,
-                TapSighashType::Default,
-            )
-            .expect("all spent outputs are given");
-        let message = Message::from_digest(hash.to_byte_array());
-        let sig = self.secp.sign_schnorr_no_aux_rand(&message, &set.pairs[1]);
+        let leaf = TapLeafHash::from_script(&set.leaf, LeafVersion::TapScript);
+        let sig = self.taproot(cache, index, outputs, what, Some(leaf), &set.pairs[1]);
         let control = set
             .spend_info
             .control_block(&(set.leaf.clone(), LeafVersion::TapScript))
             .expect("the leaf is in the tree");
-        Witness::from_slice(&[sig.serialize().to_vec(), set.leaf.to_bytes(), control.serialize()])
+        with_annex(&[sig, set.leaf.to_bytes(), control.serialize()], what)
     }
+
+    fn taproot(
+        &self,
+        cache: &mut SighashCache<&Transaction>,
+        index: usize,
+        outputs: &[TxOut],
+        what: Signs<'_>,
+        leaf: Option<TapLeafHash>,
+        pair: &Keypair,
+    ) -> Vec<u8> {
+        let annex = what.annex.map(|bytes| Annex::new(bytes).expect("an annex"));
+        let leaf = leaf.map(|leaf| (leaf, u32::MAX));
+        let hash = cache.taproot_signature_hash(index, &Prevouts::All(outputs), annex, leaf, what.taproot);
+        // SINGLE without an output of this index: there is nothing to sign.
+        let hash = hash.map_or([0; 32], |hash| hash.to_byte_array());
+        let sig = self.secp.sign_schnorr_no_aux_rand(&Message::from_digest(hash), pair).serialize();
+        match what.taproot {
+            TapSighashType::Default => sig.to_vec(),
+            kind => [&sig[..], &[kind as u8]].concat(),
+        }
+    }
+}
+
+/// What signatures cover.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Signs<'a> {
+    pub(crate) ecdsa: EcdsaSighashType,
+    pub(crate) taproot: TapSighashType,
+    /// Of taproot inputs.
+    pub(crate) annex: Option<&'a [u8]>,
+}
+
+const WHOLE: Signs<'static> =
+    Signs { ecdsa: EcdsaSighashType::All, taproot: TapSighashType::Default, annex: None };
+
+fn with_annex(items: &[Vec<u8>], what: Signs<'_>) -> Witness {
+    let mut witness = Witness::from_slice(items);
+    what.annex.into_iter().for_each(|annex| witness.push(annex));
+    witness
 }
 
 fn pushes(items: &[&[u8]]) -> ScriptBuf {

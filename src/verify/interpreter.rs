@@ -4,19 +4,26 @@
 //! It tells no reason for a failure. For every input it parses and hashes the whole transaction again, so
 //! that a transaction with very many inputs takes time in the square of their number (docs/worst-blocks.md).
 
-use super::{ScriptFailure, TxScripts, Verdict, Verifier, VerifierError};
+use super::{InputVerifier, ScriptFailure, TxScripts, Verdict, Verifier, VerifierError, VerifyInputs};
 use crate::chain::deployments::ScriptFlags;
-use bitcoin::TxOut;
+use bitcoin::consensus::serialize;
+use bitcoin::{ScriptBuf, Transaction, TxIn, TxOut, Witness};
 use bitcoinconsensus::{Error, Utxo, verify_with_flags};
+use core::fmt;
 
 /// Every input through the library.
+///
+/// As a [`Verifier`] it gives the library each transaction as it is. Behind
+/// [`KnownForms`](super::standard::KnownForms) the other inputs lose scriptSigs and witnesses, which no signature hash
+/// covers: the one of old empties the scriptSigs, BIPs 143 and 341 leave them out, and of the annexes BIP341 hashes the
+/// input's own alone.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Interpreter;
 
 impl Verifier for Interpreter {
     fn verify(&self, batch: &[TxScripts<'_>]) -> Result<Verdict, VerifierError> {
         for (transaction, scripts) in batch.iter().enumerate() {
-            let mut inputs = Inputs::of(*scripts)?;
+            let mut inputs = Whole::of(*scripts)?;
             for input in 0..scripts.spent.len() {
                 if !inputs.succeeds(input)? {
                     return Ok(Verdict::Invalid(ScriptFailure { transaction, input }));
@@ -27,8 +34,58 @@ impl Verifier for Interpreter {
     }
 }
 
-/// The inputs of one transaction, to be checked one by one.
-pub(super) struct Inputs<'a> {
+impl InputVerifier for Interpreter {
+    type Inputs<'a> = Inputs<'a>;
+
+    fn inputs<'a>(&'a self, scripts: TxScripts<'a>) -> Result<Inputs<'a>, VerifierError> {
+        Ok(Inputs { whole: Whole::of(scripts)?, bare: None })
+    }
+}
+
+/// The inputs of one transaction, each in the transaction without what unlocks the others.
+pub struct Inputs<'a> {
+    whole: Whole<'a>,
+    /// The transaction without scriptSigs and witnesses, once it is needed.
+    bare: Option<Transaction>,
+}
+
+impl VerifyInputs for Inputs<'_> {
+    fn succeeds(&mut self, index: usize) -> Result<bool, VerifierError> {
+        let tx = self.whole.scripts.tx;
+        if tx.input.len() == 1 {
+            return self.whole.succeeds(index);
+        }
+        let bare = self.bare.get_or_insert_with(|| without_unlocking(tx));
+        let (Some(place), Some(input)) = (bare.input.get_mut(index), tx.input.get(index)) else {
+            return no_verdict("no such input");
+        };
+        let locked = core::mem::replace(place, input.clone());
+        let raw = serialize(bare);
+        if let Some(place) = bare.input.get_mut(index) {
+            *place = locked;
+        }
+        self.whole.succeeds_within(&raw, index)
+    }
+
+    /// It parses and hashes for each input all that it is given.
+    fn is_slow(&self, _: usize) -> bool {
+        true
+    }
+}
+
+impl fmt::Debug for Inputs<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inputs").field("scripts", &self.whole.scripts).finish_non_exhaustive()
+    }
+}
+
+fn without_unlocking(tx: &Transaction) -> Transaction {
+    let locked = |input: &TxIn| TxIn { script_sig: ScriptBuf::new(), witness: Witness::new(), ..*input };
+    Transaction { input: tx.input.iter().map(locked).collect(), output: tx.output.clone(), ..*tx }
+}
+
+/// The inputs of one transaction, each in all of it.
+pub(super) struct Whole<'a> {
     scripts: TxScripts<'a>,
     /// For the library, with what has no meaning here left out.
     flags: u32,
@@ -36,7 +93,7 @@ pub(super) struct Inputs<'a> {
     utxos: Option<Vec<Utxo>>,
 }
 
-impl<'a> Inputs<'a> {
+impl<'a> Whole<'a> {
     /// Refuses what the library could not be asked about.
     pub(super) fn of(scripts: TxScripts<'a>) -> Result<Self, VerifierError> {
         let TxScripts { tx, spent, flags, .. } = scripts;
@@ -63,7 +120,7 @@ impl<'a> Inputs<'a> {
     }
 
     /// The same within the bytes of another transaction, with as many inputs.
-    pub(super) fn succeeds_within(&mut self, raw: &[u8], input: usize) -> Result<bool, VerifierError> {
+    fn succeeds_within(&mut self, raw: &[u8], input: usize) -> Result<bool, VerifierError> {
         let TxScripts { spent, .. } = self.scripts;
         if self.utxos.is_none() && self.flags & ScriptFlags::TAPROOT.0 != 0 {
             self.utxos = Some(spent.iter().map(utxo).collect::<Result<_, _>>()?);

@@ -9,7 +9,6 @@
 //! 2. [`scripts::ScriptPool`] splits the scripts of one block among the threads of a [`pool::Pool`].
 //! 3. Its ticket yields [`Verified`], which says whether scripts were executed or assumed valid.
 
-#[cfg(feature = "consensus")]
 mod cache;
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -18,9 +17,7 @@ pub mod interpreter;
 pub mod pool;
 pub mod remote;
 pub mod scripts;
-#[cfg(feature = "consensus")]
 mod smaller;
-#[cfg(feature = "consensus")]
 pub mod standard;
 
 use crate::chain::command::ScriptPolicy;
@@ -79,6 +76,33 @@ pub trait Verifier: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`VerifierError`] if no verdict could be reached; never for an invalid script.
     fn verify(&self, batch: &[TxScripts<'_>]) -> Result<Verdict, VerifierError>;
+}
+
+/// Checks inputs one by one: what [`standard::KnownForms`] has behind it. Implementations must be pure.
+pub trait InputVerifier: Send + Sync + fmt::Debug {
+    /// A transaction made ready.
+    type Inputs<'a>: VerifyInputs
+    where
+        Self: 'a;
+
+    /// Makes what the inputs of a transaction share.
+    ///
+    /// # Errors
+    /// [`VerifierError`] for what could not be judged: unknown flags, or spent outputs that are not one an input.
+    fn inputs<'a>(&'a self, scripts: TxScripts<'a>) -> Result<Self::Inputs<'a>, VerifierError>;
+}
+
+/// The inputs of one transaction.
+pub trait VerifyInputs {
+    /// Whether the script of this input succeeds.
+    ///
+    /// # Errors
+    /// [`VerifierError`] if there is no such input, or no verdict could be reached; never for an invalid script.
+    fn succeeds(&mut self, index: usize) -> Result<bool, VerifierError>;
+
+    /// Whether the check of this input takes time in proportion to the whole transaction, whatever its script does: then
+    /// it is worth while to try it with less.
+    fn is_slow(&self, index: usize) -> bool;
 }
 
 /// How a block came to count as valid.

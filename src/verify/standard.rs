@@ -1,5 +1,5 @@
-//! The common scripts straight to libsecp256k1, everything else to the [`interpreter`](super::interpreter) with no
-//! more of the transaction than the verdict needs (`smaller`).
+//! The common scripts straight to libsecp256k1, everything else to an interpreter behind them, with no more of the
+//! transaction than the verdict needs (`smaller`).
 //!
 //! These ways of spending are known here, and each is nothing but signatures by keys:
 //!
@@ -10,12 +10,12 @@
 //! | P2WSH of `<key> OP_CHECKSIG` | a signature and the script in the witness |
 //! | P2WSH of a multisig, m of n keys | an empty item, m signatures and the script in the witness |
 //! | P2WPKH and P2WSH within P2SH (BIP16) | the same, and the program alone in the scriptSig |
-//! | P2TR by key (BIP341) | a signature alone in the witness |
-//! | P2TR by `<key> OP_CHECKSIG` (BIP342) | a signature, the script and its control block in the witness |
+//! | P2TR by key (BIP341) | a signature in the witness, and an annex or none |
+//! | P2TR by `<key> OP_CHECKSIG` (BIP342) | a signature, the script and its control block, and an annex or none |
 //!
-//! An input counts as valid here only if it has one of these forms to the byte, commits to the whole transaction
-//! (`SIGHASH_ALL` or BIP341's default) and its signature is good. Whatever is not so, a bad signature included,
-//! the interpreter judges: so this module can be wrong in one direction only, and has to argue for that one.
+//! An input counts as valid here only if it has one of these forms to the byte, names one of the six hash types that
+//! are defined (or BIP341's default), and its signature is good. Whatever is not so, a bad signature included, the
+//! interpreter judges: so this module can be wrong in one direction only, and has to argue for that one.
 //!
 //! 1. The forms leave the interpreter no choice: no opcode runs but those that push, hash, compare and check
 //!    signatures. Locktime and script size have no part in them, and a signature is too long to be found (and deleted
@@ -29,14 +29,16 @@
 //! The interpreter of Core (script/interpreter.cpp) is what each form is tested against.
 
 use super::cache::SignatureCache;
+#[cfg(feature = "consensus")]
+use super::interpreter::Interpreter;
 use super::smaller::Smaller;
-use super::{ScriptFailure, TxScripts, Verdict, Verifier, VerifierError};
+use super::{InputVerifier, ScriptFailure, TxScripts, Verdict, Verifier, VerifierError};
 use crate::chain::deployments::ScriptFlags;
 use crate::limits::SIGNATURE_CACHE;
 use bitcoin::hashes::{Hash, hash160, sha256};
 use bitcoin::opcodes::all as op;
 use bitcoin::secp256k1::{Message, PublicKey, Secp256k1, VerifyOnly, XOnlyPublicKey, ecdsa, schnorr};
-use bitcoin::sighash::{EcdsaSighashType, Prevouts, SighashCache, TapSighashType};
+use bitcoin::sighash::{Annex, EcdsaSighashType, Prevouts, SighashCache, TapSighashType};
 use bitcoin::taproot::{ControlBlock, LeafVersion, TapLeafHash};
 use bitcoin::{Script, Transaction, TxIn, TxOut, Witness};
 use std::sync::Arc;
@@ -46,34 +48,40 @@ const SIGNATURES: core::ops::RangeInclusive<usize> = 60..=73;
 /// How the cache tells the schemes apart.
 const ECDSA: u8 = 0;
 const BIP340: u8 = 1;
-/// `SIGHASH_ALL`, the last byte of a signature.
-const ALL: u8 = 1;
 
 const OP_1: u8 = op::OP_PUSHNUM_1.to_u8();
 const OP_16: u8 = op::OP_PUSHNUM_16.to_u8();
 const OP_CHECKSIG: u8 = op::OP_CHECKSIG.to_u8();
 const OP_CHECKMULTISIG: u8 = op::OP_CHECKMULTISIG.to_u8();
 
-/// The verifier that comes with the crate. Clones are equal, and share what they remember.
+/// The verifier that comes with the crate: the known forms, and Core's interpreter behind them.
+#[cfg(feature = "consensus")]
+pub type StandardVerifier = KnownForms<Interpreter>;
+
+/// The known forms, and `V` behind them for everything else. Clones are equal, and share what they remember.
 #[derive(Clone, Debug)]
-pub struct StandardVerifier {
+pub struct KnownForms<V> {
+    interpreter: V,
     secp: Secp256k1<VerifyOnly>,
     cache: Option<Arc<SignatureCache>>,
 }
 
-impl Default for StandardVerifier {
+impl<V: Default> Default for KnownForms<V> {
     /// Remembers the last [`SIGNATURE_CACHE`] good signatures or so, in 2 MiB: those of the last blocks.
     fn default() -> Self {
         Self::with_cache(SIGNATURE_CACHE)
     }
 }
 
-impl StandardVerifier {
+impl<V: Default> KnownForms<V> {
     /// A verifier that remembers about so many good signatures, 32 bytes each; 0 for none.
     pub fn with_cache(entries: usize) -> Self {
-        Self { secp: Secp256k1::verification_only(), cache: SignatureCache::new(entries).map(Arc::new) }
+        let cache = SignatureCache::new(entries).map(Arc::new);
+        Self { interpreter: V::default(), secp: Secp256k1::verification_only(), cache }
     }
+}
 
+impl<V> KnownForms<V> {
     /// Whether a signature is good: it was before, or the check says so.
     fn is_good_once(
         &self,
@@ -108,10 +116,10 @@ impl StandardVerifier {
     }
 }
 
-impl Verifier for StandardVerifier {
+impl<V: InputVerifier> Verifier for KnownForms<V> {
     fn verify(&self, batch: &[TxScripts<'_>]) -> Result<Verdict, VerifierError> {
         for (transaction, scripts) in batch.iter().enumerate() {
-            let mut others = Smaller::of(*scripts)?;
+            let mut others = Smaller::of(*scripts, &self.interpreter)?;
             let mut hashes = SighashCache::new(scripts.tx);
             for input in 0..scripts.spent.len() {
                 if !self.is_signed(scripts, &mut hashes, input) && !others.succeeds(input)? {
@@ -123,7 +131,7 @@ impl Verifier for StandardVerifier {
     }
 }
 
-impl StandardVerifier {
+impl<V> KnownForms<V> {
     /// Whether an input has one of the known forms and a good signature. If not, nothing is known.
     fn is_signed(
         &self,
@@ -181,8 +189,8 @@ impl StandardVerifier {
         if !input.witness.is_empty() {
             return false;
         }
-        self.is_good(key, sig, key_hash, |code| {
-            let hash = hashes.legacy_signature_hash(index, code, u32::from(ALL));
+        self.is_good(key, sig, key_hash, |code, kind| {
+            let hash = hashes.legacy_signature_hash(index, code, kind.to_u32());
             Some(hash.ok()?.to_byte_array())
         })
     }
@@ -201,8 +209,8 @@ impl StandardVerifier {
             return false;
         };
         // BIP143 hashes the script of P2PKH in place of the program.
-        self.is_good(key, sig, key_hash, |code| {
-            let hash = hashes.p2wsh_signature_hash(index, code, output.value, EcdsaSighashType::All);
+        self.is_good(key, sig, key_hash, |code, kind| {
+            let hash = hashes.p2wsh_signature_hash(index, code, output.value, kind);
             Some(hash.ok()?.to_byte_array())
         })
     }
@@ -232,20 +240,20 @@ impl StandardVerifier {
         if witness.len() != dummy + required + 1 {
             return false;
         }
-        let Ok(hash) = hashes.p2wsh_signature_hash(index, script, output.value, EcdsaSighashType::All) else {
-            return false;
-        };
-        let hash = hash.to_byte_array();
         // Each push of a key is an opcode and 33 bytes.
         let mut keys = keys.chunks_exact(34).map(|push| PublicKey::from_slice(&push[1..]));
         witness.iter().skip(dummy).take(required).all(|sig| {
-            let Some(sig) = signature(sig) else { return false };
+            let Some((sig, kind)) = signature(sig) else { return false };
+            let Ok(hash) = hashes.p2wsh_signature_hash(index, script, output.value, kind) else {
+                return false;
+            };
+            let hash = hash.to_byte_array();
             keys.any(|key| key.is_ok_and(|key| self.is_ecdsa_good(&hash, &key, &sig)))
         })
     }
 
-    /// P2TR by key: the witness is a signature, and no annex; or by a script of one key: a signature, the script and
-    /// its control block.
+    /// P2TR by key: the witness is a signature; or by a script of one key: a signature, the script and its control
+    /// block. An annex may follow.
     fn taproot_signed(
         &self,
         hashes: &mut SighashCache<&Transaction>,
@@ -254,20 +262,15 @@ impl StandardVerifier {
         spent: &[TxOut],
         key: &[u8],
     ) -> bool {
-        let Some(bytes) = witness.nth(0) else { return false };
-        let (sig, kind) = match bytes.split_at_checked(64) {
-            Some((sig, [])) => (sig, TapSighashType::Default),
-            Some((sig, [ALL])) => (sig, TapSighashType::All),
-            _ => return false,
-        };
-        let (Ok(sig), Ok(output_key)) =
-            (schnorr::Signature::from_slice(sig), XOnlyPublicKey::from_slice(key))
+        let annex = witness.last().filter(|_| witness.len() >= 2).and_then(|item| Annex::new(item).ok());
+        let items = witness.len() - usize::from(annex.is_some());
+        let (Some((sig, kind)), Ok(output_key)) =
+            (witness.nth(0).and_then(taproot_signature), XOnlyPublicKey::from_slice(key))
         else {
             return false;
         };
-        let all = Prevouts::All(spent);
-        let (hash, key) = match (witness.len(), witness.nth(1), witness.nth(2)) {
-            (1, ..) => (hashes.taproot_key_spend_signature_hash(index, &all, kind), output_key),
+        let (leaf, key) = match (items, witness.nth(1), witness.nth(2)) {
+            (1, ..) => (None, output_key),
             (3, Some(script), Some(control)) => {
                 let (Some(key), Ok(control)) = (lone_key::<32>(script), ControlBlock::decode(control)) else {
                     return false;
@@ -278,12 +281,15 @@ impl StandardVerifier {
                 let (true, Ok(key)) = (committed, XOnlyPublicKey::from_slice(&key[1..])) else {
                     return false;
                 };
-                let leaf = TapLeafHash::from_script(script, LeafVersion::TapScript);
-                (hashes.taproot_script_spend_signature_hash(index, &all, leaf, kind), key)
+                (Some(TapLeafHash::from_script(script, LeafVersion::TapScript)), key)
             }
             _ => return false,
         };
-        hash.is_ok_and(|hash| self.is_schnorr_good(&hash.to_byte_array(), &key, &sig))
+        // No OP_CODESEPARATOR ran.
+        let leaf = leaf.map(|leaf| (leaf, u32::MAX));
+        hashes
+            .taproot_signature_hash(index, &Prevouts::All(spent), annex, leaf, kind)
+            .is_ok_and(|hash| self.is_schnorr_good(&hash.to_byte_array(), &key, &sig))
     }
 
     /// Whether the key has this hash, and its signature is good for what `hash` makes of P2PKH's script.
@@ -292,11 +298,11 @@ impl StandardVerifier {
         key: &[u8],
         sig: &[u8],
         key_hash: &[u8],
-        hash: impl FnOnce(&Script) -> Option<[u8; 32]>,
+        hash: impl FnOnce(&Script, EcdsaSighashType) -> Option<[u8; 32]>,
     ) -> bool {
-        let Some((key, sig)) = key_and_signature(key, sig, key_hash) else { return false };
+        let Some((key, sig, kind)) = key_and_signature(key, sig, key_hash) else { return false };
         let code = key_hash_script(key_hash);
-        let Some(hash) = hash(Script::from_bytes(&code)) else { return false };
+        let Some(hash) = hash(Script::from_bytes(&code), kind) else { return false };
         self.is_ecdsa_good(&hash, &key, &sig)
     }
 }
@@ -324,19 +330,24 @@ fn multisig(script: &[u8]) -> Option<(usize, &[u8])> {
 }
 
 /// The key, if it is of one of the two usual forms and has this hash, and the signature, if it is known.
-fn key_and_signature(key: &[u8], sig: &[u8], key_hash: &[u8]) -> Option<(PublicKey, ecdsa::Signature)> {
+fn key_and_signature(
+    key: &[u8],
+    sig: &[u8],
+    key_hash: &[u8],
+) -> Option<(PublicKey, ecdsa::Signature, EcdsaSighashType)> {
     let whole_key = matches!((key.len(), key.first()), (33, Some(2 | 3)) | (65, Some(4)));
-    let sig = signature(sig)?;
+    let (sig, kind) = signature(sig)?;
     if !whole_key || hash160::Hash::hash(key).as_byte_array() != key_hash {
         return None;
     }
-    Some((PublicKey::from_slice(key).ok()?, sig))
+    Some((PublicKey::from_slice(key).ok()?, sig, kind))
 }
 
-/// The signature, if it is for the whole transaction and encoded as BIP66 wants it.
-fn signature(sig: &[u8]) -> Option<ecdsa::Signature> {
+/// The signature and its hash type, if that is defined and the signature encoded as BIP66 wants it.
+fn signature(sig: &[u8]) -> Option<(ecdsa::Signature, EcdsaSighashType)> {
     let (&kind, der) = sig.split_last()?;
-    if kind != ALL || !SIGNATURES.contains(&sig.len()) {
+    let kind = EcdsaSighashType::from_standard(kind.into()).ok()?;
+    if !SIGNATURES.contains(&sig.len()) {
         return None;
     }
     let mut sig = ecdsa::Signature::from_der(der).ok()?;
@@ -344,7 +355,18 @@ fn signature(sig: &[u8]) -> Option<ecdsa::Signature> {
         return None;
     }
     sig.normalize_s();
-    Some(sig)
+    Some((sig, kind))
+}
+
+/// The signature and its hash type: the default is not written (BIP341).
+fn taproot_signature(bytes: &[u8]) -> Option<(schnorr::Signature, TapSighashType)> {
+    let (sig, kind) = bytes.split_at_checked(64)?;
+    let kind = match *kind {
+        [] => TapSighashType::Default,
+        [kind] if kind != 0 => TapSighashType::from_consensus_u8(kind).ok()?,
+        _ => return None,
+    };
+    Some((schnorr::Signature::from_slice(sig).ok()?, kind))
 }
 
 /// `OP_DUP OP_HASH160 <hash> OP_EQUALVERIFY OP_CHECKSIG`.
@@ -356,5 +378,5 @@ fn key_hash_script(key_hash: &[u8]) -> [u8; 25] {
     script
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "consensus"))]
 mod tests;

@@ -3,8 +3,8 @@
 #[path = "../../../benches/worst_blocks/measure.rs"]
 mod measure;
 
-use headlong_kernel::KernelVerifier;
+use headlong_kernel::{KernelInterpreter, KernelVerifier};
 
 fn main() {
-    measure::measure(&[("kernel", &KernelVerifier)]);
+    measure::measure(&[("kernel", &KernelVerifier::with_cache(0)), ("interpreter", &KernelInterpreter)]);
 }

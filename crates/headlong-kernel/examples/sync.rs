@@ -10,5 +10,5 @@ use headlong_kernel::KernelVerifier;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    program::with(|builder| builder.verifier(KernelVerifier))
+    program::with(|builder| builder.verifier(KernelVerifier::default()))
 }

@@ -1,8 +1,11 @@
 //! Scripts through `libbitcoinkernel`, the library that Bitcoin Core makes of its own validation code.
 //!
-//! [`KernelVerifier`] is a [`Verifier`] for [headlong](headlong): every input is judged by the interpreter of Core 31,
-//! and what the inputs of one transaction share (BIPs 143 and 341) is hashed once, as Core does. The engines of
-//! headlong's feature `consensus` stand on a library that hashes the whole transaction again for each input. The two
+//! [`KernelVerifier`] is a [`Verifier`] for [headlong](headlong): the common scripts go straight to libsecp256k1, and
+//! everything else is judged by the interpreter of Core 31, with what the inputs of one transaction share (BIPs 143 and
+//! 341) hashed once. [`KernelInterpreter`] gives every input to the interpreter: what others are measured against.
+//!
+//! The engines of headlong's feature `consensus` stand on a library that hashes the whole transaction again for each
+//! input, and a miner can make that slow; this one stays within ten times Core's time (docs/worst-blocks.md). The two
 //! cannot be linked into one program: a host of this crate takes headlong with `default-features = false`.
 //!
 //! ```
@@ -11,7 +14,7 @@
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! // With headlong's feature `native`; other hosts bring a transport and an executor too.
-//! let (node, handle) = Builder::new(Network::Regtest).verifier(KernelVerifier).build()?;
+//! let (node, handle) = Builder::new(Network::Regtest).verifier(KernelVerifier::default()).build()?;
 //! # drop((node, handle));
 //! # Ok(())
 //! # }
@@ -25,62 +28,118 @@ use bitcoinkernel::{
     KernelError, PrecomputedTransactionData, ScriptPubkey, ScriptVerifyError, Transaction, TxOut, VERIFY_ALL,
     verify,
 };
-use headlong::Verifier;
 use headlong::chain::deployments::ScriptFlags;
-use headlong::verify::{ScriptFailure, TxScripts, Verdict, VerifierError};
+use headlong::verify::standard::KnownForms;
+use headlong::verify::{
+    InputVerifier, ScriptFailure, TxScripts, Verdict, Verifier, VerifierError, VerifyInputs,
+};
 
 // The library's flags have the values of headlong's.
 const _: () = assert!(VERIFY_ALL == ScriptFlags::ALL.0);
 
-/// Every input through Core's interpreter. It holds nothing; all threads may share one.
+/// The common scripts straight to libsecp256k1, and everything else through Core's interpreter. Clones are equal, and
+/// share what they remember of good signatures.
 ///
 /// It takes every set of the flags of [`ScriptFlags::ALL`] but those with `WITNESS` and without `P2SH`, and says
 /// nothing of why a script failed.
-///
-/// Where a taproot output is spent, the library copies all spent outputs for each input (as of version 0.3.2): a
-/// transaction with n inputs takes n² such copies, of which Core has none.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct KernelVerifier;
+pub type KernelVerifier = KnownForms<KernelInterpreter>;
 
-impl Verifier for KernelVerifier {
+/// Every input through Core's interpreter. It holds nothing; all threads may share one.
+///
+/// Where a taproot output is spent, the library copies all spent outputs for that input (as of version 0.3.2): n such
+/// inputs take n² copies, of which Core has none. [`KernelVerifier`] asks it less often.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KernelInterpreter;
+
+impl Verifier for KernelInterpreter {
     /// # Errors
     /// [`VerifierError`] for flags without meaning, a number of spent outputs that is not that of the inputs, an amount
     /// above 2^63 - 1 satoshis, and bytes that are no transaction; and if the library has no memory.
     fn verify(&self, batch: &[TxScripts<'_>]) -> Result<Verdict, VerifierError> {
         for (transaction, scripts) in batch.iter().enumerate() {
-            if let Some(input) = first_failure(scripts)? {
-                return Ok(Verdict::Invalid(ScriptFailure { transaction, input }));
+            let mut inputs = self.inputs(*scripts)?;
+            for input in 0..scripts.spent.len() {
+                if !inputs.succeeds(input)? {
+                    return Ok(Verdict::Invalid(ScriptFailure { transaction, input }));
+                }
             }
         }
         Ok(Verdict::Valid)
     }
 }
 
-/// The first input whose script fails.
-fn first_failure(scripts: &TxScripts<'_>) -> Result<Option<usize>, VerifierError> {
-    let flags = scripts.flags;
-    if !ScriptFlags::ALL.contains(flags) {
-        return Err(no_verdict("unknown script verification flags"));
+impl InputVerifier for KernelInterpreter {
+    type Inputs<'a> = Inputs<'a>;
+
+    fn inputs<'a>(&'a self, scripts: TxScripts<'a>) -> Result<Inputs<'a>, VerifierError> {
+        let TxScripts { raw, spent, flags, .. } = scripts;
+        if !ScriptFlags::ALL.contains(flags) {
+            return Err(no_verdict("unknown script verification flags"));
+        }
+        if flags.contains(ScriptFlags::WITNESS) && !flags.contains(ScriptFlags::P2SH) {
+            return Err(no_verdict("the WITNESS flag needs P2SH"));
+        }
+        let tx = Transaction::new(raw).map_err(from_library)?;
+        if tx.input_count() != spent.len() {
+            return Err(no_verdict("not as many spent outputs as inputs"));
+        }
+        Ok(Inputs { scripts, tx, without_outputs: None, with_outputs: None })
     }
-    let tx = Transaction::new(scripts.raw).map_err(from_library)?;
-    if tx.input_count() != scripts.spent.len() {
-        return Err(no_verdict("not as many spent outputs as inputs"));
+}
+
+/// The inputs of one transaction, with what they share.
+pub struct Inputs<'a> {
+    scripts: TxScripts<'a>,
+    tx: Transaction,
+    /// The hashes that need no spent outputs, once they are asked for.
+    without_outputs: Option<PrecomputedTransactionData>,
+    /// All that taproot inputs need: only they are given it, for it is copied at each call.
+    with_outputs: Option<PrecomputedTransactionData>,
+}
+
+impl Inputs<'_> {
+    /// Whether an input is judged by the rules of taproot. Without such an output their flag means nothing.
+    fn is_taproot(&self, index: usize) -> bool {
+        let spends_one = |output: &bitcoin::TxOut| output.script_pubkey.is_p2tr();
+        self.scripts.flags.contains(ScriptFlags::TAPROOT)
+            && self.scripts.spent.get(index).is_some_and(spends_one)
     }
-    let spent = scripts.spent.iter().map(output).collect::<Result<Vec<TxOut>, _>>()?;
-    // The library copies what is shared at each call, all spent outputs included. Only a taproot output needs them, and
-    // without one the flag means nothing.
-    let taproot = scripts.spent.iter().any(|output| output.script_pubkey.is_p2tr());
-    let (all, flags) =
-        if taproot { (&spent[..], flags.0) } else { (&[][..], flags.0 & !ScriptFlags::TAPROOT.0) };
-    let shared = PrecomputedTransactionData::new(&tx, all).map_err(from_library)?;
-    for (input, spent) in spent.iter().enumerate() {
-        match verify(&spent.script_pubkey(), Some(spent.value()), &tx, input, Some(flags), &shared) {
-            Ok(()) => {}
-            Err(KernelError::ScriptVerify(ScriptVerifyError::Invalid)) => return Ok(Some(input)),
-            Err(error) => return Err(from_library(error)),
+}
+
+impl VerifyInputs for Inputs<'_> {
+    fn succeeds(&mut self, index: usize) -> Result<bool, VerifierError> {
+        let TxScripts { spent, flags, .. } = self.scripts;
+        let output = spent.get(index).map(output).ok_or_else(|| no_verdict("no such input"))??;
+        let taproot = self.is_taproot(index);
+        let (shared, flags) = if taproot {
+            (&mut self.with_outputs, flags.0)
+        } else {
+            (&mut self.without_outputs, flags.0 & !ScriptFlags::TAPROOT.0)
+        };
+        let shared = match shared {
+            Some(made) => made,
+            none => {
+                let all = if taproot { spent } else { &[] };
+                let all = all.iter().map(self::output).collect::<Result<Vec<TxOut>, _>>()?;
+                none.insert(PrecomputedTransactionData::new(&self.tx, &all).map_err(from_library)?)
+            }
+        };
+        match verify(&output.script_pubkey(), Some(output.value()), &self.tx, index, Some(flags), shared) {
+            Ok(()) => Ok(true),
+            Err(KernelError::ScriptVerify(ScriptVerifyError::Invalid)) => Ok(false),
+            Err(error) => Err(from_library(error)),
         }
     }
-    Ok(None)
+
+    fn is_slow(&self, index: usize) -> bool {
+        self.is_taproot(index)
+    }
+}
+
+impl std::fmt::Debug for Inputs<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inputs").field("scripts", &self.scripts).finish_non_exhaustive()
+    }
 }
 
 /// A spent output as the library has it.

@@ -1,14 +1,19 @@
-//! The kernel's verifier passes headlong's conformance suite and Bitcoin Core's vectors.
+//! The kernel's verifiers pass headlong's conformance suite and Bitcoin Core's vectors.
 
 #[path = "../../../tests/conformance/mod.rs"]
 mod conformance;
 
-use headlong_kernel::KernelVerifier;
+use headlong::Verifier;
+use headlong_kernel::{KernelInterpreter, KernelVerifier};
 use std::path::{Path, PathBuf};
+
+fn engines() -> [Box<dyn Verifier>; 2] {
+    [Box::new(KernelInterpreter), Box::new(KernelVerifier::default())]
+}
 
 #[test]
 fn the_suite() {
-    conformance::conforms(&KernelVerifier);
+    engines().iter().for_each(|engine| conformance::conforms(&**engine));
 }
 
 /// A file of the vectors that headlong's own tests use; where it is absent the test says so and ends.
@@ -26,17 +31,17 @@ fn text(name: &str) -> Option<String> {
 #[test]
 fn cores_script_tests() {
     let Some(json) = text("script_tests.json") else { return };
-    conformance::core_scripts(&KernelVerifier, &json);
+    engines().iter().for_each(|engine| conformance::core_scripts(&**engine, &json));
 }
 
 #[test]
 fn cores_transactions() {
     let (Some(valid), Some(invalid)) = (text("tx_valid.json"), text("tx_invalid.json")) else { return };
-    conformance::core_transactions(&KernelVerifier, &valid, &invalid);
+    engines().iter().for_each(|engine| conformance::core_transactions(&**engine, &valid, &invalid));
 }
 
 #[test]
 fn cores_signature_hashes() {
     let Some(json) = text("sighash.json") else { return };
-    conformance::core_signature_hashes(&KernelVerifier, &json);
+    engines().iter().for_each(|engine| conformance::core_signature_hashes(&**engine, &json));
 }

@@ -2,13 +2,15 @@
 
 use super::*;
 use crate::rng::Rng;
-use crate::sim::wallet::{ForgedCoin, OutputKind, Wallet};
+use crate::sim::wallet::{ForgedCoin, OutputKind, Signs, Wallet};
+use crate::verify::interpreter::{Interpreter, Whole};
 use bitcoin::absolute::LockTime;
 use bitcoin::hashes::Hash;
 use bitcoin::secp256k1::Secp256k1;
+use bitcoin::sighash::{EcdsaSighashType, TapSighashType};
 use bitcoin::taproot::{LeafVersion, TaprootBuilder};
 use bitcoin::transaction::Version;
-use bitcoin::{Amount, OutPoint, Sequence, Txid, WitnessProgram};
+use bitcoin::{ScriptBuf, Sequence, Witness, WitnessProgram};
 
 fn push(bytes: &[u8]) -> Vec<u8> {
     [&[0x4c, bytes.len() as u8][..], bytes].concat()
@@ -80,8 +82,9 @@ fn random(rng: &mut Rng) -> (Vec<u8>, Vec<u8>, Vec<Vec<u8>>) {
 /// the whole transaction.
 #[test]
 fn every_input_has_the_verdict_of_the_whole_transaction() {
-    // Alone and not, valid and not.
-    let mut seen = [[0; 2]; 2];
+    // By the place of signature operations, valid and not.
+    let mut seen = [[0; 2]; 3];
+    let mut tried = 0;
     for seed in 0..6_000 {
         let mut rng = Rng::from_number(seed);
         let wallet = Wallet::new(&mut rng, 2);
@@ -140,16 +143,88 @@ fn every_input_has_the_verdict_of_the_whole_transaction() {
         }
         let raw = serialize(&tx);
         let scripts = TxScripts { tx: &tx, raw: &raw, spent: &spent, flags };
-        let (mut smaller, mut whole) = (Smaller::of(scripts).unwrap(), Inputs::of(scripts).unwrap());
+        let (mut smaller, mut whole) =
+            (Smaller::of(scripts, &Interpreter).unwrap(), Whole::of(scripts).unwrap());
         for (index, output) in spent.iter().enumerate() {
             let verdict = whole.succeeds(index).unwrap();
             assert_eq!(smaller.succeeds(index).unwrap(), verdict, "seed {seed}, input {index}");
-            let alone = !may_check_a_signature(&tx.input[index], output, flags);
-            seen[usize::from(alone)][usize::from(verdict)] += 1;
+            let place = signature_operations(&tx.input[index], output, flags);
+            seen[place as usize][usize::from(verdict)] += 1;
+            if place == SignatureOperations::InTapscript {
+                let tries = smaller.succeeds_without_the_rest(&tx.input[index], output).unwrap();
+                assert!(!tries || verdict, "seed {seed}, input {index}");
+                tried += u32::from(tries);
+            }
         }
     }
     // All happen often, or the test shows nothing.
-    assert!(seen.as_flattened().iter().all(|count| *count > 1_000), "{seen:?}");
+    assert!(seen.as_flattened().iter().all(|count| *count > 100) && tried > 100, "{seen:?}, {tried}");
+}
+
+/// A signature that covers this input alone is good beside anything; every other one is good beside what it signed.
+#[test]
+fn a_signed_tapscript_succeeds_without_the_rest_if_nothing_of_it_is_signed() {
+    for taproot in [
+        TapSighashType::Default,
+        TapSighashType::All,
+        TapSighashType::None,
+        TapSighashType::Single,
+        TapSighashType::AllPlusAnyoneCanPay,
+        TapSighashType::NonePlusAnyoneCanPay,
+        TapSighashType::SinglePlusAnyoneCanPay,
+    ] {
+        let wallet = Wallet::new(&mut Rng::from_number(1), 2);
+        let coins: Vec<ForgedCoin> = (0..2)
+            .map(|n| ForgedCoin {
+                outpoint: OutPoint::new(Txid::from_byte_array([3; 32]), n as u32),
+                output: TxOut {
+                    value: Amount::from_sat(1_000),
+                    script_pubkey: wallet.lock(OutputKind::P2trScript, n),
+                },
+                kind: OutputKind::P2trScript,
+                key: n,
+                mature_at: 0,
+            })
+            .collect();
+        let spent: Vec<TxOut> = coins.iter().map(|coin| coin.output.clone()).collect();
+        let mut tx = Transaction {
+            version: Version::TWO,
+            lock_time: LockTime::ZERO,
+            input: coins
+                .iter()
+                .map(|coin| TxIn { previous_output: coin.outpoint, ..TxIn::default() })
+                .collect(),
+            output: spent.clone(),
+        };
+        wallet.sign_as(&mut tx, &coins, Signs { ecdsa: EcdsaSighashType::All, taproot, annex: None });
+        let raw = serialize(&tx);
+        let scripts = TxScripts { tx: &tx, raw: &raw, spent: &spent, flags: ScriptFlags::ALL };
+        let mut smaller = Smaller::of(scripts, &Interpreter).unwrap();
+        for (input, output) in tx.input.iter().zip(&spent) {
+            let tries = smaller.succeeds_without_the_rest(input, output).unwrap();
+            assert_eq!(tries, taproot == TapSighashType::NonePlusAnyoneCanPay, "{taproot:?}");
+        }
+        assert!(smaller.succeeds(0).unwrap() && smaller.succeeds(1).unwrap());
+    }
+}
+
+/// Nobody can sign for what a tapscript is tried beside: the output and the other input depend on the signature.
+#[test]
+fn what_a_tapscript_is_tried_beside_changes_with_each_byte_of_its_witness() {
+    let output = TxOut { value: Amount::ZERO, script_pubkey: ScriptBuf::new() };
+    let beside = |signature: [u8; 64]| {
+        let mut input = TxIn::default();
+        input.witness.push(signature);
+        let input = [input, TxIn::default()].to_vec();
+        let tx = Transaction { version: Version::TWO, lock_time: LockTime::ZERO, input, output: vec![] };
+        let (raw, spent) = (serialize(&tx), [output.clone(), output.clone()]);
+        let scripts = TxScripts { tx: &tx, raw: &raw, spent: &spent, flags: ScriptFlags::ALL };
+        let mut smaller = Smaller::of(scripts, &Interpreter).unwrap();
+        let (small, spent) = smaller.without_the_rest(&tx.input[0], &output);
+        (small.input[1].previous_output, small.output, spent)
+    };
+    let (first, second) = (beside([1; 64]), beside([2; 64]));
+    assert!(first.0 != second.0 && first.1 != second.1 && first.2 != second.2);
 }
 
 #[test]
