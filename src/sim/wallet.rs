@@ -336,6 +336,24 @@ pub(crate) struct Signs<'a> {
     pub(crate) annex: Option<&'a [u8]>,
 }
 
+#[cfg(all(test, feature = "consensus"))]
+impl Signs<'_> {
+    /// Every defined hash type, BIP341's default first.
+    pub(crate) const ALL: [Self; 7] = [
+        WHOLE,
+        Self::of(EcdsaSighashType::All, TapSighashType::All),
+        Self::of(EcdsaSighashType::None, TapSighashType::None),
+        Self::of(EcdsaSighashType::Single, TapSighashType::Single),
+        Self::of(EcdsaSighashType::AllPlusAnyoneCanPay, TapSighashType::AllPlusAnyoneCanPay),
+        Self::of(EcdsaSighashType::NonePlusAnyoneCanPay, TapSighashType::NonePlusAnyoneCanPay),
+        Self::of(EcdsaSighashType::SinglePlusAnyoneCanPay, TapSighashType::SinglePlusAnyoneCanPay),
+    ];
+
+    const fn of(ecdsa: EcdsaSighashType, taproot: TapSighashType) -> Self {
+        Self { ecdsa, taproot, annex: None }
+    }
+}
+
 const WHOLE: Signs<'static> =
     Signs { ecdsa: EcdsaSighashType::All, taproot: TapSighashType::Default, annex: None };
 

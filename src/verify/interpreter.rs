@@ -4,7 +4,7 @@
 //! It tells no reason for a failure. For every input it parses and hashes the whole transaction again, so
 //! that a transaction with very many inputs takes time in the square of their number (docs/worst-blocks.md).
 
-use super::{InputVerifier, ScriptFailure, TxScripts, Verdict, Verifier, VerifierError, VerifyInputs};
+use super::{InputVerifier, TxScripts, Verdict, Verifier, VerifierError, VerifyInputs, input_by_input};
 use crate::chain::deployments::ScriptFlags;
 use bitcoin::consensus::serialize;
 use bitcoin::{ScriptBuf, Transaction, TxIn, TxOut, Witness};
@@ -22,15 +22,10 @@ pub struct Interpreter;
 
 impl Verifier for Interpreter {
     fn verify(&self, batch: &[TxScripts<'_>]) -> Result<Verdict, VerifierError> {
-        for (transaction, scripts) in batch.iter().enumerate() {
-            let mut inputs = Whole::of(*scripts)?;
-            for input in 0..scripts.spent.len() {
-                if !inputs.succeeds(input)? {
-                    return Ok(Verdict::Invalid(ScriptFailure { transaction, input }));
-                }
-            }
-        }
-        Ok(Verdict::Valid)
+        input_by_input(batch, |scripts| {
+            let mut inputs = Whole::of(scripts)?;
+            Ok(move |input| inputs.succeeds(input))
+        })
     }
 }
 
@@ -87,8 +82,6 @@ fn without_unlocking(tx: &Transaction) -> Transaction {
 /// The inputs of one transaction, each in all of it.
 pub(super) struct Whole<'a> {
     scripts: TxScripts<'a>,
-    /// For the library, with what has no meaning here left out.
-    flags: u32,
     /// All spent outputs as the library takes them, once they are needed.
     utxos: Option<Vec<Utxo>>,
 }
@@ -96,22 +89,9 @@ pub(super) struct Whole<'a> {
 impl<'a> Whole<'a> {
     /// Refuses what the library could not be asked about.
     pub(super) fn of(scripts: TxScripts<'a>) -> Result<Self, VerifierError> {
-        let TxScripts { tx, spent, flags, .. } = scripts;
-        if !ScriptFlags::ALL.contains(flags) {
-            return no_verdict("unknown script verification flags");
-        }
-        // The library would abort the process.
-        if flags.contains(ScriptFlags::WITNESS) && !flags.contains(ScriptFlags::P2SH) {
-            return no_verdict("the WITNESS flag needs P2SH");
-        }
-        if spent.len() != tx.input.len() {
-            return no_verdict("not as many spent outputs as inputs");
-        }
-        // Only a taproot output gives the flag a meaning, and without it the library need not be given (and copy, for
-        // each input) all spent outputs.
-        let taproot = spent.iter().any(|output| output.script_pubkey.is_p2tr());
-        let flags = if taproot { flags.0 } else { flags.0 & !ScriptFlags::TAPROOT.0 };
-        Ok(Self { scripts, flags, utxos: None })
+        // The library would abort the process for some of it.
+        scripts.check()?;
+        Ok(Self { scripts, utxos: None })
     }
 
     /// Whether the script of this input succeeds.
@@ -121,14 +101,19 @@ impl<'a> Whole<'a> {
 
     /// The same within the bytes of another transaction, with as many inputs.
     fn succeeds_within(&mut self, raw: &[u8], input: usize) -> Result<bool, VerifierError> {
-        let TxScripts { spent, .. } = self.scripts;
-        if self.utxos.is_none() && self.flags & ScriptFlags::TAPROOT.0 != 0 {
-            self.utxos = Some(spent.iter().map(utxo).collect::<Result<_, _>>()?);
-        }
+        let (spent, flags) = (self.scripts.spent, self.scripts.flags_of(input));
         let Some(output) = spent.get(input) else { return no_verdict("no such input") };
-        let utxos = self.utxos.as_deref();
+        // The library copies them at each call.
+        let utxos = if flags.contains(ScriptFlags::TAPROOT) {
+            if self.utxos.is_none() {
+                self.utxos = Some(spent.iter().map(utxo).collect::<Result<_, _>>()?);
+            }
+            self.utxos.as_deref()
+        } else {
+            None
+        };
         let script = output.script_pubkey.as_bytes();
-        match verify_with_flags(script, output.value.to_sat(), raw, utxos, input, self.flags) {
+        match verify_with_flags(script, output.value.to_sat(), raw, utxos, input, flags.0) {
             Ok(()) => Ok(true),
             // The error that the library leaves unset: it ran the script, which failed.
             Err(Error::ERR_SCRIPT) => Ok(false),

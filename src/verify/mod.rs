@@ -43,6 +43,35 @@ pub struct TxScripts<'a> {
     pub flags: ScriptFlags,
 }
 
+impl TxScripts<'_> {
+    /// Refuses what has no meaning.
+    ///
+    /// # Errors
+    /// [`VerifierError`] for flags beside those of [`ScriptFlags::ALL`], for `WITNESS` without `P2SH` (BIP141), and
+    /// for spent outputs that are not one an input.
+    pub fn check(&self) -> Result<(), VerifierError> {
+        let reason = if !ScriptFlags::ALL.contains(self.flags) {
+            "unknown script verification flags"
+        } else if self.flags.contains(ScriptFlags::WITNESS) && !self.flags.contains(ScriptFlags::P2SH) {
+            "the WITNESS flag needs P2SH"
+        } else if self.spent.len() != self.tx.input.len() {
+            "not as many spent outputs as inputs"
+        } else {
+            return Ok(());
+        };
+        Err(VerifierError { reason: reason.into() })
+    }
+
+    /// The flags that mean something for this input: `TAPROOT` only if it spends such an output (BIP341), for only then
+    /// does its verdict need all spent outputs.
+    pub fn flags_of(&self, index: usize) -> ScriptFlags {
+        match self.spent.get(index) {
+            Some(output) if output.script_pubkey.is_p2tr() => self.flags,
+            _ => ScriptFlags(self.flags.0 & !ScriptFlags::TAPROOT.0),
+        }
+    }
+}
+
 /// A script that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ScriptFailure {
@@ -76,6 +105,29 @@ pub trait Verifier: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`VerifierError`] if no verdict could be reached; never for an invalid script.
     fn verify(&self, batch: &[TxScripts<'_>]) -> Result<Verdict, VerifierError>;
+}
+
+/// The verdict of checks that are made input by input. `ready` makes a transaction ready; what it answers tells of an input
+/// by its index whether its script succeeds.
+///
+/// # Errors
+/// What `ready` and the checks fail with.
+pub fn input_by_input<'a, C>(
+    batch: &[TxScripts<'a>],
+    mut ready: impl FnMut(TxScripts<'a>) -> Result<C, VerifierError>,
+) -> Result<Verdict, VerifierError>
+where
+    C: FnMut(usize) -> Result<bool, VerifierError>,
+{
+    for (transaction, scripts) in batch.iter().enumerate() {
+        let mut succeeds = ready(*scripts)?;
+        for input in 0..scripts.spent.len() {
+            if !succeeds(input)? {
+                return Ok(Verdict::Invalid(ScriptFailure { transaction, input }));
+            }
+        }
+    }
+    Ok(Verdict::Valid)
 }
 
 /// Checks inputs one by one: what [`standard::KnownForms`] has behind it. Implementations must be pure.

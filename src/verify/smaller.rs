@@ -20,8 +20,6 @@ use bitcoin::hashes::{Hash, sha256d};
 use bitcoin::opcodes::all as op;
 use bitcoin::{Amount, OutPoint, Transaction, TxIn, TxOut, Txid};
 
-/// The first byte of an annex (BIP341).
-const ANNEX: u8 = 0x50;
 /// From so many bytes on a transaction costs more than the attempt to do without it, which mostly fails.
 const LARGE: usize = 8_000;
 
@@ -109,8 +107,7 @@ fn signature_operations(input: &TxIn, output: &TxOut, flags: ScriptFlags) -> Sig
         Some((0, program)) if program.len() == 20 => return SignatureOperations::Other,
         Some((0, _)) => witness.last(),
         Some((1, program)) if program.len() == 32 => {
-            let annex = witness.len() >= 2 && witness.last().is_some_and(|item| item.first() == Some(&ANNEX));
-            match witness.len() - usize::from(annex) {
+            match witness.len() - usize::from(witness.taproot_annex().is_some()) {
                 // By key.
                 1 => return SignatureOperations::Other,
                 items => items.checked_sub(2).and_then(|script| witness.nth(script)),

@@ -32,7 +32,7 @@ use super::cache::SignatureCache;
 #[cfg(feature = "consensus")]
 use super::interpreter::Interpreter;
 use super::smaller::Smaller;
-use super::{InputVerifier, ScriptFailure, TxScripts, Verdict, Verifier, VerifierError};
+use super::{InputVerifier, TxScripts, Verdict, Verifier, VerifierError, input_by_input};
 use crate::chain::deployments::ScriptFlags;
 use crate::limits::SIGNATURE_CACHE;
 use bitcoin::hashes::{Hash, hash160, sha256};
@@ -118,16 +118,11 @@ impl<V> KnownForms<V> {
 
 impl<V: InputVerifier> Verifier for KnownForms<V> {
     fn verify(&self, batch: &[TxScripts<'_>]) -> Result<Verdict, VerifierError> {
-        for (transaction, scripts) in batch.iter().enumerate() {
-            let mut others = Smaller::of(*scripts, &self.interpreter)?;
+        input_by_input(batch, |scripts| {
+            let mut others = Smaller::of(scripts, &self.interpreter)?;
             let mut hashes = SighashCache::new(scripts.tx);
-            for input in 0..scripts.spent.len() {
-                if !self.is_signed(scripts, &mut hashes, input) && !others.succeeds(input)? {
-                    return Ok(Verdict::Invalid(ScriptFailure { transaction, input }));
-                }
-            }
-        }
-        Ok(Verdict::Valid)
+            Ok(move |input| Ok(self.is_signed(&scripts, &mut hashes, input) || others.succeeds(input)?))
+        })
     }
 }
 
@@ -262,7 +257,7 @@ impl<V> KnownForms<V> {
         spent: &[TxOut],
         key: &[u8],
     ) -> bool {
-        let annex = witness.last().filter(|_| witness.len() >= 2).and_then(|item| Annex::new(item).ok());
+        let annex = witness.taproot_annex().and_then(|item| Annex::new(item).ok());
         let items = witness.len() - usize::from(annex.is_some());
         let (Some((sig, kind)), Ok(output_key)) =
             (witness.nth(0).and_then(taproot_signature), XOnlyPublicKey::from_slice(key))

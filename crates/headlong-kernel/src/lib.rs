@@ -31,7 +31,7 @@ use bitcoinkernel::{
 use headlong::chain::deployments::ScriptFlags;
 use headlong::verify::standard::KnownForms;
 use headlong::verify::{
-    InputVerifier, ScriptFailure, TxScripts, Verdict, Verifier, VerifierError, VerifyInputs,
+    InputVerifier, TxScripts, Verdict, Verifier, VerifierError, VerifyInputs, input_by_input,
 };
 
 // The library's flags have the values of headlong's.
@@ -56,15 +56,10 @@ impl Verifier for KernelInterpreter {
     /// [`VerifierError`] for flags without meaning, a number of spent outputs that is not that of the inputs, an amount
     /// above 2^63 - 1 satoshis, and bytes that are no transaction; and if the library has no memory.
     fn verify(&self, batch: &[TxScripts<'_>]) -> Result<Verdict, VerifierError> {
-        for (transaction, scripts) in batch.iter().enumerate() {
-            let mut inputs = self.inputs(*scripts)?;
-            for input in 0..scripts.spent.len() {
-                if !inputs.succeeds(input)? {
-                    return Ok(Verdict::Invalid(ScriptFailure { transaction, input }));
-                }
-            }
-        }
-        Ok(Verdict::Valid)
+        input_by_input(batch, |scripts| {
+            let mut inputs = self.inputs(scripts)?;
+            Ok(move |input| inputs.succeeds(input))
+        })
     }
 }
 
@@ -72,15 +67,10 @@ impl InputVerifier for KernelInterpreter {
     type Inputs<'a> = Inputs<'a>;
 
     fn inputs<'a>(&'a self, scripts: TxScripts<'a>) -> Result<Inputs<'a>, VerifierError> {
-        let TxScripts { raw, spent, flags, .. } = scripts;
-        if !ScriptFlags::ALL.contains(flags) {
-            return Err(no_verdict("unknown script verification flags"));
-        }
-        if flags.contains(ScriptFlags::WITNESS) && !flags.contains(ScriptFlags::P2SH) {
-            return Err(no_verdict("the WITNESS flag needs P2SH"));
-        }
-        let tx = Transaction::new(raw).map_err(from_library)?;
-        if tx.input_count() != spent.len() {
+        scripts.check()?;
+        let tx = Transaction::new(scripts.raw).map_err(from_library)?;
+        // The library would abort the process for an input that it does not find.
+        if tx.input_count() != scripts.spent.len() {
             return Err(no_verdict("not as many spent outputs as inputs"));
         }
         Ok(Inputs { scripts, tx, without_outputs: None, with_outputs: None })
@@ -97,25 +87,12 @@ pub struct Inputs<'a> {
     with_outputs: Option<PrecomputedTransactionData>,
 }
 
-impl Inputs<'_> {
-    /// Whether an input is judged by the rules of taproot. Without such an output their flag means nothing.
-    fn is_taproot(&self, index: usize) -> bool {
-        let spends_one = |output: &bitcoin::TxOut| output.script_pubkey.is_p2tr();
-        self.scripts.flags.contains(ScriptFlags::TAPROOT)
-            && self.scripts.spent.get(index).is_some_and(spends_one)
-    }
-}
-
 impl VerifyInputs for Inputs<'_> {
     fn succeeds(&mut self, index: usize) -> Result<bool, VerifierError> {
-        let TxScripts { spent, flags, .. } = self.scripts;
+        let (spent, flags) = (self.scripts.spent, self.scripts.flags_of(index));
         let output = spent.get(index).map(output).ok_or_else(|| no_verdict("no such input"))??;
-        let taproot = self.is_taproot(index);
-        let (shared, flags) = if taproot {
-            (&mut self.with_outputs, flags.0)
-        } else {
-            (&mut self.without_outputs, flags.0 & !ScriptFlags::TAPROOT.0)
-        };
+        let taproot = flags.contains(ScriptFlags::TAPROOT);
+        let shared = if taproot { &mut self.with_outputs } else { &mut self.without_outputs };
         let shared = match shared {
             Some(made) => made,
             none => {
@@ -124,7 +101,7 @@ impl VerifyInputs for Inputs<'_> {
                 none.insert(PrecomputedTransactionData::new(&self.tx, &all).map_err(from_library)?)
             }
         };
-        match verify(&output.script_pubkey(), Some(output.value()), &self.tx, index, Some(flags), shared) {
+        match verify(&output.script_pubkey(), Some(output.value()), &self.tx, index, Some(flags.0), shared) {
             Ok(()) => Ok(true),
             Err(KernelError::ScriptVerify(ScriptVerifyError::Invalid)) => Ok(false),
             Err(error) => Err(from_library(error)),
@@ -132,7 +109,7 @@ impl VerifyInputs for Inputs<'_> {
     }
 
     fn is_slow(&self, index: usize) -> bool {
-        self.is_taproot(index)
+        self.scripts.flags_of(index).contains(ScriptFlags::TAPROOT)
     }
 }
 

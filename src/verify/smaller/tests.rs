@@ -7,7 +7,8 @@ use crate::verify::interpreter::{Interpreter, Whole};
 use bitcoin::absolute::LockTime;
 use bitcoin::hashes::Hash;
 use bitcoin::secp256k1::Secp256k1;
-use bitcoin::sighash::{EcdsaSighashType, TapSighashType};
+use bitcoin::sighash::TapSighashType;
+use bitcoin::taproot::TAPROOT_ANNEX_PREFIX;
 use bitcoin::taproot::{LeafVersion, TaprootBuilder};
 use bitcoin::transaction::Version;
 use bitcoin::{ScriptBuf, Sequence, Witness, WitnessProgram};
@@ -71,7 +72,7 @@ fn random(rng: &mut Rng) -> (Vec<u8>, Vec<u8>, Vec<Vec<u8>>) {
             let control = tree.control_block(&(inner, LeafVersion::TapScript)).unwrap().serialize();
             let mut witness = [witness, vec![control]].concat();
             if rng.below(2) == 0 {
-                witness.push([&[ANNEX][..], &rng.array::<3>()].concat());
+                witness.push([&[TAPROOT_ANNEX_PREFIX][..], &rng.array::<3>()].concat());
             }
             (ScriptBuf::new_p2tr_tweaked(tree.output_key()).into_bytes(), Vec::new(), witness)
         }
@@ -164,15 +165,7 @@ fn every_input_has_the_verdict_of_the_whole_transaction() {
 /// A signature that covers this input alone is good beside anything; every other one is good beside what it signed.
 #[test]
 fn a_signed_tapscript_succeeds_without_the_rest_if_nothing_of_it_is_signed() {
-    for taproot in [
-        TapSighashType::Default,
-        TapSighashType::All,
-        TapSighashType::None,
-        TapSighashType::Single,
-        TapSighashType::AllPlusAnyoneCanPay,
-        TapSighashType::NonePlusAnyoneCanPay,
-        TapSighashType::SinglePlusAnyoneCanPay,
-    ] {
+    for what in Signs::ALL {
         let wallet = Wallet::new(&mut Rng::from_number(1), 2);
         let coins: Vec<ForgedCoin> = (0..2)
             .map(|n| ForgedCoin {
@@ -196,13 +189,13 @@ fn a_signed_tapscript_succeeds_without_the_rest_if_nothing_of_it_is_signed() {
                 .collect(),
             output: spent.clone(),
         };
-        wallet.sign_as(&mut tx, &coins, Signs { ecdsa: EcdsaSighashType::All, taproot, annex: None });
+        wallet.sign_as(&mut tx, &coins, what);
         let raw = serialize(&tx);
         let scripts = TxScripts { tx: &tx, raw: &raw, spent: &spent, flags: ScriptFlags::ALL };
         let mut smaller = Smaller::of(scripts, &Interpreter).unwrap();
         for (input, output) in tx.input.iter().zip(&spent) {
             let tries = smaller.succeeds_without_the_rest(input, output).unwrap();
-            assert_eq!(tries, taproot == TapSighashType::NonePlusAnyoneCanPay, "{taproot:?}");
+            assert_eq!(tries, what.taproot == TapSighashType::NonePlusAnyoneCanPay, "{what:?}");
         }
         assert!(smaller.succeeds(0).unwrap() && smaller.succeeds(1).unwrap());
     }

@@ -86,15 +86,6 @@ fn the_known_forms_need_no_interpreter_and_the_others_do() {
 /// input's number that is not there is nothing (BIP341), zero (BIP143) or the old number one.
 #[test]
 fn signatures_of_every_hash_type_get_the_verdict_of_the_interpreter() {
-    let taproot = [
-        TapSighashType::Default,
-        TapSighashType::All,
-        TapSighashType::None,
-        TapSighashType::Single,
-        TapSighashType::AllPlusAnyoneCanPay,
-        TapSighashType::NonePlusAnyoneCanPay,
-        TapSighashType::SinglePlusAnyoneCanPay,
-    ];
     let (mut direct, mut valid) = ([[0; 7]; 7], 0);
     for seed in 0..3_000 {
         let mut rng = Rng::from_number(seed);
@@ -103,10 +94,9 @@ fn signatures_of_every_hash_type_get_the_verdict_of_the_interpreter() {
         let kinds: Vec<OutputKind> = forms.iter().map(|form| DIRECT[*form]).collect();
         let mut spend = Spend::new(&wallet, &mut rng, &kinds);
         let which = rng.below(7) as usize;
-        let ecdsa = EcdsaSighashType::from_standard((taproot[which] as u32).max(1)).unwrap();
         let annex = [&[0x50][..], &rng.array::<3>()].concat();
         let annex = (rng.below(3) == 0).then_some(&annex[..]);
-        wallet.sign_as(&mut spend.tx, &spend.coins, Signs { ecdsa, taproot: taproot[which], annex });
+        wallet.sign_as(&mut spend.tx, &spend.coins, Signs { annex, ..Signs::ALL[which] });
         for _ in 0..rng.below(2) {
             match rng.below(4) {
                 0 => spend.tx.output.push(spend.spent[0].clone()),
