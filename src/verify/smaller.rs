@@ -27,7 +27,8 @@ const LARGE: usize = 8_000;
 pub(super) struct Smaller<'a, V: InputVerifier> {
     scripts: TxScripts<'a>,
     interpreter: &'a V,
-    whole: V::Inputs<'a>,
+    /// All of the transaction, once an input needs the interpreter.
+    whole: Option<V::Inputs<'a>>,
     /// The hash of the whole transaction, once it is needed.
     hash: Option<[u8; 32]>,
 }
@@ -35,17 +36,26 @@ pub(super) struct Smaller<'a, V: InputVerifier> {
 impl<'a, V: InputVerifier> Smaller<'a, V> {
     /// Refuses what the interpreter could not be asked about.
     pub(super) fn of(scripts: TxScripts<'a>, interpreter: &'a V) -> Result<Self, VerifierError> {
-        Ok(Self { scripts, interpreter, whole: interpreter.inputs(scripts)?, hash: None })
+        scripts.check()?;
+        Ok(Self { scripts, interpreter, whole: None, hash: None })
+    }
+
+    fn whole(&mut self) -> Result<&mut V::Inputs<'a>, VerifierError> {
+        match &mut self.whole {
+            Some(whole) => Ok(whole),
+            none => Ok(none.insert(self.interpreter.inputs(self.scripts)?)),
+        }
     }
 
     /// Whether the script of this input succeeds.
     pub(super) fn succeeds(&mut self, index: usize) -> Result<bool, VerifierError> {
         let TxScripts { tx, raw, spent, flags } = self.scripts;
+        let whole = self.whole()?;
         let (Some(input), Some(output)) = (tx.input.get(index), spent.get(index)) else {
-            return self.whole.succeeds(index);
+            return whole.succeeds(index);
         };
-        if tx.input.len() == 1 || !self.whole.is_slow(index) {
-            return self.whole.succeeds(index);
+        if tx.input.len() == 1 || !whole.is_slow(index) {
+            return whole.succeeds(index);
         }
         match signature_operations(input, output, flags) {
             SignatureOperations::None => {
@@ -57,7 +67,7 @@ impl<'a, V: InputVerifier> Smaller<'a, V> {
             {
                 Ok(true)
             }
-            _ => self.whole.succeeds(index),
+            _ => self.whole()?.succeeds(index),
         }
     }
 
