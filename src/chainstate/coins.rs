@@ -32,6 +32,8 @@ use std::sync::Arc;
 const KEPT_PERCENT: usize = 50;
 /// The coins of one of so many shards are looked at to tell which are old.
 const SAMPLED: usize = 128;
+/// What a coin from the store takes in the cache, about.
+const FETCHED_BYTES: usize = 100;
 const DAMAGED: Error = Error::Bug("a coin in the cache cannot be read");
 
 /// What the cache knows of an outpoint.
@@ -130,6 +132,11 @@ impl Coins {
     /// Whether the cache has reached its budget.
     pub fn is_full(&self) -> bool {
         self.bytes() > self.budget || self.table.is_crowded()
+    }
+
+    /// Whether so many coins from the store would take much of the cache.
+    pub fn is_much(&self, coins: usize) -> bool {
+        coins.saturating_mul(FETCHED_BYTES) > self.budget / 8
     }
 
     /// Bytes of memory that the cache uses; what is kept to take unproved blocks back is not counted.

@@ -9,7 +9,7 @@
 //! | [`pipeline`] | [`Chainstate`]: commands in, reports out; connects without waiting for scripts |
 //! | `coins`, `coin_table` | the write-back cache, and how unproved blocks are taken back |
 //! | `connect`, `disconnect`, [`undo`] | what a block does to the coins, and back |
-//! | `prefetch` | coins for blocks that wait, from the store |
+//! | `ahead`, `prefetch` | what is done for blocks that wait; their coins from the store |
 //! | `archive`, `body`, `bodies` | stored blocks and undo data; the check of a block by itself; checked blocks in memory |
 //! | `repair` | what undoes a block, where the files are damaged too |
 //! | [`prune`] | old blocks and undo data deleted |
@@ -18,6 +18,7 @@
 //! | [`front`] | [`Front`]: blocks in, verdicts out, with its own header tree |
 //! | [`utxo_hash`], [`muhash`] | hashes of the whole set of coins |
 
+mod ahead;
 mod archive;
 mod bodies;
 mod body;

@@ -15,9 +15,9 @@
 
 use super::archive::Archive;
 use super::bodies::Bodies;
-use super::body::{check_body, check_received};
+use super::body::{BodyResult, check_received};
 use super::coins::Coins;
-use super::connect::{ConnectError, connect, needed};
+use super::connect::{ConnectError, connect};
 use super::disconnect::disconnect;
 use super::flush::{Flush, Writer};
 use super::gauges::{Gauges, Wait};
@@ -32,7 +32,7 @@ use crate::chain::command::{
 use crate::chain::params::Params;
 use crate::consensus::block::{CheckedBlock, contextual_check_block};
 use crate::error::{Error, Reject};
-use crate::limits::{LOOK_AHEAD, MAX_UNPROVED_BLOCKS};
+use crate::limits::MAX_UNPROVED_BLOCKS;
 use crate::store::Store;
 use crate::store::coin::Coin;
 use crate::store::header_file::HeaderFile;
@@ -41,7 +41,7 @@ use crate::verify::scripts::{ScriptPool, ScriptTask, Ticket};
 use crate::verify::{CheckError, Proof, Verified, Verifier};
 use bitcoin::{BlockHash, OutPoint};
 use crossbeam_channel::{Receiver, Sender};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -52,17 +52,17 @@ pub struct Completion(Done);
 #[derive(Debug)]
 enum Done {
     /// A body from outside was checked.
-    Checked(BlockHash, Result<Result<Arc<CheckedBlock>, CheckError>, WorkerPanic>),
+    Checked(BlockHash, Result<BodyResult, WorkerPanic>),
     /// A body from the block files was checked again.
-    Loaded(BlockHash, Result<Result<Arc<CheckedBlock>, CheckError>, WorkerPanic>),
+    Loaded(BlockHash, Result<BodyResult, WorkerPanic>),
     /// The scripts of the block with this number are done.
     Scripts(u64),
     /// A job of the flush is done.
     Flushed(Result<(), Error>),
     /// Segments of the block files were deleted.
     Removed(Result<(), Error>),
-    /// Coins for a block were looked for.
-    Fetched(BlockHash, Result<Found, Error>),
+    /// A part of a batch of coins was looked for.
+    Fetched(u64, Result<Found, Error>),
 }
 
 impl Completion {
@@ -76,9 +76,14 @@ impl Completion {
         Self(Done::Removed(result))
     }
 
-    /// Coins for a block were looked for.
-    pub(super) fn fetched(hash: BlockHash, found: Result<Found, Error>) -> Self {
-        Self(Done::Fetched(hash, found))
+    /// A stored block was read back and checked.
+    pub(super) fn loaded(hash: BlockHash, body: Result<BodyResult, WorkerPanic>) -> Self {
+        Self(Done::Loaded(hash, body))
+    }
+
+    /// A part of a batch of coins was looked for.
+    pub(super) fn fetched(batch: u64, found: Result<Found, Error>) -> Self {
+        Self(Done::Fetched(batch, found))
     }
 }
 
@@ -132,7 +137,7 @@ pub struct Chainstate {
     pub(super) queue: VecDeque<ChainCommand>,
     pub(super) reports: VecDeque<ChainReport>,
     pub(super) checking: BTreeMap<BlockHash, Checking>,
-    pub(super) loading: BTreeSet<BlockHash>,
+    pub(super) loading: BTreeMap<BlockHash, u32>,
     pub(super) bodies: Bodies,
     pub(super) unproved: VecDeque<Unproved>,
     pub(super) unproved_bytes: usize,
@@ -192,7 +197,7 @@ impl Chainstate {
             queue: VecDeque::new(),
             reports: VecDeque::new(),
             checking: BTreeMap::new(),
-            loading: BTreeSet::new(),
+            loading: BTreeMap::new(),
             bodies: Bodies::new(parts.options.bodies_bytes),
             unproved: VecDeque::new(),
             unproved_bytes: 0,
@@ -256,7 +261,7 @@ impl Chainstate {
                 done
             }
             Done::Removed(result) => self.removed(result),
-            Done::Fetched(hash, found) => self.fetched(&hash, found),
+            Done::Fetched(batch, found) => self.fetched(batch, found),
         };
         self.stop_on(done);
         self.pump();
@@ -389,23 +394,19 @@ impl Chainstate {
         if self.archive.transactions(&context.hash)?.is_none() {
             let transactions = count(block.transactions().len());
             self.archive.put_block(context.block(), block.raw(), transactions)?;
-            self.bodies.insert(block);
+            self.bodies.insert(context.height, block);
         }
         Ok(Ok(()))
     }
 
-    fn checked(
-        &mut self,
-        hash: BlockHash,
-        result: Result<Result<Arc<CheckedBlock>, CheckError>, WorkerPanic>,
-    ) -> Result<(), Error> {
+    fn checked(&mut self, hash: BlockHash, result: Result<BodyResult, WorkerPanic>) -> Result<(), Error> {
         let Some(checking) = self.checking.remove(&hash) else { return Ok(()) };
         let block = checking.block;
         match result.map_err(|panic| Error::WorkerPanic(panic.0))? {
             Ok(body) => {
                 let transactions = count(body.transactions().len());
                 self.archive.put_block(block, body.raw(), transactions)?;
-                self.bodies.insert(body);
+                self.bodies.insert(block.height, body);
                 for _ in 0..checking.commands {
                     self.reports.push_back(ChainReport::Stored { block, transactions });
                 }
@@ -430,37 +431,6 @@ impl Chainstate {
         }
         let raw = self.read_block(&hash)?;
         self.reports.push_back(ChainReport::Read(hash, raw));
-        Ok(())
-    }
-
-    /// Starts to bring a stored block back into memory; `false` if its bytes cannot be had.
-    fn load(&mut self, hash: BlockHash) -> Result<bool, Error> {
-        if self.bodies.contains(&hash) || self.loading.contains(&hash) || self.checking.contains_key(&hash) {
-            return Ok(true);
-        }
-        let Some(bytes) = self.archive.read_block(&hash)? else { return Ok(false) };
-        self.loading.insert(hash);
-        let (params, verifier) = (self.params.clone(), self.scripts.verifier().clone());
-        let (sender, effort) = (self.sender.clone(), self.gauges.check.clone());
-        self.pool.run_first(
-            move || effort.spend(1, || check_body(Arc::new(bytes), &params, &*verifier)),
-            move |result| drop(sender.send(Completion(Done::Loaded(hash, result)))),
-        );
-        Ok(true)
-    }
-
-    fn loaded(
-        &mut self,
-        hash: BlockHash,
-        result: Result<Result<Arc<CheckedBlock>, CheckError>, WorkerPanic>,
-    ) -> Result<(), Error> {
-        self.loading.remove(&hash);
-        match result.map_err(|panic| Error::WorkerPanic(panic.0))? {
-            Ok(body) if body.hash() == hash => self.bodies.insert(body),
-            // It was good when it was stored, so the bytes are damaged; a new copy may be stored.
-            Ok(_) | Err(CheckError::Rejected(_)) => self.archive.forget(&hash)?,
-            Err(CheckError::Verifier(error)) => return Err(error.into()),
-        }
         Ok(())
     }
 
@@ -526,46 +496,16 @@ impl Chainstate {
             let scripts = self.flush.is_none() && !self.unproved.is_empty();
             return Ok(Step::Wait(if scripts { Wait::Scripts } else { Wait::Commit }));
         }
-        let ahead: Vec<BlockHash> = self
-            .queue
-            .iter()
-            .map_while(|command| match command {
-                ChainCommand::Connect(context) => Some(context.hash),
-                _ => None,
-            })
-            .take(LOOK_AHEAD)
-            .collect();
-        self.prefetch.keep(&ahead);
-        for hash in ahead {
-            let there = self.load(hash)?;
-            if !there && hash == context.hash {
-                self.archive.forget(&hash)?;
-                return Ok(self.drop_connect(block, true));
-            }
-            self.start_prefetch(hash);
+        if !self.look_ahead(block)? {
+            self.archive.forget(&block.hash)?;
+            return Ok(self.drop_connect(block, true));
         }
-        if !self.prefetch.is_done(&context.hash) {
+        if !self.prefetch.is_done(&block.hash) {
             return Ok(Step::Wait(Wait::Coins));
         }
         let Some(body) = self.bodies.take(&context.hash) else { return Ok(Step::Wait(Wait::Bodies)) };
         self.connect_body(context, body)?;
         Ok(Step::Done)
-    }
-
-    /// Starts to look for the coins of a block that is in memory.
-    fn start_prefetch(&mut self, hash: BlockHash) {
-        if self.coins.is_complete() || self.prefetch.has(&hash) {
-            return;
-        }
-        let Some(body) = self.bodies.get(&hash) else { return };
-        let unknown = self.coins.unknown(needed(body).into_iter());
-        self.prefetch.start(hash, &unknown, &self.store, &self.pool, &self.sender);
-    }
-
-    fn fetched(&mut self, hash: &BlockHash, found: Result<Found, Error>) -> Result<(), Error> {
-        self.prefetch.done(hash);
-        self.coins.learn(&found?);
-        Ok(())
     }
 
     /// Answers that a block is not connected, once all before it are answered for.

@@ -1,8 +1,8 @@
 //! Coins that blocks will spend, brought from the store on the pool while the blocks wait for their turn.
 //!
-//! 1. As soon as a block that is soon to connect is in memory, the coins that the cache does not know are looked for,
-//!    in a few jobs, each in the order of the keys.
-//! 2. What they find is put into the cache; the block connects when all its jobs are done. A coin that the cache
+//! 1. Of blocks that are soon to connect and in memory, the coins that the cache does not know are looked for
+//!    together, in a few jobs, each in the order of the keys.
+//! 2. What they find is put into the cache; a block connects when all jobs for it are done. A coin that the cache
 //!    forgot meanwhile is looked for again when it is spent.
 //! 3. What is to be written is not fixed while a look-up is under way: a coin that it found could be spent, deleted
 //!    and forgotten before it is put into the cache.
@@ -26,10 +26,12 @@ pub(super) type Found = Vec<(OutPoint, Vec<u8>)>;
 /// The look-ups of some blocks.
 #[derive(Debug, Default)]
 pub(super) struct Prefetch {
-    /// Jobs under way of each block; none once its coins were looked for.
-    blocks: BTreeMap<BlockHash, usize>,
-    /// All jobs under way.
-    jobs: usize,
+    /// The batch that each block's coins were looked for with.
+    blocks: BTreeMap<BlockHash, u64>,
+    /// Jobs under way of each batch that has any.
+    batches: BTreeMap<u64, usize>,
+    /// Batches so far.
+    number: u64,
     /// Coins that were looked for.
     effort: Arc<Effort>,
 }
@@ -40,19 +42,19 @@ impl Prefetch {
         self.blocks.contains_key(hash)
     }
 
-    /// Whether all jobs of a block are done, or it has none.
+    /// Whether all jobs for a block are done, or it has none.
     pub fn is_done(&self, hash: &BlockHash) -> bool {
-        self.blocks.get(hash).is_none_or(|jobs| *jobs == 0)
+        self.blocks.get(hash).is_none_or(|batch| !self.batches.contains_key(batch))
     }
 
     /// Whether no job is under way.
     pub fn is_idle(&self) -> bool {
-        self.jobs == 0
+        self.batches.is_empty()
     }
 
     /// Jobs under way.
     pub fn jobs(&self) -> usize {
-        self.jobs
+        self.batches.values().sum()
     }
 
     /// Coins that were looked for, and the time that it took.
@@ -60,10 +62,10 @@ impl Prefetch {
         &self.effort
     }
 
-    /// Starts to look for a block's coins.
+    /// Starts to look for the coins of these blocks.
     pub fn start(
         &mut self,
-        hash: BlockHash,
+        blocks: &[BlockHash],
         unknown: &[OutPoint],
         store: &Arc<dyn Store>,
         pool: &Pool,
@@ -71,9 +73,13 @@ impl Prefetch {
     ) {
         let each = unknown.len().div_ceil(pool.threads().max(1)).max(LEAST);
         let parts = unknown.chunks(each);
-        self.blocks.insert(hash, parts.len());
+        let batch = self.number;
+        self.number += 1;
+        self.blocks.extend(blocks.iter().map(|hash| (*hash, batch)));
+        if parts.len() > 0 {
+            self.batches.insert(batch, parts.len());
+        }
         for part in parts {
-            self.jobs += 1;
             let (store, part, done) = (store.clone(), part.to_vec(), done.clone());
             let effort = self.effort.clone();
             pool.run_first(
@@ -84,17 +90,19 @@ impl Prefetch {
                         Err(panic) => Err(Error::WorkerPanic(panic.0)),
                     };
                     // Nobody listens any more if this fails.
-                    let _ = done.send(Completion::fetched(hash, found));
+                    let _ = done.send(Completion::fetched(batch, found));
                 },
             );
         }
     }
 
-    /// A job is done.
-    pub fn done(&mut self, hash: &BlockHash) {
-        self.jobs = self.jobs.saturating_sub(1);
-        if let Some(left) = self.blocks.get_mut(hash) {
-            *left = left.saturating_sub(1);
+    /// A job of this batch is done.
+    pub fn done(&mut self, batch: u64) {
+        if let Some(left) = self.batches.get_mut(&batch) {
+            *left -= 1;
+            if *left == 0 {
+                self.batches.remove(&batch);
+            }
         }
     }
 
