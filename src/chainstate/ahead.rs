@@ -7,9 +7,9 @@
 
 use super::bodies;
 use super::body::{BodyResult, check_body};
+use super::coins::Found;
 use super::connect::needed;
 use super::pipeline::{Chainstate, Completion};
-use super::prefetch::Found;
 use crate::chain::command::{BlockRef, ChainCommand};
 use crate::error::Error;
 use crate::limits::{LOOK_AHEAD, READ_BACK_AT_ONCE};
@@ -23,15 +23,18 @@ impl Chainstate {
     /// Does what can be done for `next`, and for blocks behind it in the queue. `false` if its bytes cannot be had.
     pub(super) fn look_ahead(&mut self, next: BlockRef) -> Result<bool, Error> {
         self.bodies.expect(next);
+        let waiting = self.queue.iter().map_while(|command| match command {
+            ChainCommand::Connect(context) => Some(context.block()),
+            _ => None,
+        });
+        let waiting: Vec<BlockRef> = waiting.take(LOOK_AHEAD).collect();
         let (mut ahead, mut bytes, mut spent) = (Vec::new(), 0, 0);
-        for at in 0..LOOK_AHEAD {
-            let Some(ChainCommand::Connect(context)) = self.queue.get(at) else { break };
-            let block = context.block();
+        for (at, block) in waiting.iter().enumerate() {
             let crowded = self.bodies.is_much(bytes) || self.coins.is_much(spent);
             if at >= READ_BACK_AT_ONCE && (crowded || self.loading.len() >= READ_BACK_AT_ONCE) {
                 break;
             }
-            if !self.load(block)? && block == next {
+            if !self.load(*block)? && *block == next {
                 return Ok(false);
             }
             if let Some(body) = self.bodies.get(&block.hash) {
@@ -41,7 +44,9 @@ impl Chainstate {
             ahead.push(block.hash);
         }
         if !self.coins.is_complete() {
-            self.prefetch.keep(&ahead);
+            if self.prefetch.keep(&waiting) {
+                self.coins.release();
+            }
             self.start_prefetch(&ahead);
         }
         Ok(true)

@@ -35,7 +35,7 @@ pub const DIRTY: u8 = 1;
 pub const FRESH: u8 = 2;
 /// Spent: the store holds it, and has to forget it, or is about to.
 pub const SPENT: u8 = 4;
-/// Awaited: a block that is about to connect will spend it, so it is not forgotten at the first opportunity.
+/// Awaited: a block that is about to connect will spend it, so it is not forgotten.
 pub const AWAITED: u8 = 16;
 /// Tells, of a dirty entry, whether it was changed before or since the last [`CoinTable::freeze`].
 const EPOCH: u8 = 8;
@@ -89,7 +89,33 @@ fn spread(hash: u32) -> u64 {
 }
 
 /// What the store is to be told of a key: the coin's bytes, or `None` that it is spent.
-pub type KeyChange = (Key, Option<Vec<u8>>);
+type KeyChange = (Key, Option<Vec<u8>>);
+
+/// Many of them; all coins in one piece of memory, because another thread gives it back.
+#[derive(Debug, Default)]
+pub struct KeyChanges {
+    /// With the bounds of each coin.
+    keys: Vec<(Key, Option<(usize, usize)>)>,
+    coins: Vec<u8>,
+}
+
+impl KeyChanges {
+    fn push(&mut self, key: Key, coin: Option<&[u8]>) {
+        let from = self.coins.len();
+        self.coins.extend_from_slice(coin.unwrap_or_default());
+        self.keys.push((key, coin.map(|_| (from, self.coins.len()))));
+    }
+
+    fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// The changes, in the order of the keys.
+    pub fn iter(&self) -> impl Iterator<Item = (&Key, Option<&[u8]>)> {
+        let coin = |(from, to)| self.coins.get(from..to).unwrap_or_default();
+        self.keys.iter().map(move |(key, at)| (key, at.map(coin)))
+    }
+}
 
 /// An entry as it is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -232,6 +258,10 @@ pub struct CoinTable {
     frozen: Option<usize>,
     /// The first shard of which something is not known to be stored.
     unstored: usize,
+    /// Shards that [`Self::forget`] still has to go through with what is awaited there being so no more.
+    releasing: usize,
+    /// Nothing is left to forget until more is stored.
+    dry: bool,
     /// The shard where forgetting goes on.
     hand: usize,
 }
@@ -253,6 +283,8 @@ impl CoinTable {
             frozen: None,
             unstored: shards,
             hand: 0,
+            releasing: 0,
+            dry: false,
         }
     }
 
@@ -420,9 +452,9 @@ impl CoinTable {
 
     /// The next changes of what was frozen, in the order of the keys, with the number of shards that are handed out
     /// with them: those of as many shards as have `least` changes together. `None` after the last.
-    pub fn collect(&mut self, least: usize) -> Option<(Vec<KeyChange>, usize)> {
+    pub fn collect(&mut self, least: usize) -> Option<(KeyChanges, usize)> {
         let mut next = self.frozen.filter(|next| *next < self.shards.len())?;
-        let mut changes = Vec::new();
+        let mut changes = KeyChanges::default();
         while next < self.shards.len() && changes.len() < least.max(1) {
             let before = (self.shards[next].held(), self.shards[next].dirty);
             self.collect_shard(next, &mut changes);
@@ -433,11 +465,14 @@ impl CoinTable {
         Some((changes, next))
     }
 
-    fn collect_shard(&mut self, at: usize, changes: &mut Vec<KeyChange>) {
+    fn collect_shard(&mut self, at: usize, changes: &mut KeyChanges) {
         let shard = &mut self.shards[at];
         let first = changes.len();
-        changes.append(&mut shard.aside);
-        (shard.aside, shard.aside_bytes) = (Vec::new(), 0);
+        changes.keys.reserve(shard.aside.len() + shard.dirty);
+        for (key, coin) in core::mem::take(&mut shard.aside) {
+            changes.push(key, coin.as_deref());
+        }
+        shard.aside_bytes = 0;
         for place in shard.table.iter_mut().filter(|place| place.is_dirty()) {
             let (chunk, from) = split(place.at);
             let entry = &mut shard.chunks[chunk][from..];
@@ -445,13 +480,13 @@ impl CoinTable {
             if is_old(flags, self.epoch)
                 && let Ok(key) = entry[KEY_AT..COIN_AT].try_into()
             {
-                changes.push((key, (flags & SPENT == 0).then(|| entry[COIN_AT..length].to_vec())));
+                changes.push(key, (flags & SPENT == 0).then(|| &entry[COIN_AT..length]));
                 entry[0] = flags & SPENT;
                 place.set_dirty(0);
                 shard.dirty -= 1;
             }
         }
-        changes[first..].sort_unstable_by_key(|(key, _)| *key);
+        changes.keys[first..].sort_unstable_by_key(|(key, _)| *key);
     }
 
     /// These changes are stored, and so is everything of the first so many shards: what they say is spent is
@@ -460,14 +495,22 @@ impl CoinTable {
         for key in spent {
             self.remove_if(key, |entry| entry.flags == SPENT);
         }
-        self.unstored = shards;
+        (self.unstored, self.dry) = (shards, false);
         if shards >= self.shards.len() {
             self.frozen = None;
         }
     }
 
+    /// What is [`AWAITED`] is so no more.
+    pub fn release(&mut self) {
+        (self.releasing, self.dry) = (self.shards.len(), false);
+    }
+
     /// Bytes that [`Self::forget`] could make free if it kept nothing, about.
     pub fn forgettable(&self) -> usize {
+        if self.dry {
+            return 0;
+        }
         let stored = self.shards.iter().take(self.unstored);
         stored
             .filter(|shard| !shard.table.is_empty())
@@ -475,9 +518,10 @@ impl CoinTable {
             .sum()
     }
 
-    /// Forgets clean coins that `keep` refuses, shard after shard, until no more than `most` bytes are held; gives up
-    /// after a whole round. Answers whether it got there. What is [`AWAITED`] is passed over once.
+    /// Forgets clean coins that `keep` refuses and that are not [`AWAITED`], shard after shard, until no more than `most`
+    /// bytes are held; gives up after a whole round. Answers whether it got there.
     pub fn forget(&mut self, most: usize, mut keep: impl FnMut(&[u8]) -> bool) -> bool {
+        let mut kept = 0;
         for _ in 0..self.shards.len() {
             if self.bytes <= most && !self.crowded {
                 return true;
@@ -485,9 +529,14 @@ impl CoinTable {
             let at = self.hand;
             self.hand = (at + 1) % self.shards.len();
             if at < self.unstored {
-                self.forget_in(at, &mut keep);
+                self.forget_in(at, &mut |coin| {
+                    let keep = keep(coin);
+                    kept += usize::from(keep);
+                    keep
+                });
             }
         }
+        self.dry = kept == 0;
         self.crowded = self.shards.iter().any(|shard| shard.chunks.len() >= MOST_CHUNKS);
         self.bytes <= most && !self.crowded
     }
@@ -497,12 +546,14 @@ impl CoinTable {
         let before = (shard.held(), shard.dirty);
         let (entries, chunks) = (shard.table.len(), &mut shard.chunks);
         let mut gaps = 0;
+        let releases = self.releasing > 0;
+        self.releasing -= usize::from(releases);
         shard.table.retain(|place| {
             let (chunk, from) = split(place.at);
             place.is_dirty() || {
                 let entry = &mut chunks[chunk][from..];
+                entry[0] &= if releases { !AWAITED } else { u8::MAX };
                 let (flags, length) = head_of(entry);
-                entry[0] &= !AWAITED;
                 let kept = flags & SPENT == 0 && (flags & AWAITED != 0 || keep(&entry[COIN_AT..length]));
                 gaps += if kept { 0 } else { length };
                 kept
@@ -623,7 +674,7 @@ mod tests {
                         while let Some((changes, shards)) = table.collect(3) {
                             let spent = changes.iter().filter(|(_, coin)| coin.is_none()).map(|(key, _)| *key);
                             table.stored(&spent.collect::<Vec<_>>(), shards);
-                            written.extend(changes);
+                            written.extend(changes.iter().map(|(key, coin)| (*key, coin.map(<[u8]>::to_vec))));
                         }
                         let dirty = dirty.into_iter().map(|(key, (flags, coin))| {
                             (*key, (flags & SPENT == 0).then(|| coin.clone()))

@@ -17,7 +17,7 @@
 //! Memory is counted to the byte ([`super::coin_table`]). A full cache forgets clean coins, some at a time; only if
 //! there are too few of them does a block have to wait for a flush.
 
-use super::coin_table::{AWAITED, Cached, CoinTable, DIRTY, FRESH, Key, KeyChange, SPENT};
+use super::coin_table::{AWAITED, Cached, CoinTable, DIRTY, FRESH, Key, KeyChanges, SPENT};
 use super::undo::UndoWriter;
 use crate::error::Error;
 use crate::store::coin::{Coin, Packed, pack};
@@ -34,6 +34,8 @@ const KEPT_PERCENT: usize = 50;
 const SAMPLED: usize = 128;
 /// What a coin from the store takes in the cache, about.
 const FETCHED_BYTES: usize = 100;
+/// Look-ups of one call to the store, whose answers are held twice for a moment.
+const LOOKED_UP_AT_ONCE: usize = 4_096;
 const DAMAGED: Error = Error::Bug("a coin in the cache cannot be read");
 
 /// What the cache knows of an outpoint.
@@ -236,14 +238,19 @@ impl Coins {
         unknown
     }
 
-    /// Keeps what [`look_up`] found, unless the cache knows better by now. There was no [`Self::freeze`] since the
+    /// Keeps what [`look_up`] found until it is spent, or released, unless the cache knows better by now. There was no [`Self::freeze`] since the
     /// look-up began.
-    pub fn learn(&mut self, found: &[(OutPoint, Vec<u8>)]) {
-        for (outpoint, coin) in found {
+    pub fn learn(&mut self, found: &Found) {
+        for (outpoint, coin) in found.iter() {
             if self.table.flags(outpoint).is_none() {
                 self.table.put(outpoint, coin, |_| AWAITED);
             }
         }
+    }
+
+    /// No block waits for what [`Self::learn`] keeps any more; others are yet to be looked for.
+    pub fn release(&mut self) {
+        self.table.release();
     }
 
     /// A block spends a coin: answers it, or `None` if there is none. The store is asked if the cache does not know,
@@ -395,22 +402,41 @@ impl Coins {
     }
 }
 
-/// Asks the store for the coins of these outpoints; answers those there are, packed.
+/// Coins that the store had, packed; all in one piece of memory, because another thread gives it back.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// With the end of each coin, which begins where the one before ends.
+    outpoints: Vec<(OutPoint, usize)>,
+    coins: Vec<u8>,
+}
+
+impl Found {
+    fn iter(&self) -> impl Iterator<Item = (&OutPoint, &[u8])> {
+        let mut from = 0;
+        self.outpoints.iter().map(move |(outpoint, to)| {
+            let coin = self.coins.get(from..*to).unwrap_or_default();
+            from = *to;
+            (outpoint, coin)
+        })
+    }
+}
+
+/// Asks the store for the coins of these outpoints.
 ///
 /// # Errors
 /// The store's, and an undecodable coin.
-pub fn look_up(store: &dyn Store, outpoints: &[OutPoint]) -> Result<Vec<(OutPoint, Vec<u8>)>, StoreError> {
-    if outpoints.is_empty() {
-        return Ok(Vec::new());
-    }
-    let keys: Vec<_> = outpoints.iter().map(schema::coin_key).collect();
-    let slices: Vec<&[u8]> = keys.iter().map(|key| key.as_slice()).collect();
-    let values = store.get_many(Table::Coins, &slices)?;
-    let mut found = Vec::with_capacity(outpoints.len());
-    for ((outpoint, value), key) in outpoints.iter().zip(values).zip(slices) {
-        if let Some(value) = value {
-            Packed::read(&value).ok_or_else(|| schema::corrupt(Table::Coins, key, "not a coin"))?;
-            found.push((*outpoint, value));
+pub fn look_up(store: &dyn Store, outpoints: &[OutPoint]) -> Result<Found, StoreError> {
+    let mut found = Found { outpoints: Vec::with_capacity(outpoints.len()), coins: Vec::new() };
+    for outpoints in outpoints.chunks(LOOKED_UP_AT_ONCE) {
+        let keys: Vec<_> = outpoints.iter().map(schema::coin_key).collect();
+        let slices: Vec<&[u8]> = keys.iter().map(|key| key.as_slice()).collect();
+        let values = store.get_many(Table::Coins, &slices)?;
+        for ((outpoint, value), key) in outpoints.iter().zip(values).zip(slices) {
+            if let Some(value) = value {
+                Packed::read(&value).ok_or_else(|| schema::corrupt(Table::Coins, key, "not a coin"))?;
+                found.coins.extend_from_slice(&value);
+                found.outpoints.push((*outpoint, found.coins.len()));
+            }
         }
     }
     Ok(found)
@@ -419,7 +445,7 @@ pub fn look_up(store: &dyn Store, outpoints: &[OutPoint]) -> Result<Vec<(OutPoin
 /// A part of what is to be written.
 #[derive(Debug)]
 pub struct Slice {
-    changes: Vec<KeyChange>,
+    changes: KeyChanges,
     written: Written,
 }
 
@@ -432,13 +458,17 @@ pub struct Written {
 
 impl Slice {
     /// What the store has to be told, and what has to be remembered for [`Coins::stored`].
-    pub fn into_changes(self) -> (impl Iterator<Item = Change>, Written) {
-        let changes = self.changes.into_iter().map(|(key, coin)| match coin {
-            Some(coin) => Change::Put(Table::Coins, key.to_vec(), coin),
-            None => Change::Delete(Table::Coins, key.to_vec()),
-        });
-        (changes, self.written)
+    pub fn split(self) -> (KeyChanges, Written) {
+        (self.changes, self.written)
     }
+}
+
+/// Changes of coins for the store.
+pub fn store_changes(changes: &KeyChanges) -> impl Iterator<Item = Change> {
+    changes.iter().map(|(key, coin)| match coin {
+        Some(coin) => Change::Put(Table::Coins, key.to_vec(), coin.to_vec()),
+        None => Change::Delete(Table::Coins, key.to_vec()),
+    })
 }
 
 #[cfg(test)]
@@ -471,13 +501,8 @@ mod tests {
         for _ in 0..parts {
             let Some(slice) = coins.collect(2) else { return true };
             let mut batch = Batch::new();
-            let (changes, written) = slice.into_changes();
-            for change in changes {
-                match change {
-                    Change::Put(table, key, value) => batch.put(table, key, value),
-                    Change::Delete(table, key) => batch.delete(table, key),
-                }
-            }
+            let (changes, written) = slice.split();
+            store_changes(&changes).for_each(|change| batch.push(change));
             store.commit(batch, Durability::Durable).unwrap();
             coins.stored(&written);
         }

@@ -16,7 +16,7 @@
 //! What takes more than a batch is written by a thread of its own ([`super::flush`]), while blocks go on to connect;
 //! without threads, in steps between them. The cache keeps its coins, clean.
 
-use super::coins::Coins;
+use super::coins::{Coins, store_changes};
 use super::flush::{Job, Stage};
 use super::pipeline::Chainstate;
 use crate::chain::command::{ChainReport, RollbackCheckpoint};
@@ -75,8 +75,8 @@ impl Chainstate {
         self.coins.freeze();
         let mut parts = Vec::new();
         while let Some(slice) = self.coins.collect(usize::MAX) {
-            let (changes, written) = slice.into_changes();
-            changes.for_each(|change| batch.push(change));
+            let (changes, written) = slice.split();
+            store_changes(&changes).for_each(|change| batch.push(change));
             parts.push(written);
         }
         schema::put_tip(&mut batch, checkpoint.to);
@@ -151,8 +151,8 @@ pub(super) fn entry_changes(entries: &BTreeMap<BlockHash, BlockEntry>) -> impl I
 pub(super) fn write_coins(store: &dyn Store, coins: &mut Coins) -> Result<(), StoreError> {
     coins.freeze();
     while let Some(slice) = coins.collect(SLICE) {
-        let (changes, written) = slice.into_changes();
-        commit_in_batches(store, changes, Durability::Buffered)?;
+        let (changes, written) = slice.split();
+        commit_in_batches(store, store_changes(&changes), Durability::Buffered)?;
         coins.stored(&written);
     }
     Ok(())

@@ -8,14 +8,15 @@
 //! must not be hidden behind what others did. The thread ends with the flush. Where the chainstate's pool has no threads,
 //! jobs are done as they are handed over, so that a simulation is the same each time.
 
-use super::coins::{Slice, Written};
+use super::coin_table::KeyChanges;
+use super::coins::{Slice, Written, store_changes};
 use super::commit::entry_changes;
 use super::pipeline::Completion;
 use crate::chain::command::RollbackCheckpoint;
 use crate::error::Error;
 use crate::store::block_files::BlockFiles;
 use crate::store::schema::BlockEntry;
-use crate::store::{Batch, Change, Durability, Store, StoreError, commit_in_batches};
+use crate::store::{Batch, Durability, Store, StoreError, commit_in_batches};
 use crate::verify::pool::{Effort, catch};
 use bitcoin::BlockHash;
 use crossbeam_channel::{Receiver, Sender};
@@ -27,7 +28,7 @@ use std::thread::JoinHandle;
 #[derive(Debug)]
 pub(super) enum Job {
     Prepare { entries: Arc<BTreeMap<BlockHash, BlockEntry>>, first: Batch },
-    Coins(Vec<Change>),
+    Coins(KeyChanges),
     End(Batch),
 }
 
@@ -98,9 +99,9 @@ impl Flush {
 
     /// Hands a part over.
     pub fn hand_coins(&mut self, slice: Slice) {
-        let (changes, written) = slice.into_changes();
+        let (changes, written) = slice.split();
         self.parts.push_back(written);
-        self.hand(Job::Coins(changes.collect()));
+        self.hand(Job::Coins(changes));
     }
 
     /// Hands a job over.
@@ -162,7 +163,9 @@ impl Writer {
                 commit_in_batches(&*self.store, entry_changes(&entries), Durability::Buffered)?;
                 self.store.commit(first, Durability::Durable)
             }
-            Job::Coins(changes) => commit_in_batches(&*self.store, changes.into_iter(), Durability::Buffered),
+            Job::Coins(changes) => {
+                commit_in_batches(&*self.store, store_changes(&changes), Durability::Buffered)
+            }
             Job::End(last) => self.store.commit(last, Durability::Durable),
         }
     }

@@ -16,13 +16,13 @@
 use super::archive::Archive;
 use super::bodies::Bodies;
 use super::body::{BodyResult, check_received};
-use super::coins::Coins;
+use super::coins::{Coins, Found};
 use super::connect::{ConnectError, connect};
 use super::disconnect::disconnect;
 use super::flush::{Flush, Writer};
 use super::gauges::{Gauges, Wait};
 use super::memory::ChainstateOptions;
-use super::prefetch::{Found, Prefetch};
+use super::prefetch::Prefetch;
 use super::prune::Pruning;
 use super::repair::{Lost, to_disconnect};
 use super::utxo_hash::{UtxoStats, utxo_stats};
@@ -504,6 +504,7 @@ impl Chainstate {
             return Ok(Step::Wait(Wait::Coins));
         }
         let Some(body) = self.bodies.take(&context.hash) else { return Ok(Step::Wait(Wait::Bodies)) };
+        self.prefetch.used(&block.hash);
         self.connect_body(context, body)?;
         Ok(Step::Done)
     }
@@ -598,7 +599,10 @@ impl Chainstate {
                 let ticket = self.scripts.check(task, Some(done));
                 (ProofState::Waiting(ticket), bytes)
             }
-            Err(ConnectError::Rule(reject)) => (ProofState::Failed(reject), 0),
+            Err(ConnectError::Rule(reject)) => {
+                self.coins.release();
+                (ProofState::Failed(reject), 0)
+            }
             Err(ConnectError::Halt(error)) => return Err(error),
         };
         self.unproved_bytes += bytes;

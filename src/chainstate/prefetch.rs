@@ -2,13 +2,14 @@
 //!
 //! 1. Of blocks that are soon to connect and in memory, the coins that the cache does not know are looked for
 //!    together, in a few jobs, each in the order of the keys.
-//! 2. What they find is put into the cache; a block connects when all jobs for it are done. A coin that the cache
-//!    forgot meanwhile is looked for again when it is spent.
+//! 2. What they find is put into the cache; a block connects when all jobs for it are done. The cache
+//!    does not forget them before, unless it turns out that the block does not connect.
 //! 3. What is to be written is not fixed while a look-up is under way: a coin that it found could be spent, deleted
 //!    and forgotten before it is put into the cache.
 
 use super::coins::look_up;
 use super::pipeline::Completion;
+use crate::chain::command::BlockRef;
 use crate::error::Error;
 use crate::store::Store;
 use crate::verify::pool::{Effort, Pool};
@@ -19,9 +20,6 @@ use std::sync::Arc;
 
 /// Coins of a job, at least: less would not be worth a thread's while.
 const LEAST: usize = 500;
-
-/// What a job found.
-pub(super) type Found = Vec<(OutPoint, Vec<u8>)>;
 
 /// The look-ups of some blocks.
 #[derive(Debug, Default)]
@@ -106,8 +104,15 @@ impl Prefetch {
         }
     }
 
-    /// Forgets what is known of other blocks.
-    pub fn keep(&mut self, these: &[BlockHash]) {
-        self.blocks.retain(|hash, _| these.contains(hash));
+    /// A block connects now.
+    pub fn used(&mut self, hash: &BlockHash) {
+        self.blocks.remove(hash);
+    }
+
+    /// Forgets what is known of blocks that do not wait any more; answers whether coins were looked for in vain.
+    pub fn keep(&mut self, waiting: &[BlockRef]) -> bool {
+        let before = self.blocks.len();
+        self.blocks.retain(|hash, _| waiting.iter().any(|block| block.hash == *hash));
+        self.blocks.len() < before
     }
 }

@@ -87,6 +87,11 @@ impl Batch {
         Self::default()
     }
 
+    /// An empty batch with room for so many changes.
+    pub fn with_capacity(changes: usize) -> Self {
+        Self { changes: Vec::with_capacity(changes), bytes: 0 }
+    }
+
     /// Inserts or replaces `key`.
     pub fn put(&mut self, table: Table, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
         self.push(Change::Put(table, key.into(), value.into()));
@@ -165,7 +170,8 @@ pub(crate) fn commit_in_batches(
     let mut batch = Batch::new();
     for change in changes {
         if batch.len() >= limit {
-            store.commit(core::mem::take(&mut batch), Durability::Buffered)?;
+            let next = Batch::with_capacity(batch.len());
+            store.commit(core::mem::replace(&mut batch, next), Durability::Buffered)?;
         }
         batch.push(change);
     }

@@ -101,65 +101,111 @@ pub type KeyChange<'a> = (&'a [u8], Option<&'a [u8]>);
 /// The first key of a page, and the page.
 pub type NewPage = (Vec<u8>, Vec<u8>);
 
-/// Entries in order, as a page and its changes yield them: keys in one buffer, values where they were.
+/// An entry of [`Merger`]: where its key begins in the buffer, its value, and what follows; and the bytes in common with
+/// the key before.
+struct MergedEntry {
+    key: usize,
+    value: usize,
+    end: usize,
+    shared: usize,
+}
+
+/// Applies changes to pages, one after the other, in the same room.
 #[derive(Default)]
-struct Merged<'a> {
-    keys: Vec<u8>,
-    /// End of the key in `keys`, bytes in common with the key before, value.
-    entries: Vec<(usize, usize, &'a [u8])>,
+pub struct Merger {
+    /// Keys and values of the entries, in order.
+    bytes: Vec<u8>,
+    entries: Vec<MergedEntry>,
 }
 
-impl<'a> Merged<'a> {
-    fn key(&self, at: usize) -> &[u8] {
-        let start = at.checked_sub(1).map_or(0, |before| self.entries[before].0);
-        &self.keys[start..self.entries[at].0]
+impl Merger {
+    fn key(&self, entry: &MergedEntry) -> &[u8] {
+        &self.bytes[entry.key..entry.value]
     }
 
-    fn push(&mut self, key: &[u8], value: &'a [u8]) {
-        let shared = self.entries.len().checked_sub(1).map_or(0, |last| common(self.key(last), key));
-        self.keys.extend_from_slice(key);
-        self.entries.push((self.keys.len(), shared, value));
+    fn value(&self, entry: &MergedEntry) -> &[u8] {
+        &self.bytes[entry.value..entry.end]
     }
 
-    /// Bytes of an entry in a page, at most.
-    fn size(&self, at: usize) -> usize {
-        let (_, shared, value) = self.entries[at];
-        self.key(at).len() - shared + value.len() + 5
+    fn push(&mut self, new: &[u8], value: &[u8]) {
+        let shared = self.entries.last().map_or(0, |last| common(self.key(last), new));
+        let key = self.bytes.len();
+        self.bytes.extend_from_slice(new);
+        self.bytes.extend_from_slice(value);
+        let entry = MergedEntry { key, value: key + new.len(), end: self.bytes.len(), shared };
+        self.entries.push(entry);
+    }
+
+    /// Applies changes, in the order of their keys and each key once, to a page; answers the pages that take its place,
+    /// each with its first key, in order. None are left if nothing is.
+    ///
+    /// # Errors
+    /// [`BrokenPage`]: nothing may be written then.
+    pub fn merge<'a>(
+        &mut self,
+        page: &[u8],
+        changes: impl IntoIterator<Item = KeyChange<'a>>,
+    ) -> Result<Vec<NewPage>, BrokenPage> {
+        self.bytes.clear();
+        self.entries.clear();
+        let mut changes = changes.into_iter().peekable();
+        let (mut rest_of_page, mut key, mut first) = (page, Vec::new(), true);
+        while !rest_of_page.is_empty() {
+            let Raw { shared, rest, value } = take_raw(&mut rest_of_page)?;
+            if shared > key.len() || (!first && key[shared..] >= *rest) {
+                return Err(BrokenPage);
+            }
+            first = false;
+            key.truncate(shared);
+            key.extend_from_slice(rest);
+            while let Some((changed, new)) = changes.next_if(|(changed, _)| *changed < &key[..]) {
+                new.into_iter().for_each(|new| self.push(changed, new));
+            }
+            match changes.next_if(|(changed, _)| *changed == &key[..]) {
+                Some((_, new)) => new.into_iter().for_each(|new| self.push(&key, new)),
+                None => self.push(&key, value),
+            }
+        }
+        for (changed, new) in changes {
+            new.into_iter().for_each(|new| self.push(changed, new));
+        }
+        Ok(self.cut())
+    }
+
+    fn cut(&self) -> Vec<NewPage> {
+        /// Bytes of an entry in a page, at most.
+        fn size(entry: &MergedEntry) -> usize {
+            entry.end - entry.key - entry.shared + 5
+        }
+        let total: usize = self.entries.iter().map(size).sum();
+        let least = if total <= PAGE_BYTES { usize::MAX } else { total / total.div_ceil(CUT_BYTES) };
+        let mut pages: Vec<NewPage> = Vec::new();
+        for entry in &self.entries {
+            let key = self.key(entry);
+            let full = pages.last().is_none_or(|(_, page)| {
+                page.len() >= least || page.len() + size(entry) > PAGE_BYTES.max(least)
+            });
+            let shared = if full { 0 } else { entry.shared };
+            if full {
+                pages.push((key.to_vec(), Vec::with_capacity(total.min(PAGE_BYTES))));
+            }
+            if let Some((_, page)) = pages.last_mut() {
+                put_entry(page, shared, key, self.value(entry));
+            }
+        }
+        pages
     }
 }
 
-/// Applies changes, in the order of their keys and each key once, to a page; answers the pages that take its place,
-/// each with its first key, in order. None are left if nothing is.
+/// As [`Merger::merge`].
 ///
 /// # Errors
 /// [`BrokenPage`]: nothing may be written then.
 pub fn merge<'a>(
-    page: &'a [u8],
+    page: &[u8],
     changes: impl IntoIterator<Item = KeyChange<'a>>,
 ) -> Result<Vec<NewPage>, BrokenPage> {
-    let mut merged = Merged::default();
-    let mut changes = changes.into_iter().peekable();
-    let (mut rest_of_page, mut key, mut first) = (page, Vec::new(), true);
-    while !rest_of_page.is_empty() {
-        let Raw { shared, rest, value } = take_raw(&mut rest_of_page)?;
-        if shared > key.len() || (!first && key[shared..] >= *rest) {
-            return Err(BrokenPage);
-        }
-        first = false;
-        key.truncate(shared);
-        key.extend_from_slice(rest);
-        while let Some((changed, new)) = changes.next_if(|(changed, _)| *changed < &key[..]) {
-            new.into_iter().for_each(|new| merged.push(changed, new));
-        }
-        match changes.next_if(|(changed, _)| *changed == &key[..]) {
-            Some((_, new)) => new.into_iter().for_each(|new| merged.push(&key, new)),
-            None => merged.push(&key, value),
-        }
-    }
-    for (changed, new) in changes {
-        new.into_iter().for_each(|new| merged.push(changed, new));
-    }
-    Ok(cut(&merged))
+    Merger::default().merge(page, changes)
 }
 
 /// Two pages as one, which may be larger than [`PAGE_BYTES`]; the entries of the second are above the first's.
@@ -188,26 +234,6 @@ fn put_entry(page: &mut Vec<u8>, shared: usize, key: &[u8], value: &[u8]) {
     put_varint(page, value.len() as u64);
     page.extend_from_slice(&key[shared..]);
     page.extend_from_slice(value);
-}
-
-fn cut(merged: &Merged<'_>) -> Vec<NewPage> {
-    let total: usize = (0..merged.entries.len()).map(|at| merged.size(at)).sum();
-    let least = if total <= PAGE_BYTES { usize::MAX } else { total / total.div_ceil(CUT_BYTES) };
-    let mut pages: Vec<NewPage> = Vec::new();
-    for (at, (_, shared, value)) in merged.entries.iter().enumerate() {
-        let key = merged.key(at);
-        let full = pages.last().is_none_or(|(_, page)| {
-            page.len() >= least || page.len() + merged.size(at) > PAGE_BYTES.max(least)
-        });
-        let shared = if full { 0 } else { *shared };
-        if full {
-            pages.push((key.to_vec(), Vec::with_capacity(total.min(PAGE_BYTES))));
-        }
-        if let Some((_, page)) = pages.last_mut() {
-            put_entry(page, shared, key, value);
-        }
-    }
-    pages
 }
 
 #[cfg(test)]

@@ -153,7 +153,7 @@ impl Store for SledStore {
         let tree = self.tree(table)?;
         let _no_commit = self.gate.read();
         if table == Table::Coins {
-            return self.run("read", || keys.iter().map(|key| paged::get(tree, key)).collect());
+            return self.run("read", || paged::get_many(tree, keys));
         }
         self.run("read", || keys.iter().map(|key| Ok(tree.get(key)?.map(|value| value.to_vec()))).collect())
     }
@@ -184,14 +184,14 @@ impl Store for SledStore {
         if !batch.is_empty() {
             let _alone = self.writer.lock();
             let mut parts: Vec<::sled::Batch> = Table::ALL.iter().map(|_| Default::default()).collect();
-            let mut coins = paged::Changes::new();
+            let mut coins: Vec<paged::KeyChange> = Vec::with_capacity(batch.len());
             for change in batch.into_changes() {
                 let (table, key, value) = match change {
                     Change::Put(table, key, value) => (table, key, Some(value)),
                     Change::Delete(table, key) => (table, key, None),
                 };
                 if table == Table::Coins {
-                    coins.insert(key, value);
+                    coins.push((key, value));
                     continue;
                 }
                 let part = index(table).and_then(|at| parts.get_mut(at)).ok_or_else(|| no_tree(table))?;
@@ -200,6 +200,10 @@ impl Store for SledStore {
                     None => part.remove(key),
                 }
             }
+            // Of several for one key the last is kept.
+            coins.reverse();
+            coins.sort_by(|(a, _), (b, _)| a.cmp(b));
+            coins.dedup_by(|(later, _), (kept, _)| later == kept);
             let tree = self.tree(Table::Coins)?;
             let pages = self.run("commit to", || paged::batch(tree, &coins))?;
             if let Some(part) = index(Table::Coins).and_then(|at| parts.get_mut(at)) {
