@@ -8,7 +8,7 @@
 //!
 //! The bitcoind is found as in the interop tests (`BITCOIND_EXE`, on PATH, or fetched). In the environment:
 //! `ROUNDS` (5 pairs), `THREADS` (2), `DBCACHE` in MiB (450; for `utxo` 1,000, more than its coins take), `STORE` (of
-//! the example: sled), `SCALE` (1; 10 makes chains of a tenth). The chains are forged once and kept with the serving
+//! the example: sled; several, as in `STORE=sled,fjall`, are tried in turn beside one bitcoind), `SCALE` (1; 10 makes chains of a tenth). The chains are forged once and kept with the serving
 //! node in the target folder.
 //!
 //! Seconds are those of a process from its start until its tip is connected, for headlong also durable. The other
@@ -62,7 +62,7 @@ const COMPARED: [(&str, Figure); 4] = [
 struct Terms {
     threads: String,
     dbcache: String,
-    store: String,
+    stores: Vec<String>,
 }
 
 fn main() {
@@ -72,7 +72,8 @@ fn main() {
     let terms = |dbcache: u32| Terms {
         threads: number("THREADS", 2).to_string(),
         dbcache: number("DBCACHE", dbcache).to_string(),
-        store: std::env::var("STORE").unwrap_or_else(|_| "sled".into()),
+        stores: std::env::var("STORE")
+            .map_or_else(|_| vec!["sled".into()], |all| all.split(',').map(str::to_owned).collect()),
     };
     let (example, rounds, scale) = (example(), number("ROUNDS", 5), number::<u32>("SCALE", 1).max(1));
     for profile in Profile::ALL {
@@ -90,18 +91,24 @@ fn race(example: &Path, profile: Profile, terms: &Terms, rounds: u32, scale: u32
     let server = serve(profile, scale);
     let height = server.call("getblockcount", json!([])).as_u64().expect("a height") as u32;
     let coins = server.coins();
-    let Terms { threads, dbcache, store } = terms;
+    let Terms { threads, dbcache, stores } = terms;
     let name = profile.name();
-    println!("{name}: {height} blocks, {} coins, {threads} threads, {dbcache} MiB, {store}", coins.2);
-    let mut pairs = Vec::new();
+    println!("{name}: {height} blocks, {} coins, {threads} threads, {dbcache} MiB", coins.2);
+    let mut pairs: Vec<Vec<_>> = stores.iter().map(|_| Vec::new()).collect();
     for round in 1..=rounds {
-        let ours = headlong(example, &server, height, &coins, terms);
-        println!("{name} {round}: headlong {ours}");
+        let ours = stores.iter().map(|store| {
+            let ours = headlong(example, &server, height, &coins, terms, store);
+            println!("{name} {round}: headlong, {store} {ours}");
+            ours
+        });
+        let ours: Vec<Figures> = ours.collect();
         let theirs = other_bitcoind(&server, height, &coins, terms);
         println!("{name} {round}: bitcoind {theirs}");
-        pairs.push((ours, theirs));
+        pairs.iter_mut().zip(ours).for_each(|(pairs, ours)| pairs.push((ours, theirs)));
     }
-    print_ratios(name, &pairs);
+    for (store, pairs) in stores.iter().zip(&pairs) {
+        print_ratios(&format!("{name}, {store}"), pairs);
+    }
 }
 
 fn race_headers(example: &Path, terms: &Terms, rounds: u32, count: u32) {
@@ -115,8 +122,9 @@ fn race_headers(example: &Path, terms: &Terms, rounds: u32, count: u32) {
     for round in 1..=rounds {
         let (server, folder) = (HeaderServer::start(chain.clone()), tempfile::tempdir().expect("a folder"));
         let begun = Instant::now();
-        let mut child =
-            sync(example, server.address, folder.path(), terms).spawn().expect("the example starts");
+        let mut child = sync(example, server.address, folder.path(), terms, &terms.stores[0])
+            .spawn()
+            .expect("the example starts");
         let asking = server.wait_for_all();
         let ours = figures(child.id(), begun.elapsed());
         report(round, "headlong", &ours, asking);
@@ -175,11 +183,11 @@ fn example() -> PathBuf {
 }
 
 /// The example, syncing from this address.
-fn sync(example: &Path, server: SocketAddr, folder: &Path, terms: &Terms) -> Command {
+fn sync(example: &Path, server: SocketAddr, folder: &Path, terms: &Terms, store: &str) -> Command {
     let mut command = Command::new(example);
     command
         .args(["--network", "regtest", "--assumevalid", "none"])
-        .args(["--threads", &terms.threads, "--dbcache", &terms.dbcache, "--store", &terms.store])
+        .args(["--threads", &terms.threads, "--dbcache", &terms.dbcache, "--store", store])
         .args(["--connect", &server.to_string()])
         .arg("--datadir")
         .arg(folder)
@@ -195,10 +203,11 @@ fn headlong(
     height: u32,
     coins: &(String, String, u64),
     terms: &Terms,
+    store: &str,
 ) -> Figures {
     let folder = tempfile::tempdir().expect("a folder");
     let begun = Instant::now();
-    let mut child = sync(example, server.p2p(), folder.path(), terms)
+    let mut child = sync(example, server.p2p(), folder.path(), terms, store)
         .args(["--utxo-hash", "--stop-at-height", &height.to_string()])
         .spawn()
         .expect("the example starts");

@@ -42,7 +42,7 @@ impl Bodies {
 
     /// Whether these bytes of blocks are so much that others have no room beside them.
     pub fn is_much(&self, bytes: usize) -> bool {
-        bytes > self.budget / 2
+        bytes > self.budget / 4 * 3
     }
 
     /// Keeps a block of this height. The highest go if there are too many, never the one that connects next.

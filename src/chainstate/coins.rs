@@ -138,7 +138,7 @@ impl Coins {
 
     /// Whether so many coins from the store would take much of the cache.
     pub fn is_much(&self, coins: usize) -> bool {
-        coins.saturating_mul(FETCHED_BYTES) > self.budget / 8
+        coins.saturating_mul(FETCHED_BYTES) > self.budget / 4
     }
 
     /// Bytes of memory that the cache uses; what is kept to take unproved blocks back is not counted.
