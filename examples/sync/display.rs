@@ -163,8 +163,9 @@ pub fn stage(stage: Stage) -> &'static str {
 fn message(status: &Status) -> String {
     let left = match status.time_left {
         Some(left) if status.stage == Stage::Blocks => format!(", {} left", span(left)),
-        _ if status.stage == Stage::Stopping => {
-            format!(", {} coins to write", status.pipeline.memory.dirty_entries)
+        left if status.stage == Stage::Stopping => {
+            let time = left.map_or_else(String::new, |left| format!(", {} left", span(left)));
+            format!(", {} coins to write{time}", status.pipeline.memory.dirty_entries)
         }
         _ => String::new(),
     };

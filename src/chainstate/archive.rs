@@ -83,6 +83,11 @@ impl Archive {
         Ok(self.entry(hash)?.filter(|entry| entry.block.is_some()).map(|entry| entry.transactions))
     }
 
+    /// The size of a stored block, in bytes.
+    pub fn block_size(&self, hash: &BlockHash) -> Result<Option<usize>, StoreError> {
+        Ok(self.entry(hash)?.and_then(|entry| entry.block).map(|location| location.length as usize))
+    }
+
     /// A stored block's bytes; `None` if it is not stored or damaged.
     pub fn read_block(&self, hash: &BlockHash) -> Result<Option<Vec<u8>>, StoreError> {
         self.read(hash, self.entry(hash)?.and_then(|entry| entry.block))

@@ -106,7 +106,8 @@ impl KeyChanges {
         self.keys.push((key, coin.map(|_| (from, self.coins.len()))));
     }
 
-    fn len(&self) -> usize {
+    /// The number of changes.
+    pub fn len(&self) -> usize {
         self.keys.len()
     }
 
@@ -702,5 +703,32 @@ mod tests {
             let live: usize = model.values().map(|(_, coin)| COIN_AT + coin.len()).sum();
             prop_assert!(table.bytes() <= live * 2 + 3 * 8_192 * 2 + 16 * 2_048, "{live} {}", table.bytes());
         }
+    }
+
+    #[test]
+    fn what_is_awaited_is_kept_until_it_is_spent_or_released() {
+        let mut table = CoinTable::new(1, 7);
+        for id in 0..100 {
+            table.put(&outpoint(id), &[id; 30], |_| if id % 2 == 0 { AWAITED } else { 0 });
+        }
+        assert!(table.forgettable() > 0);
+        // Again and again, as a full cache asks for it.
+        for _ in 0..3 {
+            table.forget(0, |_| false);
+            assert_eq!(table.entries(), 50);
+            // No more is to be had, which is known without another look.
+            assert_eq!(table.forgettable(), 0);
+        }
+        assert!((0..100).step_by(2).all(|id| table.get(&outpoint(id)).is_some()));
+        table.spend(&outpoint(0), |_| ()).unwrap();
+        table.freeze();
+        while let Some((changes, shards)) = table.collect(1) {
+            let spent: Vec<Key> = changes.iter().map(|(key, _)| *key).collect();
+            table.stored(&spent, shards);
+        }
+        assert_eq!(table.entries(), 49);
+        table.release();
+        assert!(table.forgettable() > 0 && table.forget(0, |_| false));
+        assert_eq!(table.entries(), 0);
     }
 }

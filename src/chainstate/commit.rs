@@ -51,7 +51,8 @@ impl Chainstate {
                 commit_in_batches(&*self.store, entries, Durability::Durable)?;
             } else {
                 let checkpoint = RollbackCheckpoint::next(Some(&self.checkpoint), time, from, to);
-                self.write_at_once(&checkpoint)?;
+                let effort = self.gauges.commit.clone();
+                effort.spend(self.coins.dirty(), || self.write_at_once(&checkpoint))?;
                 self.checkpoint = checkpoint;
             }
             self.archive.hand_over();

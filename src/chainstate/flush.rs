@@ -46,7 +46,7 @@ pub(super) struct Writer {
     pub files: Arc<BlockFiles>,
     pub store: Arc<dyn Store>,
     pub done: Sender<Completion>,
-    /// Jobs, and the time that they take.
+    /// Changes of coins, and the time that all jobs take.
     pub effort: Arc<Effort>,
 }
 
@@ -146,7 +146,11 @@ impl Writer {
 
     /// Does a job and says how it went; answers whether it went well.
     fn answer(&self, job: Job) -> bool {
-        let result = match catch(|| self.effort.spend(1, || self.carry_out(job))) {
+        let coins = match &job {
+            Job::Coins(changes) => changes.len(),
+            _ => 0,
+        };
+        let result = match catch(|| self.effort.spend(coins, || self.carry_out(job))) {
             Ok(result) => result.map_err(Error::from),
             Err(panic) => Err(Error::WorkerPanic(panic.0)),
         };

@@ -44,7 +44,7 @@ pub struct PipelineStatus {
     pub connect: StageStatus,
     /// Scripts. Done: inputs; waiting: connected blocks that are not proved.
     pub scripts: StageStatus,
-    /// Writing flushes. Done: jobs of a flush; waiting: coins that are not written.
+    /// Writing to the store. Done: changes of coins; waiting: coins that are not written.
     pub commit: StageStatus,
     /// Waiting for something to connect: what comes before the pipeline is slow, or, at the tip, nothing is left to do.
     pub wait_blocks: WaitStatus,
@@ -60,6 +60,15 @@ pub struct PipelineStatus {
     pub longest_commit_step: Duration,
     /// Memory in use.
     pub memory: ChainstateMemory,
+}
+
+impl PipelineStatus {
+    /// What it would take to write all that is not written, as fast as before: about what a shutdown takes. `None` before
+    /// anything was written.
+    pub fn time_to_write(&self) -> Option<Duration> {
+        let each = (self.commit.done > 0).then(|| self.commit.busy.div_f64(self.commit.done as f64))?;
+        Some(each.mul_f64(self.commit.waiting as f64))
+    }
 }
 
 /// What the connecting thread waits for.

@@ -13,6 +13,7 @@
 //! comes through [`Chainstate::completions`] to [`Chainstate::complete`] and then drains
 //! [`Chainstate::poll`]; one without a network calls [`Chainstate::settle`].
 
+use super::ahead::Loading;
 use super::archive::Archive;
 use super::bodies::Bodies;
 use super::body::{BodyResult, check_received};
@@ -137,7 +138,7 @@ pub struct Chainstate {
     pub(super) queue: VecDeque<ChainCommand>,
     pub(super) reports: VecDeque<ChainReport>,
     pub(super) checking: BTreeMap<BlockHash, Checking>,
-    pub(super) loading: BTreeMap<BlockHash, u32>,
+    pub(super) loading: BTreeMap<BlockHash, Loading>,
     pub(super) bodies: Bodies,
     pub(super) unproved: VecDeque<Unproved>,
     pub(super) unproved_bytes: usize,

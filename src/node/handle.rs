@@ -410,6 +410,11 @@ impl Handle {
     /// Stops the node: a last commit is made, connections and files are closed. Answers the durable tip
     /// once the data directory is released. Stopping a node that has ended is no error.
     ///
+    /// It takes as long as writing the coins that are not written yet: TIMES.
+    /// [`Status::pipeline`](crate::Status::pipeline) tells before how long
+    /// ([`PipelineStatus::time_to_write`](crate::chainstate::PipelineStatus::time_to_write)), and while it lasts how many are
+    /// left. Killing the process meanwhile loses what the last commit lacks, and nothing else.
+    ///
     /// # Errors
     /// [`RequestError`]: busy or out of time (then the node still stops).
     pub async fn shutdown(&self) -> Result<BlockRef, RequestError> {

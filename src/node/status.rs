@@ -54,8 +54,8 @@ pub struct Status {
     /// Bytes received a second, over the last half minute.
     pub bytes_per_second: f64,
     /// Blocks that are known and missing, at the present rate. `None` before there is a rate or a header, and in a
-    /// pause. Blocks of
-    /// different ages differ much in size, so that on the main network this is a rough figure.
+    /// pause. Blocks of different ages differ much in size, so that on the main network this is a rough figure. While
+    /// the node stops: [`PipelineStatus::time_to_write`].
     pub time_left: Option<Duration>,
     /// Where the time of checking and connecting blocks goes, since the start.
     pub pipeline: PipelineStatus,
@@ -119,6 +119,7 @@ impl Meter {
         let blocks_per_second = rate(latest.blocks, base.map(|s| s.blocks));
         let missing = latest.best_header.height.saturating_sub(latest.tip.height);
         let time_left = match (latest.stage, missing) {
+            (Stage::Stopping, _) => pipeline.time_to_write(),
             // Before the headers are there, nobody knows what is missing.
             (Stage::Connecting | Stage::Headers, 0) => None,
             (_, 0) => Some(Duration::ZERO),
@@ -193,6 +194,18 @@ mod tests {
         let idle = meter.status(Timestamp::from_millis(3_600_000), 3, PipelineStatus::default());
         assert_eq!(idle.blocks_per_second, 0.0);
         assert_eq!(idle.time_left, None);
+    }
+
+    #[test]
+    fn a_node_that_stops_says_how_long_writing_takes() {
+        let meter =
+            Meter::new(Timestamp::ZERO, EngineStatus { stage: Stage::Stopping, ..engine_status(5, 9) });
+        let left = |pipeline| meter.status(Timestamp::ZERO, 0, pipeline).time_left;
+        let mut pipeline = PipelineStatus::default();
+        pipeline.commit.waiting = 3_000;
+        assert_eq!(left(pipeline), None);
+        (pipeline.commit.done, pipeline.commit.busy) = (1_000, Duration::from_millis(20));
+        assert_eq!(left(pipeline), Some(Duration::from_millis(60)));
     }
 
     #[test]

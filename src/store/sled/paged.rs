@@ -167,3 +167,51 @@ pub(super) fn batch(tree: &Tree, changes: &[KeyChange]) -> ::sled::Result<Batch>
     }
     Ok(batch)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    fn keys() -> impl Strategy<Value = Vec<u8>> {
+        prop::collection::vec(prop_oneof![0..4u8, 250..=255u8], 0..4)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        /// Values so large that a page holds a few, and a tree many pages in several of sled's nodes.
+        #[test]
+        fn a_tree_in_pages_does_what_an_ordered_map_does(
+            rounds in prop::collection::vec(
+                prop::collection::btree_map(keys(), prop::option::weighted(0.6, 0..3_000usize), 1..150), 1..6,
+            ),
+            wanted in prop::collection::vec(keys(), 0..60),
+        ) {
+            let db = ::sled::Config::new().temporary(true).open().unwrap();
+            let mut model: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+            for (n, round) in rounds.into_iter().enumerate() {
+                let changes: Vec<KeyChange> =
+                    round.into_iter().map(|(key, length)| (key, length.map(|length| vec![n as u8; length]))).collect();
+                db.apply_batch(batch(&db, &changes).unwrap()).unwrap();
+                for (key, value) in changes {
+                    match value {
+                        Some(value) => drop(model.insert(key, value)),
+                        None => drop(model.remove(&key)),
+                    }
+                }
+                let all = range(&db, Bound::Unbounded, Bound::Unbounded, usize::MAX).unwrap();
+                prop_assert!(all.into_iter().eq(model.clone()));
+                // In any order, and sorted, with those that are there among them.
+                let mut wanted: Vec<&[u8]> =
+                    wanted.iter().chain(model.keys().step_by(3)).map(Vec::as_slice).collect();
+                for _ in 0..2 {
+                    let expected: Vec<_> = wanted.iter().map(|key| model.get(*key).cloned()).collect();
+                    prop_assert_eq!(get_many(&db, &wanted).unwrap(), expected);
+                    wanted.sort_unstable();
+                }
+            }
+        }
+    }
+}
