@@ -410,8 +410,9 @@ impl Handle {
     /// Stops the node: a last commit is made, connections and files are closed. Answers the durable tip
     /// once the data directory is released. Stopping a node that has ended is no error.
     ///
-    /// It takes as long as writing the coins that are not written yet: TIMES.
-    /// [`Status::pipeline`](crate::Status::pipeline) tells before how long
+    /// It takes as long as writing the coins that are not written yet, some 10,000 for each MiB of
+    /// [`Builder::dbcache`](crate::Builder::dbcache) at most: 1 to 3 s a million on fjall, 1 to 7 s on sled, the more the larger
+    /// the store (two cores, a local disk). [`Status::pipeline`](crate::Status::pipeline) tells before how long
     /// ([`PipelineStatus::time_to_write`](crate::chainstate::PipelineStatus::time_to_write)), and while it lasts how many are
     /// left. Killing the process meanwhile loses what the last commit lacks, and nothing else.
     ///

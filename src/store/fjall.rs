@@ -37,8 +37,8 @@ pub struct FjallStore {
 
 impl FjallStore {
     /// Opens the store in `folder`, which is created if absent, with a cache of `cache_bytes` for what is read.
-    /// What is written takes up to five times as much, 8 to 64 MiB, before it becomes a file, and as much again while it
-    /// does.
+    /// What is written takes up to five times as much, 8 to 64 MiB, before it becomes a file, and up to four times that
+    /// while files are made slower than changes come.
     ///
     /// # Errors
     /// `Locked` if another process has it open; `Unsupported` for another version of fjall's format; `Corrupt`;
