@@ -278,9 +278,10 @@ pub const MAX_UNPROVED_BLOCKS: usize = 64;
 /// Bytes of undo data and blocks whose scripts are not proved, after which no further block
 /// connects.
 pub const MAX_UNPROVED_BYTES: usize = 64 << 20;
-/// Blocks to connect that are read back from the block files at once.
+/// Blocks to connect that are read back from the block files at once: enough to keep the threads that check them busy.
 pub const READ_BACK_AT_ONCE: usize = 4;
-/// Blocks to connect that are held in memory, with the coins that they spend, as far as both have room.
+/// Blocks to connect that are held in memory, with the coins that they spend, as far as both have room: the more, the more
+/// look-ups share a page of the store.
 pub const LOOK_AHEAD: usize = 32;
 /// Blocks up to the durable tip that are never pruned (`MIN_BLOCKS_TO_KEEP`), so that reorgs need no block again.
 pub const MIN_BLOCKS_TO_KEEP: u32 = 288;

@@ -8,8 +8,8 @@
 //!
 //! The bitcoind is found as in the interop tests (`BITCOIND_EXE`, on PATH, or fetched). In the environment:
 //! `ROUNDS` (5 pairs), `THREADS` (2), `DBCACHE` in MiB (450; for `utxo` 1,000, more than its coins take), `STORE` (of
-//! the example: sled; several, as in `STORE=sled,fjall`, are tried in turn beside one bitcoind), `SCALE` (1; 10 makes chains of a tenth). The chains are forged once and kept with the serving
-//! node in the target folder.
+//! the example: sled; several, as in `STORE=sled,fjall`, are tried in turn beside one bitcoind; `headers` takes the first),
+//! `SCALE` (1; 10 makes chains of a tenth). The chains are forged once and kept with the serving node in the target folder.
 //!
 //! Seconds are those of a process from its start until its tip is connected, for headlong also durable. The other
 //! figures are those that the system holds about the process at that moment. In `headers`, a million of them, the tip is

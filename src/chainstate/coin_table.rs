@@ -88,35 +88,47 @@ fn spread(hash: u32) -> u64 {
     u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-/// What the store is to be told of a key: the coin's bytes, or `None` that it is spent.
-type KeyChange = (Key, Option<Vec<u8>>);
-
-/// Many of them; all coins in one piece of memory, because another thread gives it back.
-#[derive(Debug, Default)]
-pub struct KeyChanges {
+/// Coins by key, or that they are spent; all in one piece of memory, because another thread gives it back.
+#[derive(Debug)]
+pub struct CoinList<K> {
     /// With the bounds of each coin.
-    keys: Vec<(Key, Option<(usize, usize)>)>,
+    keys: Vec<(K, Option<(usize, usize)>)>,
     coins: Vec<u8>,
 }
 
-impl KeyChanges {
-    fn push(&mut self, key: Key, coin: Option<&[u8]>) {
+impl<K> Default for CoinList<K> {
+    fn default() -> Self {
+        Self { keys: Vec::new(), coins: Vec::new() }
+    }
+}
+
+impl<K> CoinList<K> {
+    /// Appends a coin; `None`: it is spent.
+    pub fn push(&mut self, key: K, coin: Option<&[u8]>) {
         let from = self.coins.len();
         self.coins.extend_from_slice(coin.unwrap_or_default());
         self.keys.push((key, coin.map(|_| (from, self.coins.len()))));
     }
 
-    /// The number of changes.
+    /// The number of keys.
     pub fn len(&self) -> usize {
         self.keys.len()
     }
 
-    /// The changes, in the order of the keys.
-    pub fn iter(&self) -> impl Iterator<Item = (&Key, Option<&[u8]>)> {
+    /// What was appended, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&K, Option<&[u8]>)> {
         let coin = |(from, to)| self.coins.get(from..to).unwrap_or_default();
         self.keys.iter().map(move |(key, at)| (key, at.map(coin)))
     }
+
+    /// Bytes of memory held.
+    fn bytes(&self) -> usize {
+        self.keys.capacity() * size_of::<(K, Option<(usize, usize)>)>() + self.coins.capacity()
+    }
 }
+
+/// What the store is to be told, in the order of the keys.
+pub type KeyChanges = CoinList<Key>;
 
 /// An entry as it is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,9 +157,8 @@ struct Shard {
     /// Bytes of entries that are there no more.
     gaps: usize,
     dirty: usize,
-    /// What was laid aside to be written, and its bytes.
-    aside: Vec<KeyChange>,
-    aside_bytes: usize,
+    /// What was laid aside to be written.
+    aside: KeyChanges,
 }
 
 /// An entry's flags and its whole length.
@@ -222,16 +233,16 @@ impl Shard {
     }
 
     fn held(&self) -> usize {
-        self.bytes + self.table.allocation_size() + self.aside_bytes
+        self.bytes + self.table.allocation_size() + self.aside.bytes()
     }
 
     /// Lays aside what is to be written of a dirty entry, which counts as clean then.
     fn lay_aside(&mut self, at: u32, key: &Key) {
-        let entry = self.cached(at);
-        let coin = (!entry.is(SPENT)).then(|| entry.coin.to_vec());
-        self.aside_bytes += size_of::<KeyChange>() + coin.as_ref().map_or(0, Vec::len);
-        self.aside.push((*key, coin));
-        self.entry_mut(at)[0] &= SPENT;
+        let (chunk, from) = split(at);
+        let entry = &mut self.chunks[chunk][from..];
+        let (flags, length) = head_of(entry);
+        self.aside.push(*key, (flags & SPENT == 0).then(|| &entry[COIN_AT..length]));
+        entry[0] &= SPENT;
         self.dirty -= 1;
     }
 }
@@ -470,10 +481,9 @@ impl CoinTable {
         let shard = &mut self.shards[at];
         let first = changes.len();
         changes.keys.reserve(shard.aside.len() + shard.dirty);
-        for (key, coin) in core::mem::take(&mut shard.aside) {
-            changes.push(key, coin.as_deref());
+        for (key, coin) in core::mem::take(&mut shard.aside).iter() {
+            changes.push(*key, coin);
         }
-        shard.aside_bytes = 0;
         for place in shard.table.iter_mut().filter(|place| place.is_dirty()) {
             let (chunk, from) = split(place.at);
             let entry = &mut shard.chunks[chunk][from..];
@@ -553,7 +563,9 @@ impl CoinTable {
             let (chunk, from) = split(place.at);
             place.is_dirty() || {
                 let entry = &mut chunks[chunk][from..];
-                entry[0] &= if releases { !AWAITED } else { u8::MAX };
+                if releases {
+                    entry[0] &= !AWAITED;
+                }
                 let (flags, length) = head_of(entry);
                 let kept = flags & SPENT == 0 && (flags & AWAITED != 0 || keep(&entry[COIN_AT..length]));
                 gaps += if kept { 0 } else { length };

@@ -17,7 +17,7 @@
 //! Memory is counted to the byte ([`super::coin_table`]). A full cache forgets clean coins, some at a time; only if
 //! there are too few of them does a block have to wait for a flush.
 
-use super::coin_table::{AWAITED, Cached, CoinTable, DIRTY, FRESH, Key, KeyChanges, SPENT};
+use super::coin_table::{AWAITED, Cached, CoinList, CoinTable, DIRTY, FRESH, Key, KeyChanges, SPENT};
 use super::undo::UndoWriter;
 use crate::error::Error;
 use crate::store::coin::{Coin, Packed, pack};
@@ -238,11 +238,13 @@ impl Coins {
         unknown
     }
 
-    /// Keeps what [`look_up`] found until it is spent, or released, unless the cache knows better by now. There was no [`Self::freeze`] since the
-    /// look-up began.
+    /// Keeps what [`look_up`] found until it is spent, or released, unless the cache knows better by now. There was no
+    /// [`Self::freeze`] since the look-up began.
     pub fn learn(&mut self, found: &Found) {
         for (outpoint, coin) in found.iter() {
-            if self.table.flags(outpoint).is_none() {
+            if let Some(coin) = coin
+                && self.table.flags(outpoint).is_none()
+            {
                 self.table.put(outpoint, coin, |_| AWAITED);
             }
         }
@@ -353,12 +355,13 @@ impl Coins {
         self.table.freeze();
     }
 
-    /// The next part of what is to be written, of at least so many changes unless it is the last; `None` behind it.
-    /// All are in the order of the outpoints, so that neighbours are written together.
-    pub fn collect(&mut self, least: usize) -> Option<Slice> {
+    /// The next part of what is to be written, of at least so many changes unless it is the last, and what has to be
+    /// remembered for [`Self::stored`]; `None` behind it. All are in the order of the outpoints, so that neighbours are
+    /// written together.
+    pub fn collect(&mut self, least: usize) -> Option<(KeyChanges, Written)> {
         let (changes, shards) = self.table.collect(least)?;
         let spent = changes.iter().filter(|(_, coin)| coin.is_none()).map(|(key, _)| *key).collect();
-        Some(Slice { changes, written: Written { spent, shards } })
+        Some((changes, Written { spent, shards }))
     }
 
     /// A part, and all before it, are stored.
@@ -402,31 +405,15 @@ impl Coins {
     }
 }
 
-/// Coins that the store had, packed; all in one piece of memory, because another thread gives it back.
-#[derive(Debug, Default)]
-pub struct Found {
-    /// With the end of each coin, which begins where the one before ends.
-    outpoints: Vec<(OutPoint, usize)>,
-    coins: Vec<u8>,
-}
-
-impl Found {
-    fn iter(&self) -> impl Iterator<Item = (&OutPoint, &[u8])> {
-        let mut from = 0;
-        self.outpoints.iter().map(move |(outpoint, to)| {
-            let coin = self.coins.get(from..*to).unwrap_or_default();
-            from = *to;
-            (outpoint, coin)
-        })
-    }
-}
+/// Coins that the store had, packed.
+pub type Found = CoinList<OutPoint>;
 
 /// Asks the store for the coins of these outpoints.
 ///
 /// # Errors
 /// The store's, and an undecodable coin.
 pub fn look_up(store: &dyn Store, outpoints: &[OutPoint]) -> Result<Found, StoreError> {
-    let mut found = Found { outpoints: Vec::with_capacity(outpoints.len()), coins: Vec::new() };
+    let mut found = Found::default();
     for outpoints in outpoints.chunks(LOOKED_UP_AT_ONCE) {
         let keys: Vec<_> = outpoints.iter().map(schema::coin_key).collect();
         let slices: Vec<&[u8]> = keys.iter().map(|key| key.as_slice()).collect();
@@ -434,19 +421,11 @@ pub fn look_up(store: &dyn Store, outpoints: &[OutPoint]) -> Result<Found, Store
         for ((outpoint, value), key) in outpoints.iter().zip(values).zip(slices) {
             if let Some(value) = value {
                 Packed::read(&value).ok_or_else(|| schema::corrupt(Table::Coins, key, "not a coin"))?;
-                found.coins.extend_from_slice(&value);
-                found.outpoints.push((*outpoint, found.coins.len()));
+                found.push(*outpoint, Some(&value));
             }
         }
     }
     Ok(found)
-}
-
-/// A part of what is to be written.
-#[derive(Debug)]
-pub struct Slice {
-    changes: KeyChanges,
-    written: Written,
 }
 
 /// What has to be remembered of a part until it is stored.
@@ -454,13 +433,6 @@ pub struct Slice {
 pub struct Written {
     spent: Vec<Key>,
     shards: usize,
-}
-
-impl Slice {
-    /// What the store has to be told, and what has to be remembered for [`Coins::stored`].
-    pub fn split(self) -> (KeyChanges, Written) {
-        (self.changes, self.written)
-    }
 }
 
 /// Changes of coins for the store.
@@ -499,9 +471,8 @@ mod tests {
     /// Writes what was fixed, up to `parts` of it; answers whether that was all.
     fn write(coins: &mut Coins, store: &dyn Store, parts: usize) -> bool {
         for _ in 0..parts {
-            let Some(slice) = coins.collect(2) else { return true };
+            let Some((changes, written)) = coins.collect(2) else { return true };
             let mut batch = Batch::new();
-            let (changes, written) = slice.split();
             store_changes(&changes).for_each(|change| batch.push(change));
             store.commit(batch, Durability::Durable).unwrap();
             coins.stored(&written);

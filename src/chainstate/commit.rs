@@ -75,8 +75,7 @@ impl Chainstate {
         entry_changes(self.archive.pending()).for_each(|change| batch.push(change));
         self.coins.freeze();
         let mut parts = Vec::new();
-        while let Some(slice) = self.coins.collect(usize::MAX) {
-            let (changes, written) = slice.split();
+        while let Some((changes, written)) = self.coins.collect(usize::MAX) {
             store_changes(&changes).for_each(|change| batch.push(change));
             parts.push(written);
         }
@@ -117,8 +116,8 @@ impl Chainstate {
         let Some(flush) = &mut self.flush else { return };
         let least = self.store.batch_limit().min(SLICE);
         while flush.in_hand() < IN_HAND {
-            if let Some(slice) = self.coins.collect(least) {
-                flush.hand_coins(slice);
+            if let Some((changes, written)) = self.coins.collect(least) {
+                flush.hand_coins(changes, written);
             } else if flush.in_hand() == 0 {
                 let mut last = Batch::new();
                 schema::put_tip(&mut last, flush.checkpoint.to);
@@ -151,8 +150,7 @@ pub(super) fn entry_changes(entries: &BTreeMap<BlockHash, BlockEntry>) -> impl I
 /// Writes all that differs, in batches of the size that the store asks for. None of them is durable yet.
 pub(super) fn write_coins(store: &dyn Store, coins: &mut Coins) -> Result<(), StoreError> {
     coins.freeze();
-    while let Some(slice) = coins.collect(SLICE) {
-        let (changes, written) = slice.split();
+    while let Some((changes, written)) = coins.collect(SLICE) {
         commit_in_batches(store, store_changes(&changes), Durability::Buffered)?;
         coins.stored(&written);
     }

@@ -9,7 +9,7 @@
 //! jobs are done as they are handed over, so that a simulation is the same each time.
 
 use super::coin_table::KeyChanges;
-use super::coins::{Slice, Written, store_changes};
+use super::coins::{Written, store_changes};
 use super::commit::entry_changes;
 use super::pipeline::Completion;
 use crate::chain::command::RollbackCheckpoint;
@@ -98,8 +98,7 @@ impl Flush {
     }
 
     /// Hands a part over.
-    pub fn hand_coins(&mut self, slice: Slice) {
-        let (changes, written) = slice.split();
+    pub fn hand_coins(&mut self, changes: KeyChanges, written: Written) {
         self.parts.push_back(written);
         self.hand(Job::Coins(changes));
     }

@@ -10,6 +10,7 @@
 use crate::store::Entry;
 use crate::store::page::{self, BrokenPage, Merger, PAGE_BYTES};
 use ::sled::{Batch, IVec, Tree};
+use core::iter::Peekable;
 use core::ops::{Bound, RangeBounds};
 use std::io;
 
@@ -34,15 +35,13 @@ fn page_of(tree: &Tree, key: &[u8]) -> ::sled::Result<Option<Page>> {
 struct Pages<'a> {
     tree: &'a Tree,
     here: Option<Page>,
-    /// What follows, as far as it was asked for.
-    next: Option<Option<Page>>,
-    /// Stands behind `next`, or behind `here`.
-    rest: Option<::sled::Iter>,
+    /// What follows, once it was asked for.
+    rest: Option<Peekable<::sled::Iter>>,
 }
 
 impl<'a> Pages<'a> {
     fn new(tree: &'a Tree) -> Self {
-        Self { tree, here: None, next: None, rest: None }
+        Self { tree, here: None, rest: None }
     }
 
     /// The page that a key belongs to: then it is the one at hand. There is none at hand below all bounds.
@@ -70,23 +69,24 @@ impl<'a> Pages<'a> {
 
     /// The page after the one at hand, or the first if there is none at hand.
     fn next(&mut self) -> ::sled::Result<Option<&Page>> {
-        if self.next.is_none() {
-            let rest = self.rest.get_or_insert_with(|| match &self.here {
-                Some((bound, _)) => {
-                    self.tree.range::<&[u8], _>((Bound::Excluded(&bound[..]), Bound::Unbounded))
-                }
-                None => self.tree.iter(),
-            });
-            self.next = Some(rest.next().transpose()?);
+        match self.rest().peek() {
+            Some(Err(error)) => Err(error.clone()),
+            Some(Ok(page)) => Ok(Some(page)),
+            None => Ok(None),
         }
-        Ok(self.next.as_ref().and_then(Option::as_ref))
     }
 
     /// Goes to the next page.
     fn step(&mut self) -> ::sled::Result<()> {
-        self.next()?;
-        self.here = self.next.take().flatten();
+        self.here = self.rest().next().transpose()?;
         Ok(())
+    }
+
+    fn rest(&mut self) -> &mut Peekable<::sled::Iter> {
+        let after =
+            |(bound, _): &Page| self.tree.range::<&[u8], _>((Bound::Excluded(&bound[..]), Bound::Unbounded));
+        let here = &self.here;
+        self.rest.get_or_insert_with(|| here.as_ref().map_or_else(|| self.tree.iter(), after).peekable())
     }
 }
 
