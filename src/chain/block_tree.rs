@@ -242,6 +242,13 @@ impl BlockTree {
         }
     }
 
+    /// Makes room for this many headers more, so that the table of hashes grows once.
+    pub(crate) fn reserve(&mut self, additional: usize) {
+        let (key, nodes) = (self.key, &self.nodes);
+        self.by_hash.reserve(additional, |id| keyed(key, &nodes.get(*id).hash));
+        self.flags.reserve(additional);
+    }
+
     fn append(&mut self, node: Node, flags: u8) -> u32 {
         let id = u32::try_from(self.len()).expect("2^32 headers would take half a terabyte");
         let (key, hash) = (self.key, keyed(self.key, &node.hash));
@@ -410,10 +417,12 @@ impl BlockTree {
             self.waiting.entry(parent).or_default().push(id.0);
             return;
         }
-        let mut queue = VecDeque::from([id.0]);
-        while let Some(id) = queue.pop_front() {
+        // In the usual case nothing waits and nothing is allocated.
+        let (mut next, mut queue) = (Some(id.0), VecDeque::new());
+        while let Some(id) = next {
             self.complete(id);
             queue.extend(self.waiting.remove(&id).into_iter().flatten());
+            next = queue.pop_front();
         }
     }
 

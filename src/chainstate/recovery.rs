@@ -15,7 +15,7 @@
 //!    The tip is written once more, durably: the process before may have been killed between its last commit
 //!    and the disk.
 //! 6. Stored bodies are marked in the tree, those of the active chain first, then in the order of storing,
-//!    which decides ties. Those whose files were pruned are not, but for the active chain's; no block is read.
+//!    which decides ties. A thread of the pool reads the index of them while headers are read (2). Those whose files were pruned are not, but for the active chain's; no block is read.
 //!
 //! The store may have stepped back to an earlier commit (a damaged log): headers, blocks and undo data are
 //! ahead of it then, which is harmless, since a commit names only bytes that were durable before it.
@@ -57,11 +57,12 @@ use crate::store::header_file::{HeaderFile, Loaded, Record};
 use crate::store::schema::{self, BlockEntry, Pending};
 use crate::store::{Batch, Durability, Store, StoreError, StoreErrorKind, Table};
 use crate::verify::Verifier;
-use crate::verify::pool::Pool;
+use crate::verify::pool::{Pool, WorkerPanic};
 use bitcoin::BlockHash;
 use bitcoin::block::Header;
 use bitcoin::hashes::Hash;
 use core::ops::Bound;
+use crossbeam_channel::{Receiver, bounded};
 use std::sync::Arc;
 
 /// Index entries read from the store at a time.
@@ -110,8 +111,15 @@ pub fn open(sources: Sources, options: ChainstateOptions, key: [u64; 2]) -> Resu
     let Sources { params, store, blocks, mut headers, loaded, pool, verifier } = sources;
     schema::claim(&*store, params.magic, params.genesis_hash())?;
     let checkpoints = schema::checkpoints(&*store)?;
+    let index = read_index(&pool, store.clone());
     let mut tree = BlockTree::new(params.clone(), key);
-    read_headers(&mut tree, &loaded.records)?;
+    tree.reserve(loaded.records.len());
+    let read = read_headers(&mut tree, &loaded.records);
+    drop(loaded);
+    // Whatever the headers are: nobody uses the store any more once this returns.
+    let index = index.recv().map_err(|_| Error::Bug("the job that reads the index was lost"))?;
+    let index = index.map_err(|panic| Error::WorkerPanic(panic.0))??;
+    read?;
     let mut archive = Archive::new(blocks, store.clone())?;
     if let Some(pending) = schema::pending(&*store)? {
         check_pending(&*store, pending, checkpoints.last())?;
@@ -123,7 +131,7 @@ pub fn open(sources: Sources, options: ChainstateOptions, key: [u64; 2]) -> Resu
     restore_headers(&mut tree, &archive, &mut headers, tip)?;
     let tip_id = find(&tree, tip)?;
     let mtps = mark_chain(&mut tree, tip_id);
-    let below = mark_bodies(&mut tree, &mut archive, &mut headers, &*store, tip_id)?;
+    let below = mark_bodies(&mut tree, &mut archive, &mut headers, index)?;
     let pruning = Pruning::new(options.prune, below, last_fork(&tree, &checkpoint), tip.height);
     let mut chainstate = Chainstate::new(Parts {
         params,
@@ -309,13 +317,44 @@ fn last_fork(tree: &BlockTree, last: &RollbackCheckpoint) -> u32 {
     }
 }
 
-/// Marks what is stored. Answers the height below which blocks of the active chain, or their undo data, are pruned.
+/// The index of blocks, as it was written.
+type Index = Vec<(BlockHash, BlockEntry)>;
+
+/// Has a thread read the index, while this one goes through the headers.
+fn read_index(
+    pool: &Pool,
+    store: Arc<dyn Store>,
+) -> Receiver<Result<Result<Index, StoreError>, WorkerPanic>> {
+    let read = move || {
+        let mut index = Vec::new();
+        let mut from: Option<Vec<u8>> = None;
+        loop {
+            let bound = from.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+            let entries = store.range(Table::Blocks, bound, Bound::Unbounded, STEP)?;
+            let Some((last, _)) = entries.last() else { return Ok(index) };
+            from = Some(last.clone());
+            for (key, value) in &entries {
+                let hash = BlockHash::from_slice(key)
+                    .map_err(|_| schema::corrupt(Table::Blocks, key, "not a block's hash"))?;
+                index.push((hash, BlockEntry::decode(hash, value)?));
+            }
+        }
+    };
+    let (done, result) = bounded(1);
+    pool.run_first(read, move |index| {
+        // Nobody waits for it any more if opening failed meanwhile.
+        let _ = done.send(index);
+    });
+    result
+}
+
+/// Marks what is stored besides the active chain. Answers the height below which blocks of that chain, or their undo
+/// data, are pruned.
 fn mark_bodies(
     tree: &mut BlockTree,
     archive: &mut Archive,
     file: &mut HeaderFile,
-    store: &dyn Store,
-    tip: HeaderId,
+    index: Index,
 ) -> Result<u32, Error> {
     let mut pruned_below = 0;
     let mut stored: Vec<(Location, HeaderId)> = Vec::new();
@@ -327,26 +366,17 @@ fn mark_bodies(
             connected.push(id);
         }
     };
-    let mut from: Option<Vec<u8>> = None;
-    loop {
-        let bound = from.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let entries = store.range(Table::Blocks, bound, Bound::Unbounded, STEP)?;
-        let Some((last, _)) = entries.last() else { break };
-        from = Some(last.clone());
-        for (key, value) in &entries {
-            let hash = BlockHash::from_slice(key)
-                .map_err(|_| schema::corrupt(Table::Blocks, key, "not a block's hash"))?;
-            let written = BlockEntry::decode(hash, value)?;
-            let entry = archive.note(written);
-            match tree.find(&hash) {
-                Some(id) => {
-                    if entry != written && tree.is_ancestor(id, tip) {
-                        pruned_below = pruned_below.max(entry.height.saturating_add(1));
-                    }
-                    mark(id, &entry);
+    for (hash, written) in index {
+        let entry = archive.note(written);
+        match tree.find(&hash) {
+            // Until now only the active chain is marked.
+            Some(id) if tree.has_body(id) => {
+                if entry != written {
+                    pruned_below = pruned_below.max(entry.height.saturating_add(1));
                 }
-                None => headless.push((hash, entry)),
             }
+            Some(id) => mark(id, &entry),
+            None => headless.push((hash, entry)),
         }
     }
     restore_branches(tree, archive, file, &mut headless)?;

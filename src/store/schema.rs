@@ -39,7 +39,7 @@ use core::ops::Bound;
 use std::fmt::Write;
 
 /// Version of this schema.
-pub const SCHEMA_VERSION: u32 = 2;
+pub const SCHEMA_VERSION: u32 = 3;
 
 /// Key of the schema's version in [`Table::Meta`].
 pub const KEY_SCHEMA: &[u8] = b"schema";
@@ -362,10 +362,11 @@ mod tests {
             assert!(text.contains(&block(1).hash.to_string()) && text.contains(&genesis.to_string()));
         }
         let later = store.fork();
-        commit(&later, |b| b.put(Table::Meta, KEY_SCHEMA, 3u32.to_le_bytes()));
+        commit(&later, |b| b.put(Table::Meta, KEY_SCHEMA, (SCHEMA_VERSION + 1).to_le_bytes()));
         let error = claim(&later, MAGIC, block(1).hash).unwrap_err();
         assert_eq!(error.kind, StoreErrorKind::Unsupported);
-        assert!(error.to_string().contains("version 3, this program 2"), "{error}");
+        let both = format!("version {}, this program {SCHEMA_VERSION}", SCHEMA_VERSION + 1);
+        assert!(error.to_string().contains(&both), "{error}");
         for key in [KEY_SCHEMA, KEY_NETWORK] {
             let damaged = store.fork();
             commit(&damaged, |b| b.put(Table::Meta, key, [1, 0, 0]));

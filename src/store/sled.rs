@@ -14,7 +14,8 @@
 //! 6. Damaged files make sled panic in places: panics are caught and are errors of kind `Corrupt`, after
 //!    which the store has to be opened anew.
 //! 7. An error while writing stays: every later commit fails with it until the store is opened anew.
-//! 8. Its time goes with the number of keys: coins share pages of some 4 kB, in the order of their keys.
+//! 8. Its time goes with the number of keys: coins share pages of some 4 kB, in the order of their keys, and so do
+//!    the entries of blocks.
 //!
 //! Recovery belongs to sled: at open it reads its log up to the last whole transaction, which takes longer
 //! the more was written since its last snapshot, and cuts off what follows. A damaged byte of the log looks
@@ -144,6 +145,11 @@ fn index(table: Table) -> Option<usize> {
     Table::ALL.iter().position(|other| *other == table)
 }
 
+/// Whether a table's entries, many and small, share pages.
+fn is_paged(table: Table) -> bool {
+    table != Table::Meta
+}
+
 fn no_tree(table: Table) -> StoreError {
     StoreError::new(StoreErrorKind::Unsupported, format!("no tree for table {}", table.name()))
 }
@@ -152,7 +158,7 @@ impl Store for SledStore {
     fn get_many(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
         let tree = self.tree(table)?;
         let _no_commit = self.gate.read();
-        if table == Table::Coins {
+        if is_paged(table) {
             return self.run("read", || paged::get_many(tree, keys));
         }
         self.run("read", || keys.iter().map(|key| Ok(tree.get(key)?.map(|value| value.to_vec()))).collect())
@@ -170,7 +176,7 @@ impl Store for SledStore {
         }
         let tree = self.tree(table)?;
         let _no_commit = self.gate.read();
-        if table == Table::Coins {
+        if is_paged(table) {
             return self.run("read", || paged::range(tree, from, to, limit));
         }
         self.run("read", || {
@@ -183,32 +189,30 @@ impl Store for SledStore {
         batch.check_sizes()?;
         if !batch.is_empty() {
             let _alone = self.writer.lock();
-            let mut parts: Vec<::sled::Batch> = Table::ALL.iter().map(|_| Default::default()).collect();
-            let mut coins: Vec<paged::KeyChange> = Vec::with_capacity(batch.len());
+            let mut changes: Vec<Vec<paged::KeyChange>> = vec![Vec::new(); Table::ALL.len()];
             for change in batch.into_changes() {
                 let (table, key, value) = match change {
                     Change::Put(table, key, value) => (table, key, Some(value)),
                     Change::Delete(table, key) => (table, key, None),
                 };
-                if table == Table::Coins {
-                    coins.push((key, value));
-                    continue;
-                }
-                let part = index(table).and_then(|at| parts.get_mut(at)).ok_or_else(|| no_tree(table))?;
-                match value {
-                    Some(value) => part.insert(key, value),
-                    None => part.remove(key),
-                }
+                let of_table = index(table).and_then(|at| changes.get_mut(at));
+                of_table.ok_or_else(|| no_tree(table))?.push((key, value));
             }
-            // Of several for one key the last is kept.
-            coins.reverse();
-            coins.sort_by(|(a, _), (b, _)| a.cmp(b));
-            coins.dedup_by(|(later, _), (kept, _)| later == kept);
-            let tree = self.tree(Table::Coins)?;
-            let pages = self.run("commit to", || paged::batch(tree, &coins))?;
-            if let Some(part) = index(Table::Coins).and_then(|at| parts.get_mut(at)) {
-                *part = pages;
-            }
+            let tables = Table::ALL.iter().zip(&self.trees).zip(changes);
+            let parts = tables.map(|((table, tree), changes)| {
+                if is_paged(*table) {
+                    return self.run("commit to", || paged::batch(tree, changes));
+                }
+                let mut part = ::sled::Batch::default();
+                for (key, value) in changes {
+                    match value {
+                        Some(value) => part.insert(key, value),
+                        None => part.remove(key),
+                    }
+                }
+                Ok(part)
+            });
+            let parts: Vec<::sled::Batch> = parts.collect::<Result<_, StoreError>>()?;
             let _no_reader = self.gate.write();
             self.run("commit to", || self.transaction(&parts))?;
         }
@@ -300,7 +304,7 @@ mod tests {
         store.tree(Table::Coins).unwrap().insert(b"", b"no page").unwrap();
         let error = store.get(Table::Coins, b"key").unwrap_err();
         assert_eq!(error.kind, StoreErrorKind::Corrupt);
-        assert!(error.to_string().contains("page of coins"), "{error}");
+        assert!(error.to_string().contains("the page from"), "{error}");
         let mut batch = Batch::new();
         batch.put(Table::Coins, *b"key", *b"value");
         assert_eq!(store.commit(batch, Durability::Durable).unwrap_err().kind, StoreErrorKind::Corrupt);

@@ -1,7 +1,7 @@
 //! A table kept in pages ([`crate::store::page`]) in one of sled's trees.
 //!
-//! sled's time goes with the number of its keys, far more than with their bytes. So coins, of which there are many
-//! small ones, share pages, and a commit writes each page once that its changes, in the order of their keys, fall
+//! sled's time goes with the number of its keys, far more than with their bytes. So entries of which there are many
+//! small ones share pages, and a commit writes each page once that its changes, in the order of their keys, fall
 //! into.
 //!
 //! The tree's keys are the pages' bounds. The lowest entries may be below all bounds once their page is gone; the
@@ -92,7 +92,7 @@ impl<'a> Pages<'a> {
 
 /// The error for a page that cannot be read; of kind `Corrupt` to users of the store.
 fn broken(bound: &[u8]) -> ::sled::Error {
-    let text = format!("the page of coins from {bound:02x?} on: {BrokenPage}");
+    let text = format!("the page from {bound:02x?} on: {BrokenPage}");
     ::sled::Error::Io(io::Error::new(io::ErrorKind::InvalidData, text))
 }
 
@@ -134,9 +134,12 @@ pub(super) fn range(
     Ok(found)
 }
 
-/// What these changes, in the order of their keys, do to the pages. Nothing else may change the tree until it is
-/// applied.
-pub(super) fn batch(tree: &Tree, changes: &[KeyChange]) -> ::sled::Result<Batch> {
+/// What these changes do to the pages; of several for one key the last counts. Nothing else may change the tree until
+/// it is applied.
+pub(super) fn batch(tree: &Tree, mut changes: Vec<KeyChange>) -> ::sled::Result<Batch> {
+    changes.reverse();
+    changes.sort_by(|(a, _), (b, _)| a.cmp(b));
+    changes.dedup_by(|(later, _), (kept, _)| later == kept);
     let mut batch = Batch::default();
     let (mut pages, mut merger) = (Pages::new(tree), Merger::default());
     let mut changes = changes.iter().map(|(key, new)| (&key[..], new.as_deref())).peekable();
@@ -194,7 +197,7 @@ mod tests {
             for (n, round) in rounds.into_iter().enumerate() {
                 let changes: Vec<KeyChange> =
                     round.into_iter().map(|(key, length)| (key, length.map(|length| vec![n as u8; length]))).collect();
-                db.apply_batch(batch(&db, &changes).unwrap()).unwrap();
+                db.apply_batch(batch(&db, changes.clone()).unwrap()).unwrap();
                 for (key, value) in changes {
                     match value {
                         Some(value) => drop(model.insert(key, value)),
