@@ -322,7 +322,7 @@ impl Builder {
                 if !self.backend.is_enabled() {
                     return Err(BuildError::MissingStore);
                 }
-                self.backend.open(datadir, pages as u64)?
+                self.backend.open_within(datadir, pages as u64, budget.store_writes)?
             }
             (None, None) => Arc::new(MemoryStore::new()),
         };
@@ -382,6 +382,8 @@ impl Builder {
 /// What a node may use, from what the host says.
 struct Budget {
     cache: usize,
+    /// What the store's unwritten changes may take, if the host said how much memory there is.
+    store_writes: Option<u64>,
     chainstate: ChainstateOptions,
     scheduler: SchedulerConfig,
 }
@@ -391,6 +393,7 @@ impl Budget {
         if memory.is_some_and(|memory| memory < LEAST_MEMORY) {
             return Err(BuildError::Option("a node needs at least 64 MiB of memory"));
         }
+        let store_writes = memory.map(|memory| memory as u64 / 8);
         let cache = cache.or(memory.map(|memory| memory / 2)).unwrap_or(DEFAULT_CACHE);
         // Who gives little to the coins has little for blocks.
         let memory = memory.unwrap_or_else(|| cache.saturating_mul(4).max(USUAL_LEAST_MEMORY));
@@ -398,7 +401,7 @@ impl Budget {
         let (bodies, unproved) = (chainstate.bodies_bytes, chainstate.unproved_bytes);
         let chainstate = chainstate.bodies_bytes(bodies.min(memory / 16));
         let chainstate = chainstate.unproved_bytes(unproved.min(memory / 16));
-        let mut budget = Self { cache, chainstate, scheduler: SchedulerConfig::default() };
+        let mut budget = Self { cache, store_writes, chainstate, scheduler: SchedulerConfig::default() };
         budget.reserve(memory as u64 / 8);
         if let Some(rate) = bandwidth {
             if rate < LEAST_BANDWIDTH {
@@ -575,7 +578,7 @@ mod tests {
     fn memory_for_blocks_goes_with_that_for_coins() {
         let mebibytes = |cache: Option<usize>, memory: Option<usize>| {
             let budget = Budget::new(cache.map(|mib| mib << 20), memory.map(|mib| mib << 20), None).unwrap();
-            let Budget { cache, chainstate, scheduler } = budget;
+            let Budget { cache, store_writes: _, chainstate, scheduler } = budget;
             let blocks = [chainstate.bodies_bytes, chainstate.unproved_bytes].map(|bytes| bytes >> 20);
             (cache >> 20, blocks, scheduler.reserved_bytes >> 20)
         };

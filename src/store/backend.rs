@@ -44,22 +44,44 @@ impl StoreBackend {
     /// The store's; `Unsupported` if the feature is not enabled, or if the data directory has a store of another
     /// backend and none of this one.
     pub fn open(self, datadir: &Datadir, cache_bytes: u64) -> Result<Arc<dyn Store>, StoreError> {
+        self.open_within(datadir, cache_bytes, None)
+    }
+
+    /// The same, with so many bytes for what is written and waits to become files, where the backend has such
+    /// (`FjallStore::open_within`); `None`: as it finds best.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_within(
+        self,
+        datadir: &Datadir,
+        cache_bytes: u64,
+        write_bytes: Option<u64>,
+    ) -> Result<Arc<dyn Store>, StoreError> {
         let folder = datadir.coins_path(self.name());
         let there = Self::ALL.into_iter().find(|other| datadir.coins_path(other.name()).is_dir());
         if let Some(other) = there.filter(|_| !folder.is_dir()) {
             let context = format!("open {self} in a data directory whose coins are kept with {other}");
             return Err(StoreError::new(StoreErrorKind::Unsupported, context));
         }
-        self.open_folder(&folder, cache_bytes)
+        self.open_folder(&folder, cache_bytes, write_bytes)
     }
 
-    #[cfg_attr(not(any(feature = "sled", feature = "fjall")), allow(unused_variables))]
-    fn open_folder(self, folder: &Path, cache_bytes: u64) -> Result<Arc<dyn Store>, StoreError> {
+    #[cfg_attr(not(feature = "fjall"), allow(unused_variables))]
+    fn open_folder(
+        self,
+        folder: &Path,
+        cache_bytes: u64,
+        write_bytes: Option<u64>,
+    ) -> Result<Arc<dyn Store>, StoreError> {
         match self {
             #[cfg(feature = "sled")]
             Self::Sled => Ok(Arc::new(super::sled::SledStore::open(folder, cache_bytes)?)),
             #[cfg(feature = "fjall")]
-            Self::Fjall => Ok(Arc::new(super::fjall::FjallStore::open(folder, cache_bytes)?)),
+            Self::Fjall => Ok(Arc::new(match write_bytes {
+                Some(bytes) => super::fjall::FjallStore::open_within(folder, cache_bytes, bytes)?,
+                None => super::fjall::FjallStore::open(folder, cache_bytes)?,
+            })),
             #[cfg(not(all(feature = "sled", feature = "fjall")))]
             _ => {
                 let context = format!("built without the feature `{self}`");

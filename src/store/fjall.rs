@@ -19,6 +19,7 @@ use ::fjall::{Database, Error, Keyspace, KeyspaceCreateOptions, LsmError, Persis
 use core::ops::Bound;
 use std::fmt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// The name of the keyspace.
 const KEYSPACE: &str = "headlong";
@@ -27,24 +28,54 @@ const KEYSPACE: &str = "headlong";
 const MEMTABLE_FACTOR: u64 = 5;
 const LEAST_MEMTABLE: u64 = 8 << 20;
 const MOST_MEMTABLE: u64 = 64 << 20;
+/// The smallest that can be asked for: smaller ones are merged for ever.
+const TINY_MEMTABLE: u64 = 1 << 20;
+/// Memory that a byte of a memtable takes, as fjall counts: nodes of its list, what the allocator adds, and tables that are
+/// files already and still held.
+const REAL_BYTES: u64 = 2;
+/// Memtables' worth of changes that may wait to become tables. fjall's only worker may be merging for long, and begins no
+/// new memtable meanwhile: that in use would take in all that comes.
+const MOST_WAITING: u64 = 3;
+/// How long a commit waits for that at most, so that no defect of the worker's stops it for ever.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A store in a folder of its own. Dropping it makes everything durable.
 pub struct FjallStore {
     place: Embedded,
     db: Database,
     entries: Keyspace,
+    /// Bytes of changes that may wait to become tables.
+    most_waiting: u64,
 }
 
 impl FjallStore {
     /// Opens the store in `folder`, which is created if absent, with a cache of `cache_bytes` for what is read.
-    /// What is written takes up to five times as much, 8 to 64 MiB, before it becomes a file, and up to four times that
-    /// while files are made slower than changes come.
+    /// What is written becomes a file once it takes five times as much, 8 to 64 MiB; while files are made slower than
+    /// changes come, up to three times that waits, then commits do. (All as fjall counts, which is half of the memory.)
     ///
     /// # Errors
     /// `Locked` if another process has it open; `Unsupported` for another version of fjall's format; `Corrupt`;
     /// `Full`; other failures of the operating system as `Transient`.
     pub fn open(folder: impl AsRef<Path>, cache_bytes: u64) -> Result<Self, StoreError> {
-        let folder = folder.as_ref();
+        let memtable = cache_bytes.saturating_mul(MEMTABLE_FACTOR).clamp(LEAST_MEMTABLE, MOST_MEMTABLE);
+        Self::open_at(folder.as_ref(), cache_bytes, memtable)
+    }
+
+    /// The same, with `write_bytes` of memory, at least 6 MiB, for what is written and waits to become files. Less means
+    /// that files are merged more often.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_within(
+        folder: impl AsRef<Path>,
+        cache_bytes: u64,
+        write_bytes: u64,
+    ) -> Result<Self, StoreError> {
+        let memtable = write_bytes / MOST_WAITING / REAL_BYTES;
+        Self::open_at(folder.as_ref(), cache_bytes, memtable.clamp(TINY_MEMTABLE, MOST_MEMTABLE))
+    }
+
+    fn open_at(folder: &Path, cache_bytes: u64, memtable: u64) -> Result<Self, StoreError> {
         let place = Embedded::new("fjall", folder.to_owned());
         let failed = |error| StoreError::io(place.context("open"), error);
         create_folder(folder).map_err(failed)?;
@@ -55,11 +86,11 @@ impl FjallStore {
             if new.is_dir() {
                 std::fs::remove_dir_all(&new).map_err(failed)?;
             }
-            drop(open_at(&place, &new, cache_bytes)?);
+            drop(open_files(&place, &new, cache_bytes, memtable)?);
             std::fs::rename(&new, &files).and_then(|()| sync_folder(folder)).map_err(failed)?;
         }
-        let (db, entries) = open_at(&place, &files, cache_bytes)?;
-        let store = Self { place, db, entries };
+        let (db, entries) = open_files(&place, &files, cache_bytes, memtable)?;
+        let store = Self { place, db, entries, most_waiting: MOST_WAITING * memtable };
         store.flush()?;
         Ok(store)
     }
@@ -72,13 +103,25 @@ impl FjallStore {
         self.run("flush", || self.db.persist(PersistMode::SyncAll))
     }
 
+    fn wait_for_room(&self) {
+        let begun = Instant::now();
+        while self.db.write_buffer_size() > self.most_waiting && begun.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     fn run<T>(&self, doing: &str, operation: impl FnOnce() -> ::fjall::Result<T>) -> Result<T, StoreError> {
         self.place.run(doing, operation, error)
     }
 }
 
 /// Opens the database in this folder, and its keyspace.
-fn open_at(place: &Embedded, files: &Path, cache_bytes: u64) -> Result<(Database, Keyspace), StoreError> {
+fn open_files(
+    place: &Embedded,
+    files: &Path,
+    cache_bytes: u64,
+    memtable: u64,
+) -> Result<(Database, Keyspace), StoreError> {
     // More than a few workers wake each other for nothing.
     let workers = std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 4).max(1));
     let builder = || Database::builder(files).cache_size(cache_bytes).worker_threads(workers);
@@ -95,7 +138,7 @@ fn open_at(place: &Embedded, files: &Path, cache_bytes: u64) -> Result<(Database
             .data_block_compression_policy(CompressionPolicy::disabled())
             // Coins are looked up one by one: fewer entries to read past.
             .data_block_restart_interval_policy(RestartIntervalPolicy::all(4))
-            .max_memtable_size((cache_bytes * MEMTABLE_FACTOR).clamp(LEAST_MEMTABLE, MOST_MEMTABLE))
+            .max_memtable_size(memtable)
     };
     let entries = place.run("open", || db.keyspace(KEYSPACE, options), error)?;
     Ok((db, entries))
@@ -180,6 +223,7 @@ impl Store for FjallStore {
             }
             batch.commit()
         })?;
+        self.wait_for_room();
         match durability {
             Durability::Buffered => Ok(()),
             Durability::Durable => self.flush(),
@@ -212,4 +256,27 @@ fn error(doing: &str, error: Error) -> StoreError {
         _ => StoreErrorKind::Corrupt,
     };
     StoreError { kind, context: doing.to_owned(), source: Some(Box::new(error)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_to_become_a_table_is_bounded() {
+        const CHANGES: u64 = 10_000;
+        let folder = tempfile::tempdir().unwrap();
+        let store = FjallStore::open_within(folder.path(), 1 << 20, 24 << 20).unwrap();
+        assert_eq!(store.most_waiting, 12 << 20);
+        for round in 0..40 {
+            let mut batch = Batch::new();
+            for n in 0..CHANGES {
+                // In no order, so that tables overlap and have to be merged.
+                let key = (round * CHANGES + n).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes();
+                batch.put(Table::Coins, key, [0; 200]);
+            }
+            store.commit(batch, Durability::Buffered).unwrap();
+            assert!(store.db.write_buffer_size() <= store.most_waiting, "round {round}");
+        }
+    }
 }
