@@ -314,8 +314,13 @@ pub const LEAST_READ_CHUNK: usize = 1_024;
 pub const LEAST_BANDWIDTH: u64 = 16_000;
 /// Blocks that are under way or wait to be stored with the least bandwidth or memory: two of usual size.
 pub const LEAST_RESERVED_BYTES: u64 = 4 << 20;
-/// The least memory that a host may allow a node.
-pub const LEAST_MEMORY: usize = 64 << 20;
+/// The least memory that a host may allow a node; with sled [`SLED_UNCOUNTED_MEMORY`] more.
+pub const LEAST_MEMORY: usize = UNCOUNTED_MEMORY + (32 << 20);
+/// What a node takes besides what it counts, in bytes: the program, stacks, buffers, blocks that are being decoded, and
+/// what allocators hold.
+pub const UNCOUNTED_MEMORY: usize = 160 << 20;
+/// The same of sled, whose cache counts bytes on disk and gives each of 256 parts its own share.
+pub const SLED_UNCOUNTED_MEMORY: usize = 128 << 20;
 /// Milliseconds for a connection to be established (Core's `nConnectTimeout` is 5 s; Tor takes longer).
 pub const DIAL_MILLIS: u64 = 15_000;
 /// Milliseconds for the last messages to a peer to leave after the connection was given up.

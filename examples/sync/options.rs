@@ -52,7 +52,7 @@ With no arguments it syncs a generated chain from peers inside this process. Opt
   --connect HOST:PORT        sync from this peer only, reconnecting for ever (repeatable); without it: DNS seeds
   --datadir DIR              where everything is kept (default: headlong/NETWORK in the user's data folder)
   --dbcache MB               memory for coins, in MiB (default 450)
-  --memory MB                memory for coins and blocks together, in MiB, at least 64 (half of it is for coins)
+  --memory MB                memory of the whole process without its headers, in MiB, at least 192, with sled 320
   --bandwidth KB             kilobytes a second that are received at most, at least 16
   --prune MB                 delete old blocks, so that block files stay within so many MiB (at least 550)
   --threads N                threads that check blocks and scripts (default: the cores)
