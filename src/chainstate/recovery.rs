@@ -15,7 +15,8 @@
 //!    The tip is written once more, durably: the process before may have been killed between its last commit
 //!    and the disk.
 //! 6. Stored bodies are marked in the tree, those of the active chain first, then in the order of storing,
-//!    which decides ties. A thread of the pool reads the index of them while headers are read (2). Those whose files were pruned are not, but for the active chain's; no block is read.
+//!    which decides ties. Those whose files were pruned are not, but for the active chain's; no block is read. A
+//!    thread of the pool reads their index meanwhile (2).
 //!
 //! The store may have stepped back to an earlier commit (a damaged log): headers, blocks and undo data are
 //! ahead of it then, which is harmless, since a commit names only bytes that were durable before it.
@@ -342,7 +343,7 @@ fn read_index(
     };
     let (done, result) = bounded(1);
     pool.run_first(read, move |index| {
-        // Nobody waits for it any more if opening failed meanwhile.
+        // Who asked waits for the answer.
         let _ = done.send(index);
     });
     result

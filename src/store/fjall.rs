@@ -103,6 +103,7 @@ impl FjallStore {
         self.run("flush", || self.db.persist(PersistMode::SyncAll))
     }
 
+    /// Returns once no more waits to become tables than may.
     fn wait_for_room(&self) {
         let begun = Instant::now();
         while self.db.write_buffer_size() > self.most_waiting && begun.elapsed() < PATIENCE {
