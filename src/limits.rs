@@ -145,8 +145,9 @@ pub const MAX_BOOK: usize = 2_000;
 pub const MAX_SAVED_ADDRESSES: usize = 500;
 /// Addresses remembered for misbehaviour; the oldest is forgotten first.
 pub const MAX_DISCOURAGED: usize = 10_000;
-/// Ended connections of which the host can ask why they ended: some minutes of the worst network.
-pub const MAX_ENDED_PEERS: usize = 256;
+/// Ended connections of which the host can ask why they ended: more than a host gives by hand and may see end before it
+/// asks again.
+pub const MAX_ENDED_PEERS: usize = 1_024;
 /// Failed dials in a row after which an address leaves the list, unless it was good once.
 pub const MAX_DIAL_FAILURES: u32 = 3;
 /// Unsolicited addresses are taken at this rate a second … (`MAX_ADDR_RATE_PER_SECOND`).
