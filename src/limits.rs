@@ -317,8 +317,8 @@ pub const LEAST_BANDWIDTH: u64 = 16_000;
 pub const LEAST_RESERVED_BYTES: u64 = 4 << 20;
 /// The least memory that a host may allow a node; with sled [`SLED_UNCOUNTED_MEMORY`] more.
 pub const LEAST_MEMORY: usize = UNCOUNTED_MEMORY + (32 << 20);
-/// What a node takes besides what it counts, in bytes: the program, stacks, buffers, blocks that are being decoded, and
-/// what allocators hold.
+/// What a node takes besides what it counts, in bytes, as measured under load: the program, stacks, buffers, blocks that
+/// are being decoded, and what allocators hold.
 pub const UNCOUNTED_MEMORY: usize = 160 << 20;
 /// The same of sled, whose cache counts bytes on disk and gives each of 256 parts its own share.
 pub const SLED_UNCOUNTED_MEMORY: usize = 128 << 20;

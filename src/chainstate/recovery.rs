@@ -15,8 +15,8 @@
 //!    The tip is written once more, durably: the process before may have been killed between its last commit
 //!    and the disk.
 //! 6. Stored bodies are marked in the tree, those of the active chain first, then in the order of storing,
-//!    which decides ties. Those whose files were pruned are not, but for the active chain's; no block is read. A
-//!    thread of the pool reads their index meanwhile (2).
+//!    which decides ties. Those whose files were pruned are not, but for the active chain's; no block is read.
+//!    A thread of the pool has read the index of them while step 2 was done.
 //!
 //! The store may have stepped back to an earlier commit (a damaged log): headers, blocks and undo data are
 //! ahead of it then, which is harmless, since a commit names only bytes that were durable before it.
@@ -56,18 +56,14 @@ use crate::error::Error;
 use crate::store::block_files::{BlockFiles, Location};
 use crate::store::header_file::{HeaderFile, Loaded, Record};
 use crate::store::schema::{self, BlockEntry, Pending};
-use crate::store::{Batch, Durability, Store, StoreError, StoreErrorKind, Table};
+use crate::store::{Batch, Durability, Store, StoreError, StoreErrorKind, Table, each_entry};
 use crate::verify::Verifier;
-use crate::verify::pool::{Pool, WorkerPanic};
+use crate::verify::pool::Pool;
 use bitcoin::BlockHash;
 use bitcoin::block::Header;
 use bitcoin::hashes::Hash;
-use core::ops::Bound;
 use crossbeam_channel::{Receiver, bounded};
 use std::sync::Arc;
-
-/// Index entries read from the store at a time.
-const STEP: usize = 4_096;
 
 /// The way out where nothing else is left.
 const ANEW: &str = "the data directory has to be synced anew, or a whole copy of it restored";
@@ -118,8 +114,7 @@ pub fn open(sources: Sources, options: ChainstateOptions, key: [u64; 2]) -> Resu
     let read = read_headers(&mut tree, &loaded.records);
     drop(loaded);
     // Whatever the headers are: nobody uses the store any more once this returns.
-    let index = index.recv().map_err(|_| Error::Bug("the job that reads the index was lost"))?;
-    let index = index.map_err(|panic| Error::WorkerPanic(panic.0))??;
+    let index = index.recv().map_err(|_| Error::Bug("the job that reads the index was lost"))??;
     read?;
     let mut archive = Archive::new(blocks, store.clone())?;
     if let Some(pending) = schema::pending(&*store)? {
@@ -321,28 +316,26 @@ fn last_fork(tree: &BlockTree, last: &RollbackCheckpoint) -> u32 {
 /// The index of blocks, as it was written.
 type Index = Vec<(BlockHash, BlockEntry)>;
 
-/// Has a thread read the index, while this one goes through the headers.
-fn read_index(
-    pool: &Pool,
-    store: Arc<dyn Store>,
-) -> Receiver<Result<Result<Index, StoreError>, WorkerPanic>> {
-    let read = move || {
+/// Has a thread read the index, some 80 bytes an entry, while this one goes through the headers.
+fn read_index(pool: &Pool, store: Arc<dyn Store>) -> Receiver<Result<Index, Error>> {
+    let read = move || -> Result<Index, StoreError> {
         let mut index = Vec::new();
-        let mut from: Option<Vec<u8>> = None;
-        loop {
-            let bound = from.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-            let entries = store.range(Table::Blocks, bound, Bound::Unbounded, STEP)?;
-            let Some((last, _)) = entries.last() else { return Ok(index) };
-            from = Some(last.clone());
+        each_entry(&*store, Table::Blocks, |entries| {
             for (key, value) in &entries {
                 let hash = BlockHash::from_slice(key)
                     .map_err(|_| schema::corrupt(Table::Blocks, key, "not a block's hash"))?;
                 index.push((hash, BlockEntry::decode(hash, value)?));
             }
-        }
+            Ok(())
+        })?;
+        Ok(index)
     };
     let (done, result) = bounded(1);
     pool.run_first(read, move |index| {
+        let index = match index {
+            Ok(index) => index.map_err(Error::from),
+            Err(panic) => Err(Error::WorkerPanic(panic.0)),
+        };
         // Who asked waits for the answer.
         let _ = done.send(index);
     });

@@ -10,14 +10,10 @@
 use super::muhash::MuHash;
 use crate::store::coin::Coin;
 use crate::store::schema;
-use crate::store::{Store, StoreError, Table};
+use crate::store::{Store, StoreError, Table, each_entry};
 use bitcoin::consensus::Encodable;
 use bitcoin::hashes::{Hash, HashEngine, sha256d};
 use bitcoin::{OutPoint, Txid};
-use core::ops::Bound;
-
-/// Entries read from the store at a time.
-const STEP: usize = 4_096;
 
 /// What the committed set of unspent outputs amounts to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,15 +51,7 @@ pub fn utxo_stats(store: &dyn Store) -> Result<UtxoStats, StoreError> {
             total = total.saturating_add(coin.output.value.to_sat());
         }
     };
-    let mut from: Bound<Vec<u8>> = Bound::Unbounded;
-    loop {
-        let bound = match &from {
-            Bound::Excluded(key) => Bound::Excluded(key.as_slice()),
-            _ => Bound::Unbounded,
-        };
-        let entries = store.range(Table::Coins, bound, Bound::Unbounded, STEP)?;
-        let Some((last, _)) = entries.last() else { break };
-        from = Bound::Excluded(last.clone());
+    each_entry(store, Table::Coins, |entries| {
         for (key, value) in entries {
             let outpoint = schema::decode_coin_key(&key)?;
             if txid != Some(outpoint.txid) {
@@ -74,7 +62,8 @@ pub fn utxo_stats(store: &dyn Store) -> Result<UtxoStats, StoreError> {
             }
             run.push((outpoint.vout, schema::decode_coin(&key, &value)?));
         }
-    }
+        Ok(())
+    })?;
     if let Some(txid) = txid {
         absorb(txid, &mut run);
     }

@@ -78,10 +78,9 @@ impl StoreBackend {
             #[cfg(feature = "sled")]
             Self::Sled => Ok(Arc::new(super::sled::SledStore::open(folder, cache_bytes)?)),
             #[cfg(feature = "fjall")]
-            Self::Fjall => Ok(Arc::new(match write_bytes {
-                Some(bytes) => super::fjall::FjallStore::open_within(folder, cache_bytes, bytes)?,
-                None => super::fjall::FjallStore::open(folder, cache_bytes)?,
-            })),
+            Self::Fjall => {
+                Ok(Arc::new(super::fjall::FjallStore::open_within(folder, cache_bytes, write_bytes)?))
+            }
             #[cfg(not(all(feature = "sled", feature = "fjall")))]
             _ => {
                 let context = format!("built without the feature `{self}`");

@@ -2,11 +2,10 @@
 //!
 //! [`Table::Meta`] goes last, in durable commits: a copy that was cut short has no schema, and is refused as a store.
 
-use super::{Batch, Change, Durability, Store, StoreError, StoreErrorKind, Table, commit_in_batches};
+use super::{
+    Batch, Change, Durability, Store, StoreError, StoreErrorKind, Table, commit_in_batches, each_entry,
+};
 use core::ops::Bound;
-
-/// Entries that are read at a time.
-const STEP: usize = 10_000;
 
 /// Copies every entry; answers how many there were. Nothing else may write to either meanwhile. `progress` is
 /// called after each step with the number of entries so far.
@@ -23,17 +22,13 @@ pub fn copy(from: &dyn Store, to: &dyn Store, mut progress: impl FnMut(u64)) -> 
     let mut copied = 0;
     let others = Table::ALL.into_iter().filter(|table| *table != Table::Meta);
     for table in others.chain([Table::Meta]) {
-        let mut last: Option<Vec<u8>> = None;
-        loop {
-            let bound = last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-            let entries = from.range(table, bound, Bound::Unbounded, STEP)?;
-            let Some((key, _)) = entries.last() else { break };
-            last = Some(key.clone());
+        each_entry(from, table, |entries| {
             copied += entries.len() as u64;
             let changes = entries.into_iter().map(|(key, value)| Change::Put(table, key, value));
             commit_in_batches(to, changes, Durability::Buffered)?;
             progress(copied);
-        }
+            Ok(())
+        })?;
         to.commit(Batch::new(), Durability::Durable)?;
     }
     Ok(copied)

@@ -57,25 +57,24 @@ impl FjallStore {
     /// `Locked` if another process has it open; `Unsupported` for another version of fjall's format; `Corrupt`;
     /// `Full`; other failures of the operating system as `Transient`.
     pub fn open(folder: impl AsRef<Path>, cache_bytes: u64) -> Result<Self, StoreError> {
-        let memtable = cache_bytes.saturating_mul(MEMTABLE_FACTOR).clamp(LEAST_MEMTABLE, MOST_MEMTABLE);
-        Self::open_at(folder.as_ref(), cache_bytes, memtable)
+        Self::open_within(folder, cache_bytes, None)
     }
 
-    /// The same, with `write_bytes` of memory, at least 6 MiB, for what is written and waits to become files. Less means
-    /// that files are merged more often.
+    /// The same, with `write_bytes` of memory, from 6 to 384 MiB, for what is written and waits to become files. Less
+    /// means that files are merged more often.
     ///
     /// # Errors
     /// As [`Self::open`].
     pub fn open_within(
         folder: impl AsRef<Path>,
         cache_bytes: u64,
-        write_bytes: u64,
+        write_bytes: Option<u64>,
     ) -> Result<Self, StoreError> {
-        let memtable = write_bytes / MOST_WAITING / REAL_BYTES;
-        Self::open_at(folder.as_ref(), cache_bytes, memtable.clamp(TINY_MEMTABLE, MOST_MEMTABLE))
-    }
-
-    fn open_at(folder: &Path, cache_bytes: u64, memtable: u64) -> Result<Self, StoreError> {
+        let folder = folder.as_ref();
+        let memtable = match write_bytes {
+            Some(bytes) => (bytes / MOST_WAITING / REAL_BYTES).clamp(TINY_MEMTABLE, MOST_MEMTABLE),
+            None => cache_bytes.saturating_mul(MEMTABLE_FACTOR).clamp(LEAST_MEMTABLE, MOST_MEMTABLE),
+        };
         let place = Embedded::new("fjall", folder.to_owned());
         let failed = |error| StoreError::io(place.context("open"), error);
         create_folder(folder).map_err(failed)?;
@@ -86,10 +85,10 @@ impl FjallStore {
             if new.is_dir() {
                 std::fs::remove_dir_all(&new).map_err(failed)?;
             }
-            drop(open_files(&place, &new, cache_bytes, memtable)?);
+            drop(open_at(&place, &new, cache_bytes, memtable)?);
             std::fs::rename(&new, &files).and_then(|()| sync_folder(folder)).map_err(failed)?;
         }
-        let (db, entries) = open_files(&place, &files, cache_bytes, memtable)?;
+        let (db, entries) = open_at(&place, &files, cache_bytes, memtable)?;
         let store = Self { place, db, entries, most_waiting: MOST_WAITING * memtable };
         store.flush()?;
         Ok(store)
@@ -117,7 +116,7 @@ impl FjallStore {
 }
 
 /// Opens the database in this folder, and its keyspace.
-fn open_files(
+fn open_at(
     place: &Embedded,
     files: &Path,
     cache_bytes: u64,
@@ -267,7 +266,7 @@ mod tests {
     fn what_waits_to_become_a_table_is_bounded() {
         const CHANGES: u64 = 10_000;
         let folder = tempfile::tempdir().unwrap();
-        let store = FjallStore::open_within(folder.path(), 1 << 20, 24 << 20).unwrap();
+        let store = FjallStore::open_within(folder.path(), 1 << 20, Some(24 << 20)).unwrap();
         assert_eq!(store.most_waiting, 12 << 20);
         for round in 0..40 {
             let mut batch = Batch::new();

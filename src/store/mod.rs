@@ -178,6 +178,28 @@ pub(crate) fn commit_in_batches(
     if batch.is_empty() { Ok(()) } else { store.commit(batch, durability) }
 }
 
+/// Entries of a table that are read at a time.
+const STEP: usize = 4_096;
+
+/// Gives every entry of a table, in order and some at a time.
+///
+/// # Errors
+/// As [`Store::range`], and those of `each`, after which nothing more is read.
+pub(crate) fn each_entry(
+    store: &dyn Store,
+    table: Table,
+    mut each: impl FnMut(Vec<Entry>) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let mut last: Option<Vec<u8>> = None;
+    loop {
+        let from = last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let entries = store.range(table, from, Bound::Unbounded, STEP)?;
+        let Some((key, _)) = entries.last() else { return Ok(()) };
+        last = Some(key.clone());
+        each(entries)?;
+    }
+}
+
 /// Whether no key can lie within the bounds. `BTreeMap::range` panics on some of these.
 fn is_empty_range(from: Bound<&[u8]>, to: Bound<&[u8]>) -> bool {
     match (from, to) {
