@@ -14,7 +14,9 @@
 //! 6. Damaged files make sled panic in places: panics are caught and are errors of kind `Corrupt`, after
 //!    which the store has to be opened anew.
 //! 7. An error while writing stays: every later commit fails with it until the store is opened anew.
-//! 8. Its time goes with the number of keys: coins share pages of some 4 kB, in the order of their keys, and so do
+//! 8. It takes a snapshot that a killed process had half written for a whole one, and says that the store is corrupt:
+//!    what is unfinished is removed before sled looks.
+//! 9. Its time goes with the number of keys: coins share pages of some 4 kB, in the order of their keys, and so do
 //!    the entries of blocks.
 //!
 //! Recovery belongs to sled: at open it reads its log up to the last whole transaction, which takes longer
@@ -34,7 +36,7 @@ use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt;
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::path::Path;
 
@@ -67,6 +69,7 @@ impl SledStore {
         let place = Embedded::new("sled", folder.to_owned());
         let failed = |e| StoreError::io(place.context("open"), e);
         create_folder(folder).map_err(failed)?;
+        remove_unfinished(folder).map_err(failed)?;
         let config = Config::new().path(folder).cache_capacity(cache_bytes).flush_every_ms(None);
         let db = place.open(|| config.open(), error)?;
         let trees = Table::ALL.iter().map(|table| db.open_tree(table.name()));
@@ -138,6 +141,29 @@ impl SledStore {
     fn tree(&self, table: Table) -> Result<&Tree, StoreError> {
         index(table).and_then(|at| self.trees.get(at)).ok_or_else(|| no_tree(table))
     }
+}
+
+/// Removes snapshots that were not finished, unless another process has the store open. (It gives them this name until
+/// they are, and writes one at each start.)
+fn remove_unfinished(folder: &Path) -> io::Result<()> {
+    let log = match File::open(folder.join("db")) {
+        Ok(log) => log,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    // sled's own lock.
+    match log.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(()),
+        Err(TryLockError::Error(e)) => return Err(e),
+    }
+    for entry in std::fs::read_dir(folder)? {
+        let name = entry?.file_name();
+        if name.to_str().is_some_and(|name| name.starts_with("snap.") && name.ends_with(".generating")) {
+            std::fs::remove_file(folder.join(name))?;
+        }
+    }
+    Ok(())
 }
 
 /// Where a table is in [`Table::ALL`].
@@ -285,6 +311,26 @@ mod tests {
         assert_eq!(SledStore::open(folder.path(), CACHE).unwrap_err().kind, StoreErrorKind::Locked);
         drop(store);
         SledStore::open(folder.path(), CACHE).unwrap();
+    }
+
+    /// The bug: a process that was killed while sled wrote a snapshot left a part of one, with which the store could
+    /// not be opened any more.
+    #[test]
+    fn a_snapshot_that_was_cut_short_is_no_damage() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SledStore::open(folder.path(), CACHE).unwrap();
+        let mut batch = Batch::new();
+        batch.put(Table::Coins, *b"key", *b"value");
+        store.commit(batch, Durability::Durable).unwrap();
+        let cut = folder.path().join("snap.00000000FFFFFFFF.generating");
+        std::fs::write(&cut, [7; 20]).unwrap();
+        // Not while somebody may be writing it.
+        assert_eq!(SledStore::open(folder.path(), CACHE).unwrap_err().kind, StoreErrorKind::Locked);
+        assert!(cut.exists());
+        drop(store);
+        let store = SledStore::open(folder.path(), CACHE).unwrap();
+        assert_eq!(store.get(Table::Coins, b"key").unwrap().as_deref(), Some(&b"value"[..]));
+        assert!(!cut.exists());
     }
 
     #[test]
