@@ -80,10 +80,11 @@ pub use engine::status::Stage;
 pub use error::Error;
 pub use net::{Clock, Executor, Transport};
 pub use node::{
-    At, BlockInfo, BuildError, Builder, Event, Events, Handle, HeaderInfo, Node, RequestError, RunError,
-    Status, Stopped,
+    At, BlockInfo, BuildError, Builder, Event, Events, Handle, HeaderInfo, KnownAddresses, Node,
+    RequestError, RunError, Status, Stopped,
 };
-pub use peer::{CloseReason, Fault, PeerAddress, PeerId};
+pub use peer::book::Census;
+pub use peer::{AddressNetwork, CloseReason, ConnectionKind, Fault, PeerAddress, PeerId};
 pub use store::backend::StoreBackend;
 #[cfg(feature = "fjall")]
 pub use store::fjall::FjallStore;

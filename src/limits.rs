@@ -139,17 +139,53 @@ pub const PING_MISSED: Duration = Duration::from_secs(120);
 pub const PING_TIMEOUT: Duration = Duration::from_secs(20 * 60);
 /// Connections that we open of our own accord (`MAX_OUTBOUND_FULL_RELAY_CONNECTIONS`).
 pub const OUTBOUND_TARGET: usize = 8;
-/// Addresses in the list: some 200 kB; enough to replace every peer hundreds of times.
-pub const MAX_BOOK: usize = 2_000;
-/// Addresses that are saved for the next run.
-pub const MAX_SAVED_ADDRESSES: usize = 500;
+/// Connections of our own accord that exchange blocks only (`MAX_BLOCK_RELAY_ONLY_CONNECTIONS`).
+pub const BLOCK_RELAY_TARGET: usize = 2;
+/// Of these, how many the next run dials first (`MAX_BLOCK_RELAY_ONLY_ANCHORS`).
+pub const MAX_ANCHORS: usize = 2;
+/// Time for a peer of our own accord to come to our tip (`CHAIN_SYNC_TIMEOUT`) …
+pub const BEHIND_TIMEOUT: Duration = Duration::from_secs(20 * 60);
+/// … and for its answer when it was asked once more (`HEADERS_RESPONSE_TIME`).
+pub const HEADERS_LAST_CHANCE: Duration = Duration::from_secs(120);
+/// Peers in step that are never dropped for falling behind (`MAX_OUTBOUND_PEERS_TO_PROTECT_FROM_DISCONNECT`).
+pub const MAX_PROTECTED_PEERS: usize = 4;
+/// Usual times between blocks after which a tip without news is stale.
+pub const STALE_BLOCKS: u32 = 3;
+/// Between two looks whether it is (`STALE_CHECK_INTERVAL`).
+pub const STALE_CHECK: Duration = Duration::from_secs(600);
+/// Between two looks at one peer too many (`EXTRA_PEER_CHECK_INTERVAL`).
+pub const EXTRA_PEER_CHECK: Duration = Duration::from_secs(45);
+/// Least time that a peer has before it may be that one (`MINIMUM_CONNECT_TIME`).
+pub const EXTRA_PEER_LEAST: Duration = Duration::from_secs(30);
+/// Mean time between feelers (`FEELER_INTERVAL`).
+pub const FEELER_INTERVAL: Duration = Duration::from_secs(120);
+/// Buckets of addresses that were told (`ADDRMAN_NEW_BUCKET_COUNT`). With the other table some 82,000 addresses, 20 MB.
+pub const NEW_BUCKETS: u16 = 1_024;
+/// Buckets of addresses that were there (`ADDRMAN_TRIED_BUCKET_COUNT`).
+pub const TRIED_BUCKETS: u16 = 256;
+/// Addresses of one bucket (`ADDRMAN_BUCKET_SIZE`).
+pub const ADDRESS_BUCKET: u64 = 64;
+/// Buckets that one source of addresses reaches (`ADDRMAN_NEW_BUCKETS_PER_SOURCE_GROUP`).
+pub const NEW_BUCKETS_PER_SOURCE: u64 = 64;
+/// Buckets that the addresses of one group reach (`ADDRMAN_TRIED_BUCKETS_PER_GROUP`).
+pub const TRIED_BUCKETS_PER_GROUP: u64 = 8;
+/// Buckets in which one address lies at most (`ADDRMAN_NEW_BUCKETS_PER_ADDRESS`).
+pub const NEW_BUCKETS_PER_ADDRESS: usize = 8;
+/// Addresses that may wait for a place that another has (`ADDRMAN_SET_TRIED_COLLISION_SIZE`).
+pub const ADDRESS_COLLISIONS: usize = 10;
+/// Time after which one that waits gets the place, tested or not (`ADDRMAN_TEST_WINDOW`).
+pub const ADDRESS_TEST_WINDOW: Duration = Duration::from_secs(40 * 60);
+/// Addresses not seen for so long are not taken and make way (`ADDRMAN_HORIZON`).
+pub const ADDRESS_HORIZON: Duration = Duration::from_secs(30 * 24 * 3_600);
+/// Draws after which an address to dial is searched for among all of them.
+pub const ADDRESS_DRAWS: usize = 64;
+/// Bytes of the saved address book: full tables with the longest entries.
+pub const MAX_ADDRESS_FILE: usize = 32 << 20;
 /// Addresses remembered for misbehaviour; the oldest is forgotten first.
 pub const MAX_DISCOURAGED: usize = 10_000;
 /// Ended connections of which the host can ask why they ended: more than a host gives by hand and may see end before it
 /// asks again.
 pub const MAX_ENDED_PEERS: usize = 1_024;
-/// Failed dials in a row after which an address leaves the list, unless it was good once.
-pub const MAX_DIAL_FAILURES: u32 = 3;
 /// Unsolicited addresses are taken at this rate a second … (`MAX_ADDR_RATE_PER_SECOND`).
 pub const ADDR_RATE_PER_SECOND: f64 = 0.1;
 /// … and at most so many at once (`MAX_ADDR_PROCESSING_TOKEN_BUCKET`).
@@ -166,8 +202,12 @@ pub const MAX_SEED_ADDRESSES: usize = 256;
 pub const SEED_INTERVAL: Duration = Duration::from_secs(60);
 /// How long the saved list is tried before the DNS seeds are asked too (Core waits 11 s).
 pub const SEED_DELAY: Duration = Duration::from_secs(11);
-/// Between savings of the address list.
+/// How long the DNS seeds are waited for before the addresses that come with the program are taken.
+pub const FIXED_SEEDS_DELAY: Duration = Duration::from_secs(60);
+/// Between savings of the address book.
 pub const SAVE_INTERVAL: Duration = Duration::from_secs(600);
+/// The same where each change is to be saved: a book is some megabytes.
+pub const SAVE_AT_ONCE: Duration = Duration::from_secs(1);
 
 // ---- engine: work that is under way ----
 

@@ -8,8 +8,9 @@
 
 mod world;
 
-use bitcoin::hashes::Hash;
+use bitcoin::p2p::ServiceFlags;
 use headlong::chainstate::UtxoStats;
+use headlong::peer::book::{AddressBook, NetGroup, Told};
 use headlong::rng::Rng;
 use headlong::store::{StoreError, StoreErrorKind};
 use headlong::{BlockRef, BuildError, Builder, Error, Proof, RunError};
@@ -63,6 +64,17 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// The address book of a node that found two peers.
+fn peers() -> Vec<u8> {
+    let (mut book, mut rng, source) = (AddressBook::new([1; 16]), Rng::from_number(1), NetGroup::V4([1, 2]));
+    for address in ["127.0.0.1:1", "127.0.0.1:2"] {
+        let services = ServiceFlags::NETWORK | ServiceFlags::WITNESS;
+        let told = Told { address: address.parse().unwrap(), services, seen: 1_700_000_000 };
+        assert!(book.add(&told, &source, Duration::ZERO, 1_700_000_000, &mut rng));
+    }
+    book.encode()
+}
+
 impl Scene {
     fn new() -> Self {
         // Most of the blocks that spend something, and of the undo data, is above the fork.
@@ -74,10 +86,7 @@ impl Scene {
         node.wait_for(world.tip());
         node.stop();
         // What a node that found peers and skipped scripts would have left as well.
-        let list = "127.0.0.1:1\n127.0.0.1:2\n";
-        let hash = bitcoin::hashes::sha256::Hash::hash(list.as_bytes());
-        let peers = format!("headlong peers sha256 {hash}\n{list}");
-        fs::write(template.path().join("peers.txt"), peers).unwrap();
+        fs::write(template.path().join("peers.dat"), peers()).unwrap();
         fs::write(template.path().join("assumed-valid"), "scripts of some blocks were not executed\n")
             .unwrap();
         // All that is above the fork has to be undone by the next run.
@@ -222,7 +231,7 @@ fn damage_of_any_file_is_repaired_or_named() {
         "blocks/blk-000000.dat",
         "blocks/undo-000000.dat",
         "headers.dat",
-        "peers.txt",
+        "peers.dat",
     ];
     for name in known {
         assert!(tally.contains_key(name), "{name} was not damaged: {tally:?}");

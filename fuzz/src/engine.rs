@@ -379,7 +379,7 @@ impl World {
                 let sockets = addresses.iter().filter_map(socket).collect();
                 self.input(Input::Resolved("seed.example".into(), sockets));
             }
-            1 => self.input(Input::SavedAddresses(addresses)),
+            1 => self.input(Input::AddAddresses(addresses)),
             2 => self.input(Input::AddPeer(address(feed.u8() % 100))),
             _ => {
                 let id = self.peer(feed);

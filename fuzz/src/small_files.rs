@@ -4,7 +4,7 @@
 
 use headlong::PeerAddress;
 use headlong::chain::params::{Network, Params};
-use headlong::peer::book::{AddressBook, NetGroup};
+use headlong::peer::book::NetGroup;
 use headlong::store::StoreErrorKind;
 use headlong::store::datadir::Datadir;
 use std::path::PathBuf;
@@ -24,7 +24,6 @@ fn addresses(text: &str) {
         assert!(!again.contains(char::is_whitespace) && again.len() <= 300, "{again:?}");
         let _ = NetGroup::of(&address);
     }
-    let _ = AddressBook::default();
 }
 
 /// A directory is ours or it is not; nothing is overwritten in it.

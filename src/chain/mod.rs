@@ -4,6 +4,7 @@
 pub mod block_tree;
 pub mod command;
 pub mod deployments;
+mod fixed_seeds;
 pub mod locator;
 pub mod params;
 pub mod work;

@@ -6,6 +6,7 @@
 //! which changes no rule.
 
 use super::deployments::ScriptFlags;
+use super::fixed_seeds;
 use super::work::{ChainWork, Target};
 use bitcoin::block::Header;
 use bitcoin::hashes::{Hash, sha256d};
@@ -342,6 +343,8 @@ pub struct Params {
     pub genesis: Block,
     /// Names that resolve to peers; none for regtest and for signets with their own challenge.
     pub dns_seeds: Vec<&'static str>,
+    /// Nodes for the case that no seed answers.
+    pub fixed_seeds: &'static [&'static str],
     /// Work below which a chain is not believed to be the network's.
     pub minimum_chain_work: ChainWork,
     /// The block up to which scripts may be skipped; `None`: never.
@@ -396,6 +399,7 @@ impl Params {
         Self {
             magic: signet_magic(&challenge),
             dns_seeds: Vec::new(),
+            fixed_seeds: &[],
             minimum_chain_work: ChainWork::ZERO,
             assume_valid: None,
             signet_challenge: Some(challenge),
@@ -500,6 +504,7 @@ fn main() -> Params {
             "seed.bitcoin.wiz.biz.",
             "seed.mainnet.achownodes.xyz.",
         ],
+        fixed_seeds: fixed_seeds::MAIN,
         minimum_chain_work: ChainWork::from(0x0000_0001_1287_50f8_2f4c_3661_53a3_a030_u128),
         // Height 938,343.
         assume_valid: Some(hash("00000000000000000000ccebd6d74d9194d8dcdc1d177c478e094bfad51ba5ac")),
@@ -549,6 +554,7 @@ fn testnet3() -> Params {
             "testnet-seed.bluematt.me.",
             "seed.testnet.achownodes.xyz.",
         ],
+        fixed_seeds: fixed_seeds::TESTNET3,
         minimum_chain_work: ChainWork::from(0x17dd_e1c6_49f3_708d_14b6_u128),
         // Height 4,842,348.
         assume_valid: Some(hash("000000007a61e4230b28ac5cb6b5e5a0130de37ac1faf2f8987d2fa6505b67f4")),
@@ -582,6 +588,7 @@ fn testnet4() -> Params {
         port: 48333,
         genesis: genesis_block(bitcoin::Network::Testnet4),
         dns_seeds: vec!["seed.testnet4.bitcoin.sprovoost.nl.", "seed.testnet4.wiz.biz."],
+        fixed_seeds: fixed_seeds::TESTNET4,
         minimum_chain_work: ChainWork::from(0x09a0_fe15_d017_7d08_6304_u128),
         // Height 123,613.
         assume_valid: Some(hash("0000000002368b1e4ee27e2e85676ae6f9f9e69579b29093e9a82c170bf7cf8a")),
@@ -605,6 +612,7 @@ fn default_signet() -> Params {
         port: 38333,
         genesis: genesis_block(bitcoin::Network::Signet),
         dns_seeds: vec!["seed.signet.bitcoin.sprovoost.nl.", "seed.signet.achownodes.xyz."],
+        fixed_seeds: fixed_seeds::SIGNET,
         minimum_chain_work: ChainWork::from(0x0b46_3ea0_a4b8_u128),
         // Height 293,175.
         assume_valid: Some(hash("00000008414aab61092ef93f1aacc54cf9e9f16af29ddad493b908a01ff5c329")),
@@ -631,6 +639,7 @@ fn regtest() -> Params {
         port: 18444,
         genesis: genesis_block(bitcoin::Network::Regtest),
         dns_seeds: Vec::new(),
+        fixed_seeds: &[],
         minimum_chain_work: ChainWork::ZERO,
         assume_valid: None,
         halving_interval: 150,

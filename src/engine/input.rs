@@ -28,8 +28,8 @@ pub enum Input {
     Flushed(PeerId, usize),
     /// A DNS seed answered (empty if it failed).
     Resolved(String, Vec<std::net::SocketAddr>),
-    /// Addresses saved by an earlier run.
-    SavedAddresses(Vec<PeerAddress>),
+    /// Addresses that the host knows of; names are left out.
+    AddAddresses(Vec<PeerAddress>),
     /// The host wants a connection to this address kept up.
     AddPeer(PeerAddress),
     /// The host wants this connection ended.
@@ -67,6 +67,8 @@ pub enum Query {
     Peers,
     /// The last connections that have ended, and why.
     EndedPeers,
+    /// How many addresses of each network are known.
+    Addresses,
     /// Events after a cursor (the last block the consumer applied; `None`: from before genesis), at most
     /// so many. Answered at once, with no events if there are none.
     Events(Option<BlockRef>, usize),

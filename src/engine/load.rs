@@ -5,8 +5,9 @@
 
 use super::Engine;
 use crate::limits::{
-    BLOCK_REQUESTS_MAX, BLOCK_SIZE_MAX, BLOCKS_IN_FLIGHT_MAX, LACKING_MAX, MAX_BOOK, MAX_DISCOURAGED,
-    MAX_PATH_IN_FLIGHT, MAX_PAYLOAD, MAX_PRESYNCS, MAX_UNSTORED, SENDERS_MAX, WITHHELD_BLOCKS,
+    ADDRESS_BUCKET, BLOCK_REQUESTS_MAX, BLOCK_SIZE_MAX, BLOCKS_IN_FLIGHT_MAX, LACKING_MAX, MAX_DISCOURAGED,
+    MAX_PATH_IN_FLIGHT, MAX_PAYLOAD, MAX_PRESYNCS, MAX_UNSTORED, NEW_BUCKETS, SENDERS_MAX, TRIED_BUCKETS,
+    WITHHELD_BLOCKS,
 };
 
 /// Counts and bytes, with the bound of each.
@@ -41,7 +42,11 @@ impl Engine {
         let unstored = MAX_UNSTORED as u64 + peers * MAX_PAYLOAD as u64;
         let figures = vec![
             ("peers", peers, dialled as u64),
-            ("addresses", self.dialer.book.len() as u64, MAX_BOOK as u64),
+            (
+                "addresses",
+                self.dialer.book.len() as u64,
+                u64::from(NEW_BUCKETS + TRIED_BUCKETS) * ADDRESS_BUCKET,
+            ),
             ("discouraged", self.dialer.book.discouraged() as u64, MAX_DISCOURAGED as u64),
             ("unstored bytes", self.unstored_bytes as u64, unstored),
             (

@@ -24,19 +24,23 @@ pub use output::{Answer, Output};
 
 use crate::chain::block_tree::{BlockTree, HeaderId};
 use crate::chain::command::{BlockRef, BlockStorage, ChainReport, RollbackCheckpoint};
+use crate::chain::params::Params;
 use crate::error::Error;
 use crate::limits::{
-    COMMIT_INTERVAL, LOST_BLOCK_ROUNDS, MAX_UNSTORED, MAX_UNSTORED_PER_PEER, OUTBOUND_TARGET, STATUS_INTERVAL,
+    ADDRESS_HORIZON, BLOCK_RELAY_TARGET, COMMIT_INTERVAL, FEELER_INTERVAL, LOST_BLOCK_ROUNDS, MAX_UNSTORED,
+    MAX_UNSTORED_PER_PEER, OUTBOUND_TARGET, STATUS_INTERVAL,
 };
+use crate::peer::book::AddressBook;
 use crate::peer::dial::{DialConfig, Dialer};
 use crate::peer::ping::Pings;
 use crate::peer::timers::Timers;
-use crate::peer::{CloseReason, Cx, Demand, Fact, PeerAddress, PeerId, Wishes};
+use crate::peer::{AddressNetwork, CloseReason, Cx, Demand, Fact, PeerAddress, PeerId, Wishes};
 use crate::rng::Rng;
 use crate::sync::activation::{Activation, ActivationConfig};
 use crate::sync::blocks::{BlockScheduler, SchedulerConfig};
 use crate::sync::headers::HeaderSync;
 use crate::sync::rollback::BrokenChain;
+use crate::sync::watch::PeerWatch;
 use crate::time::{Now, Timestamp};
 use bitcoin::BlockHash;
 use core::time::Duration;
@@ -55,8 +59,20 @@ pub struct EngineConfig {
     pub automatic: bool,
     /// Whether the network's DNS seeds are asked; needs `automatic`.
     pub dns_seeds: bool,
-    /// How many other connections.
+    /// How many other connections for everything.
     pub outbound_target: usize,
+    /// How many other connections that exchange blocks only.
+    pub block_relay_target: usize,
+    /// Networks whose addresses are kept and dialled.
+    pub networks: BTreeSet<AddressNetwork>,
+    /// Whether the addresses that come with the program are the last resort; needs `automatic`.
+    pub fixed_seeds: bool,
+    /// Mean time between looks whether an address that was only told is there; zero: never.
+    pub probe_interval: Duration,
+    /// Addresses not seen for so long are forgotten.
+    pub address_horizon: Duration,
+    /// Whether each change of the address book is saved within a second, instead of every ten minutes.
+    pub persist_on_update: bool,
     /// No block above this height is connected; [`Output::Reached`] tells when it is durable.
     pub stop_at_height: Option<u32>,
     /// Between commits during the initial sync.
@@ -73,6 +89,12 @@ impl Default for EngineConfig {
             automatic: true,
             dns_seeds: true,
             outbound_target: OUTBOUND_TARGET,
+            block_relay_target: BLOCK_RELAY_TARGET,
+            networks: DialConfig::default().networks,
+            fixed_seeds: true,
+            probe_interval: FEELER_INTERVAL,
+            address_horizon: ADDRESS_HORIZON,
+            persist_on_update: false,
             stop_at_height: None,
             commit_interval: COMMIT_INTERVAL,
             scheduler: SchedulerConfig::default(),
@@ -114,6 +136,7 @@ pub struct Engine {
     /// What the chainstate's block files hold.
     storage: BlockStorage,
     blocks: BlockScheduler,
+    watch: PeerWatch,
     // What flows between them.
     wishes: Wishes,
     facts: VecDeque<Fact>,
@@ -140,6 +163,29 @@ pub struct Engine {
     resting: bool,
     stopping: bool,
     ended: bool,
+}
+
+/// The policy of dialling that a host chose.
+fn dialer(config: &EngineConfig, params: &Params, mut book: AddressBook) -> Dialer {
+    book.set_horizon(config.address_horizon);
+    let seeds: &[&str] = if config.dns_seeds { &params.dns_seeds } else { &[] };
+    let fixed = if config.fixed_seeds { params.fixed_seeds } else { &[] };
+    let config_of_dialler = DialConfig {
+        automatic: config.automatic,
+        target: config.outbound_target,
+        block_relay_target: config.block_relay_target,
+        probe_interval: config.probe_interval,
+        networks: config.networks.clone(),
+        seeds: seeds.iter().map(ToString::to_string).collect(),
+        fixed_seeds: fixed.iter().filter_map(|text| text.parse().ok()).collect(),
+        port: params.port,
+        persist_on_update: config.persist_on_update,
+    };
+    let mut dialer = Dialer::new(config_of_dialler, book);
+    for address in &config.peers {
+        dialer.add_manual(address.clone());
+    }
+    dialer
 }
 
 /// The context of a machine, from disjoint fields of the engine.
@@ -170,24 +216,12 @@ impl Engine {
             stop_at_height: config.stop_at_height,
             commit_interval: config.commit_interval,
         };
-        let seeds = if config.dns_seeds {
-            params.dns_seeds.iter().map(ToString::to_string).collect()
-        } else {
-            vec![]
-        };
-        let mut dialer = Dialer::new(DialConfig {
-            automatic: config.automatic,
-            target: config.outbound_target,
-            seeds,
-            port: params.port,
-        });
-        for address in &config.peers {
-            dialer.add_manual(address.clone());
-        }
+        let mut rng = Rng::from_seed(seed);
+        let dialer = dialer(&config, &params, AddressBook::new(rng.array()));
         let mut headers = HeaderSync::new(params);
         headers.set_tip(id);
         Ok(Self {
-            rng: Rng::from_seed(seed),
+            rng,
             now: Now::default(),
             peers: BTreeMap::new(),
             nonces: BTreeSet::new(),
@@ -199,6 +233,7 @@ impl Engine {
             storage: BlockStorage::default(),
             activation: Activation::new(activation, &tree, id, last)?,
             blocks: BlockScheduler::new(config.scheduler, &tree, id).up_to(&tree, config.stop_at_height),
+            watch: PeerWatch::new(config.outbound_target, id, &tree),
             headers,
             wishes: Wishes::default(),
             facts: VecDeque::new(),
@@ -230,6 +265,13 @@ impl Engine {
     #[must_use]
     pub fn with_storage(mut self, storage: BlockStorage) -> Self {
         self.storage = storage;
+        self
+    }
+
+    /// Begins with the address book of an earlier run.
+    #[must_use]
+    pub fn with_addresses(mut self, book: AddressBook) -> Self {
+        self.dialer = dialer(&self.config, self.tree.params(), book);
         self
     }
 
@@ -290,11 +332,11 @@ impl Engine {
                 if addresses.is_empty() {
                     self.trouble = Some(format!("{seed}: no addresses"));
                 }
-                self.dialer.on_resolved(&addresses, self.now);
+                self.dialer.on_resolved(&seed, &addresses, self.now, &mut self.rng);
                 self.dialer.on_addresses(self.now.at);
             }
-            Input::SavedAddresses(addresses) => {
-                self.dialer.on_saved(addresses, self.now);
+            Input::AddAddresses(addresses) => {
+                self.dialer.on_known(addresses, self.now, &mut self.rng);
                 self.dialer.on_addresses(self.now.at);
             }
             Input::AddPeer(address) => self.dialer.add_manual(address),
@@ -388,8 +430,8 @@ impl Engine {
         for peer in peers {
             self.close_peer(peer, CloseReason::Shutdown);
         }
-        if let Some(good) = self.dialer.take_changed() {
-            self.outputs.push_back(Output::SaveAddresses(good));
+        if let Some(book) = self.dialer.take_changed() {
+            self.outputs.push_back(Output::SaveAddresses(book));
         }
         self.dialer.stop();
         self.activation.stop();
@@ -542,6 +584,7 @@ impl Engine {
             if self.stopping { None } else { self.headers.next_deadline() },
             self.activation.next_deadline(),
             if self.stopping { None } else { self.blocks.next_deadline() },
+            if self.stopping { None } else { self.watch.next_deadline() },
         ];
         // What could not be done at its time must not make the host spin.
         soonest.into_iter().flatten().min().map(|at| {

@@ -2,7 +2,8 @@
 
 use super::QueryId;
 use crate::chain::command::{BlockRef, ChainCommand};
-use crate::peer::{CloseReason, PeerAddress, PeerId};
+use crate::peer::book::Census;
+use crate::peer::{CloseReason, ConnectionKind, PeerAddress, PeerId};
 use crate::time::Timestamp;
 use crate::wire::Message;
 use bitcoin::block::Header;
@@ -22,8 +23,8 @@ pub enum Output {
     Resolve(String, u16),
     /// Hand a command to the chainstate.
     Command(ChainCommand),
-    /// Keep these addresses for the next run, atomically.
-    SaveAddresses(Vec<PeerAddress>),
+    /// Keep these bytes for the next run, atomically: an [`AddressBook`](crate::peer::book::AddressBook).
+    SaveAddresses(Vec<u8>),
     /// Answer a question.
     Answer(QueryId, Answer),
     /// The durable chain changed: consumers of events have something to fetch.
@@ -69,6 +70,8 @@ pub enum Answer {
     Peers(Vec<PeerStatus>),
     /// To `EndedPeers`, the latest last.
     EndedPeers(Vec<EndedPeer>),
+    /// To `Addresses`.
+    Addresses(Vec<Census>),
     /// To `Events`.
     Events(Vec<Event>),
     /// The cursor of `Events` is not a block that is known.
@@ -85,6 +88,8 @@ pub struct PeerStatus {
     pub id: PeerId,
     /// Address.
     pub address: PeerAddress,
+    /// What the connection is for.
+    pub kind: ConnectionKind,
     /// State in the transition table.
     pub state: crate::peer::lifecycle::PeerState,
     /// User agent; empty before the handshake. Untrusted text.

@@ -5,19 +5,19 @@ use super::{Engine, Output, cx};
 use crate::limits::{
     ADDR_BUCKET, ADDR_RATE_PER_SECOND, DIAL_TIMEOUT, HANDSHAKE_TIMEOUT, MAX_ADDR, MAX_ENDED_PEERS, MAX_INV,
 };
-use crate::peer::dial::Ending;
+use crate::peer::book::{NetGroup, Told};
+use crate::peer::dial::{Ending, Standing};
 use crate::peer::handshake::{Handshake, Introduction, Step};
 use crate::peer::lifecycle::{Life, PeerEvent};
 use crate::peer::ping::PongOutcome;
-use crate::peer::{CloseReason, Cx, Fact, PeerAddress, PeerId, PeerView};
+use crate::peer::{CloseReason, ConnectionKind, Cx, Fact, PeerAddress, PeerId, PeerView};
 use crate::time::Timestamp;
-use crate::wire::Message;
+use crate::wire::{Message, addr};
 use bitcoin::BlockHash;
 use bitcoin::block::Header;
 use bitcoin::p2p::ServiceFlags;
 use bitcoin::p2p::message_blockdata::Inventory;
 use core::fmt;
-use std::net::SocketAddr;
 
 /// A connection.
 #[derive(Debug)]
@@ -35,14 +35,14 @@ pub(super) struct Peer {
 }
 
 impl Engine {
-    pub(super) fn start_dial(&mut self, address: PeerAddress, manual: bool) {
+    pub(super) fn start_dial(&mut self, address: PeerAddress, kind: ConnectionKind) {
         let id = PeerId(self.next_peer);
         self.next_peer += 1;
         let view = PeerView {
             id,
             address: address.clone(),
             ready: false,
-            manual,
+            kind,
             services: ServiceFlags::NONE,
             start_height: 0,
             best_known: None,
@@ -54,7 +54,7 @@ impl Engine {
         let peer = Peer { view, life, handshake: None, bytes_in: 0, received: 0, bytes_out: 0, addr_tokens };
         self.peers.insert(id, peer);
         self.waits.set(id, self.now.at + DIAL_TIMEOUT);
-        self.dialer.on_dialled(id, &address, manual, self.now.at);
+        self.dialer.on_dialled(id, &address, kind, self.now);
         self.outputs.push_back(Output::Dial(id, address));
     }
 
@@ -68,11 +68,7 @@ impl Engine {
             time: self.now.unix,
             nonce,
         };
-        let remote = match &peer.view.address {
-            PeerAddress::Ip(socket) => Some(*socket),
-            PeerAddress::Name(..) => None,
-        };
-        let (handshake, version) = Handshake::begin(&me, remote);
+        let (handshake, version) = Handshake::begin(&me, peer.view.address.socket_addr());
         peer.handshake = Some(handshake);
         self.nonces.insert(nonce);
         self.waits.set(id, self.now.at + HANDSHAKE_TIMEOUT);
@@ -108,11 +104,12 @@ impl Engine {
         let ending = match reason {
             CloseReason::Fault(_) => Ending::Misbehaved,
             CloseReason::Unsuitable(_) | CloseReason::Ourselves => Ending::Useless,
+            CloseReason::Probed => Ending::Lost,
             _ if peer.view.ready => Ending::Lost,
             _ => Ending::Failed,
         };
-        self.dialer.on_gone(id, &peer.view.address, ending, self.now.at);
-        if peer.handshake.is_some() {
+        self.dialer.on_gone(id, &peer.view.address, ending, self.now);
+        if peer.handshake.is_some() && *reason != CloseReason::Probed {
             self.note_ended(&peer.view, reason);
         }
         if peer.view.ready {
@@ -163,35 +160,37 @@ impl Engine {
         let near_tip = self.is_near_tip();
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let Some(handshake) = &mut peer.handshake else { return };
-        let manual = peer.view.manual;
+        let kind = peer.view.kind;
         let nonces = &self.nonces;
-        let suits = |services: ServiceFlags, _| {
-            let recent = ServiceFlags::NETWORK_LIMITED | ServiceFlags::WITNESS;
-            manual
-                || services.has(ServiceFlags::NETWORK | ServiceFlags::WITNESS)
-                || (near_tip && services.has(recent))
-        };
+        let standing = Standing { near_tip, stale: false };
+        let chosen = matches!(kind, ConnectionKind::Manual | ConnectionKind::Feeler);
+        let suits = |services: ServiceFlags, _| chosen || standing.suits(services);
         let step = handshake.on_message(message, |nonce| nonces.contains(&nonce), suits);
         match step {
             Step::Ignore => {}
             Step::Send(messages) => self.send_all(id, messages),
             Step::Complete(messages) => {
                 let info = handshake.info();
+                if kind == ConnectionKind::Feeler {
+                    self.dialer.on_ready(id, info.services, self.now);
+                    return self.close_peer(id, CloseReason::Probed);
+                }
                 peer.view.ready = true;
                 self.trouble = None;
                 peer.view.services = info.services;
                 peer.view.start_height = info.start_height;
-                let address = peer.view.address.clone();
-                if self.config.automatic && !manual {
+                let services = info.services;
+                let asked = self.config.automatic && kind == ConnectionKind::FullRelay;
+                if asked {
                     // Their answer may bring a thousand addresses at once.
                     peer.addr_tokens.0 += ADDR_BUCKET;
                 }
                 self.waits.cancel(&id);
                 self.life_event(id, PeerEvent::Connected);
                 self.pings.start(id, self.now.at);
-                self.dialer.on_ready(&address, self.now);
+                self.dialer.on_ready(id, services, self.now);
                 self.send_all(id, messages);
-                if self.config.automatic && !manual {
+                if asked {
                     self.send_all(id, vec![Message::GetAddr]);
                 }
                 self.facts.push_back(Fact::PeerReady(id));
@@ -202,7 +201,7 @@ impl Engine {
 
     /// Whether our tip is at most a day's blocks old, so that a peer with the last 288 blocks is enough
     /// (Core's `GetDesirableServiceFlags`).
-    fn is_near_tip(&self) -> bool {
+    pub(super) fn is_near_tip(&self) -> bool {
         let age = self.now.unix.saturating_sub(u64::from(self.tree.time(self.activation.proved())));
         age < 144 * u64::from(self.tree.params().pow_target_spacing)
     }
@@ -227,16 +226,18 @@ impl Engine {
                 self.blocks.on_not_found(cx!(self), &self.tree, id, &hashes);
             }
             Message::Addr(entries) => {
-                let all = entries.into_iter().filter_map(|(time, address)| {
-                    Some((time, address.services, address.socket_addr().ok()?))
+                let all = entries.into_iter().take(MAX_ADDR).filter_map(|(time, legacy)| {
+                    let address = PeerAddress::from_addr_v2(&addr::from_legacy(&legacy), legacy.port)?;
+                    Some(Told { address, services: legacy.services, seen: u64::from(time) })
                 });
-                self.on_addresses(id, all.take(MAX_ADDR).collect());
+                self.on_addresses(id, all.collect());
             }
             Message::AddrV2(entries) => {
-                let all = entries
-                    .into_iter()
-                    .filter_map(|entry| Some((entry.time, entry.services, entry.socket_addr().ok()?)));
-                self.on_addresses(id, all.take(MAX_ADDR).collect());
+                let all = entries.into_iter().take(MAX_ADDR).filter_map(|entry| {
+                    let address = PeerAddress::from_addr_v2(&entry.addr, entry.port)?;
+                    Some(Told { address, services: entry.services, seen: u64::from(entry.time) })
+                });
+                self.on_addresses(id, all.collect());
             }
             // We serve nothing and relay no transactions: the rest asks for what we do not have.
             _ => {}
@@ -256,28 +257,29 @@ impl Engine {
         }
     }
 
-    fn on_addresses(&mut self, id: PeerId, entries: Vec<(u32, ServiceFlags, SocketAddr)>) {
+    fn on_addresses(&mut self, id: PeerId, entries: Vec<Told>) {
         if !self.config.automatic {
             return;
         }
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        let from = peer.view.address.clone();
+        let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.view.kind.gossips()) else { return };
+        let from = NetGroup::of(&peer.view.address);
         let (tokens, since) = peer.addr_tokens;
         let earned = self.now.at.since(since).as_secs_f64() * ADDR_RATE_PER_SECOND;
         let mut tokens = if tokens < ADDR_BUCKET { (tokens + earned).min(ADDR_BUCKET) } else { tokens };
-        let (useful, now) = (ServiceFlags::NETWORK | ServiceFlags::WITNESS, self.now);
-        let before = self.dialer.book.len();
-        for (time, services, socket) in entries {
+        let now = self.now;
+        let mut news = false;
+        for told in entries {
             if tokens < 1.0 {
                 break;
             }
             tokens -= 1.0;
-            if services.has(useful) {
-                self.dialer.book.gossip(PeerAddress::Ip(socket), u64::from(time), now.unix, &from);
+            let serves = [ServiceFlags::NETWORK, ServiceFlags::NETWORK_LIMITED];
+            if serves.iter().any(|flag| told.services.has(*flag)) && self.dialer.reaches(&told.address) {
+                news |= self.dialer.book.gossip(told, &from, now.unix, &mut self.rng);
             }
         }
         peer.addr_tokens = (tokens, now.at);
-        if self.dialer.book.len() > before {
+        if news {
             self.dialer.on_addresses(now.at);
         }
     }

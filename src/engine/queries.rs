@@ -15,6 +15,7 @@ impl Engine {
             }
             Query::Peers => Answer::Peers(self.peer_statuses()),
             Query::EndedPeers => Answer::EndedPeers(self.ended_peers.iter().cloned().collect()),
+            Query::Addresses => Answer::Addresses(self.dialer.book.census().to_vec()),
             Query::Events(cursor, limit) => self.events_after(cursor, limit),
         }
     }
@@ -31,6 +32,7 @@ impl Engine {
             PeerStatus {
                 id,
                 address: peer.view.address.clone(),
+                kind: peer.view.kind,
                 state: peer.life.state(),
                 user_agent: peer.handshake.as_ref().map_or_else(String::new, |h| h.info().user_agent.clone()),
                 services: peer.view.services,

@@ -1,22 +1,22 @@
 //! How the machines hear of each other.
 //!
-//! The rank is: peers → headers → activation → blocks. A *fact* goes to machines of a later rank only, so
+//! The rank is: peers → headers → activation → blocks → watch. A *fact* goes to machines of a later rank only, so
 //! that it can't come back to where it started. A *demand*, which goes against the rank (end a connection,
 //! ask for headers), waits for the start of the next pass. The number of passes within one input is
 //! bounded; what is left goes on with the next input, which the deadline then asks for at once.
 //!
 //! | fact | from | to |
 //! | --- | --- | --- |
-//! | `PeerReady`, `PeerGone` | peers | headers, blocks |
-//! | `PeerHas` | headers | the peer's view, blocks |
+//! | `PeerReady`, `PeerGone` | peers | headers, blocks, watch |
+//! | `PeerHas` | headers | the peer's view, blocks, watch |
 //! | `HeadersAdvanced` | headers, activation | blocks |
 //! | `CandidatesChanged` | activation | activation's next step, at the end of the pass |
-//! | `TipChanged` | activation | blocks |
+//! | `TipChanged` | activation | blocks, watch |
 
 use super::{Engine, Output, cx};
 use crate::chain::command::ChainCommand;
 use crate::limits::MAX_PASSES;
-use crate::peer::dial::DialWish;
+use crate::peer::dial::{DialWish, Standing};
 use crate::peer::lifecycle::PeerEvent;
 use crate::peer::ping::PingDue;
 use crate::peer::{CloseReason, Cx, Demand, Effect, Fact};
@@ -70,7 +70,7 @@ impl Engine {
         match demand {
             Demand::Close(peer, reason) => {
                 let slow = matches!(reason, CloseReason::Stalled | CloseReason::Timeout(_));
-                let manual = self.peers.get(&peer).is_some_and(|peer| peer.view.manual);
+                let manual = self.peers.get(&peer).is_some_and(|peer| peer.view.is_manual());
                 // What the host wants stays, though its work is given to others; and a peer that we do not
                 // read from can't be late.
                 if !(slow && (manual || self.paused.contains(&peer))) {
@@ -89,11 +89,13 @@ impl Engine {
                     if let Some(peer) = self.peers.get(&id) {
                         self.headers.on_peer_ready(cx!(self), &self.tree, &peer.view);
                         self.blocks.on_peer_ready(cx!(self), &self.tree, &peer.view);
+                        self.watch.on_peer_ready(cx!(self), &self.tree, &peer.view);
                     }
                 }
                 Fact::PeerGone(id) => {
                     self.headers.on_peer_gone(cx!(self), &self.tree, id);
                     self.blocks.on_peer_gone(cx!(self), &self.tree, id);
+                    self.watch.on_peer_gone(id);
                 }
                 Fact::HeadersAdvanced => self.blocks.on_headers(cx!(self), &self.tree),
                 Fact::PeerHas(id, header) => {
@@ -103,6 +105,7 @@ impl Engine {
                         peer.view.best_known = Some(header);
                     }
                     self.blocks.on_peer_has(cx!(self), &self.tree, id, header);
+                    self.watch.on_peer_has(cx!(self), &self.tree, id, header);
                     self.note_in_step(id);
                 }
                 Fact::CandidatesChanged => {}
@@ -110,6 +113,7 @@ impl Engine {
                     // No fact for a machine of an earlier rank: it wishes nothing because of it.
                     self.headers.set_tip(tip);
                     self.blocks.on_tip(cx!(self), &self.tree, tip);
+                    self.watch.on_tip(cx!(self), &self.tree, tip);
                 }
             }
             self.settle();
@@ -117,6 +121,7 @@ impl Engine {
         let synced = self.headers.is_synced();
         if synced && !self.synced {
             self.synced = true;
+            self.watch.on_synced(self.now.at);
             let peers: Vec<_> = self.peers.keys().copied().collect();
             for peer in peers {
                 self.note_in_step(peer);
@@ -172,12 +177,19 @@ impl Engine {
             self.blocks.on_timer(cx!(self), &self.tree);
             self.settle();
         }
+        if self.watch.next_deadline().is_some_and(|at| at <= now) {
+            let blocks = &self.blocks;
+            self.watch.on_timer(cx!(self), &self.tree, |peer| blocks.in_flight(peer));
+            self.settle();
+        }
     }
 
     fn dial(&mut self) {
+        let standing = Standing { near_tip: self.is_near_tip(), stale: self.watch.is_stale() };
+        self.dialer.set_standing(standing, self.now.at);
         while let Some(wish) = self.dialer.next(self.now, &mut self.rng) {
             match wish {
-                DialWish::Dial { address, manual } => self.start_dial(address, manual),
+                DialWish::Dial { address, kind } => self.start_dial(address, kind),
                 DialWish::Resolve(name, port) => self.outputs.push_back(Output::Resolve(name, port)),
                 DialWish::Save(addresses) => self.outputs.push_back(Output::SaveAddresses(addresses)),
             }

@@ -1,48 +1,54 @@
-//! The saved list of good addresses: a text file with one address a line, behind a line with the SHA-256 of
-//! the others.
+//! The address book's file, `peers.dat`.
 //!
-//! It is advisory: a file that is missing, torn or damaged costs a question to the DNS seeds and nothing else.
-//! None of it is used then, since a flipped bit makes an address of somebody else. It is replaced as a whole.
+//! It is advisory: one that is missing, torn or damaged costs a question to the DNS seeds and nothing else. None of a damaged
+//! one is used, since a flipped bit makes an address of somebody else; it is set aside, and the host is told. It is replaced
+//! as a whole: written beside, synced, renamed, and the folder synced.
 
-use crate::limits::MAX_SAVED_ADDRESSES;
-use crate::peer::PeerAddress;
+use crate::limits::MAX_ADDRESS_FILE;
+use crate::peer::book::AddressBook;
 use crate::store::datadir::Datadir;
 use crate::store::{StoreError, StoreErrorKind};
-use bitcoin::hashes::{Hash, sha256};
+use std::path::PathBuf;
 
 /// The file's name in the data directory.
-const FILE: &str = "peers.txt";
-/// Begins the first line; the hash follows.
-const HEAD: &str = "headlong peers sha256 ";
-/// No line of ours is longer: a name has at most 253 characters.
-const MAX_LINE: usize = 300;
+const FILE: &str = "peers.dat";
+/// Where a damaged one goes; there is only ever the last.
+const SET_ASIDE: &str = "peers.dat.damaged";
 
-/// Replaces the list; what is over the limit is left out.
-pub(super) fn save(datadir: &Datadir, addresses: &[PeerAddress]) -> Result<(), StoreError> {
-    let kept = addresses.iter().take(MAX_SAVED_ADDRESSES);
-    let list: String = kept.flat_map(|address| [address.to_string(), "\n".to_owned()]).collect();
-    let text = format!("{HEAD}{}\n{list}", sha256::Hash::hash(list.as_bytes()));
-    datadir.write_file(FILE, text.as_bytes())
+/// Replaces the file.
+pub(super) fn save(datadir: &Datadir, book: &[u8]) -> Result<(), StoreError> {
+    datadir.write_file(FILE, book)
 }
 
-/// Reads the list; an empty one if there is none.
+/// What was found.
+#[derive(Debug)]
+pub(super) enum Saved {
+    /// There is no file.
+    None,
+    /// The book of an earlier run.
+    Book(Box<AddressBook>),
+    /// A file that is damaged, and where it is now.
+    Damaged(PathBuf, String),
+}
+
+/// Reads the file, and sets a damaged one aside.
 ///
 /// # Errors
-/// `Corrupt`, naming the file, if it is not as it was written; failures of the operating system.
-pub(super) fn load(datadir: &Datadir) -> Result<Vec<PeerAddress>, StoreError> {
-    let Some(bytes) = datadir.read_file(FILE, MAX_SAVED_ADDRESSES * MAX_LINE)? else { return Ok(Vec::new()) };
-    let list = std::str::from_utf8(&bytes).ok().and_then(checked);
-    let addresses = list.and_then(|list| list.lines().map(|line| line.parse().ok()).collect());
-    addresses.ok_or_else(|| {
-        let path = datadir.path().join(FILE);
-        StoreError::new(StoreErrorKind::Corrupt, format!("{} is damaged", path.display()))
-    })
-}
-
-/// The lines behind the first, if they are what it says.
-fn checked(text: &str) -> Option<&str> {
-    let (head, list) = text.split_once('\n')?;
-    (head.strip_prefix(HEAD)? == sha256::Hash::hash(list.as_bytes()).to_string()).then_some(list)
+/// Failures of the operating system.
+pub(super) fn load(datadir: &Datadir) -> Result<Saved, StoreError> {
+    let why = match datadir.read_file(FILE, MAX_ADDRESS_FILE) {
+        Ok(None) => return Ok(Saved::None),
+        Ok(Some(bytes)) => match AddressBook::decode(&bytes) {
+            Ok(book) => return Ok(Saved::Book(Box::new(book))),
+            Err(error) => error.to_string(),
+        },
+        Err(error) if error.kind == StoreErrorKind::Corrupt => error.to_string(),
+        Err(error) => return Err(error),
+    };
+    let (from, to) = (datadir.path().join(FILE), datadir.path().join(SET_ASIDE));
+    std::fs::rename(&from, &to)
+        .map_err(|error| StoreError::io(format!("set {} aside", from.display()), error))?;
+    Ok(Saved::Damaged(to, why))
 }
 
 #[cfg(test)]
@@ -58,50 +64,23 @@ mod tests {
     /// The bug: lines that were no address were skipped, but a flipped bit that made another address of one
     /// was not noticed, and that one was dialled.
     #[test]
-    fn a_saved_list_is_read_back_and_one_that_is_damaged_anywhere_is_not_used() {
+    fn a_book_is_read_back_and_one_that_is_damaged_is_set_aside() {
         let folder = tempfile::tempdir().unwrap();
         let datadir = open(folder.path());
-        assert_eq!(load(&datadir).unwrap(), []);
-        let list = [
-            PeerAddress::Ip("127.0.0.1:8333".parse().unwrap()),
-            PeerAddress::Ip("[2001:db8::1]:18444".parse().unwrap()),
-            PeerAddress::Name("seed.example".to_owned(), 8333),
-        ];
-        save(&datadir, &list).unwrap();
-        assert_eq!(load(&datadir).unwrap(), list);
-        let path = folder.path().join(FILE);
-        let whole = std::fs::read(&path).unwrap();
-        let refused = |bytes: &[u8]| {
-            std::fs::write(&path, bytes).unwrap();
-            let error = load(&datadir).unwrap_err();
-            assert_eq!(error.kind, StoreErrorKind::Corrupt);
-            assert!(error.to_string().contains(&path.display().to_string()), "{error}");
-        };
-        for at in 0..whole.len() {
-            refused(&whole[..at]);
-            for bit in 0..8 {
-                let mut flipped = whole.clone();
-                flipped[at] ^= 1 << bit;
-                refused(&flipped);
-            }
+        assert!(matches!(load(&datadir).unwrap(), Saved::None));
+        let bytes = AddressBook::new([7; 16]).encode();
+        save(&datadir, &bytes).unwrap();
+        let Saved::Book(book) = load(&datadir).unwrap() else { panic!("a book is there") };
+        assert_eq!(book.encode(), bytes);
+        let (path, aside) = (folder.path().join(FILE), folder.path().join(SET_ASIDE));
+        for damaged in [&bytes[..bytes.len() - 1], &[&bytes[..], b"x"].concat(), b""] {
+            std::fs::write(&path, damaged).unwrap();
+            let Saved::Damaged(found, why) = load(&datadir).unwrap() else { panic!("it is damaged") };
+            assert!(found == aside && !why.is_empty());
+            assert_eq!(std::fs::read(&aside).unwrap(), damaged);
+            assert!(!path.exists());
         }
-        refused(&[&whole[..], b"a:1\n"].concat());
-        // What is not an address is none of ours, whatever the hash says.
-        let odd = format!("{HEAD}{}\na b:1\n", sha256::Hash::hash(b"a b:1\n"));
-        refused(odd.as_bytes());
-        save(&datadir, &list[..1]).unwrap();
-        assert_eq!(load(&datadir).unwrap(), list[..1]);
-    }
-
-    #[test]
-    fn a_list_over_the_limit_is_cut() {
-        let folder = tempfile::tempdir().unwrap();
-        let datadir = open(folder.path());
-        let list = vec![PeerAddress::Name("a".to_owned(), 8333); MAX_SAVED_ADDRESSES + 1];
-        save(&datadir, &list).unwrap();
-        assert_eq!(load(&datadir).unwrap().len(), MAX_SAVED_ADDRESSES);
-        let huge = "a:1\n".repeat(MAX_SAVED_ADDRESSES * MAX_LINE);
-        std::fs::write(folder.path().join(FILE), huge).unwrap();
-        assert_eq!(load(&datadir).unwrap_err().kind, StoreErrorKind::Corrupt);
+        std::fs::write(&path, vec![0; MAX_ADDRESS_FILE + 1]).unwrap();
+        assert!(matches!(load(&datadir).unwrap(), Saved::Damaged(..)));
     }
 }

@@ -5,7 +5,7 @@
 //! 3. Store, block files and header file are opened, and recovery yields the state that the last run left.
 //! 4. The engine starts from that state. Nothing is dialled before the node runs.
 
-use super::addresses;
+use super::addresses::{self, Saved};
 use super::bandwidth::Bandwidth;
 use super::chain_thread::{ChainParts, EndSignal};
 use super::connection::Surroundings;
@@ -27,7 +27,7 @@ use crate::limits::{
     MIN_PRUNE_MIB, POOL_QUEUE, SLED_UNCOUNTED_MEMORY, UNCOUNTED_MEMORY,
 };
 use crate::net::{Clock, Executor, SystemClock, Transport};
-use crate::peer::PeerAddress;
+use crate::peer::{AddressNetwork, PeerAddress};
 use crate::rng::Rng;
 use crate::store::backend::StoreBackend;
 use crate::store::block_files::{BlockFiles, BlockFilesOptions};
@@ -42,6 +42,7 @@ use crate::verify::Verifier;
 use crate::verify::pool::Pool;
 use bitcoin::BlockHash;
 use core::fmt;
+use core::time::Duration;
 use futures::channel::mpsc;
 use parking_lot::Mutex;
 use std::io;
@@ -109,6 +110,8 @@ pub struct Builder {
     connect: Vec<PeerAddress>,
     added: Vec<PeerAddress>,
     dns: Option<bool>,
+    /// What of the engine's options is about peers.
+    network: EngineConfig,
     cache: Option<usize>,
     memory: Option<usize>,
     bandwidth: Option<u64>,
@@ -138,6 +141,7 @@ impl Builder {
             connect: Vec::new(),
             added: Vec::new(),
             dns: None,
+            network: EngineConfig::default(),
             cache: None,
             memory: None,
             bandwidth: None,
@@ -187,6 +191,47 @@ impl Builder {
     /// Whether DNS seeds are asked for peers; by default unless [`Self::connect`] is used.
     pub fn dns(mut self, on: bool) -> Self {
         self.dns = Some(on);
+        self
+    }
+
+    /// Whether addresses that come with the program are the last resort where DNS seeds are silent or off; by default
+    /// unless [`Self::connect`] is used.
+    pub fn fixed_seeds(mut self, on: bool) -> Self {
+        self.network.fixed_seeds = on;
+        self
+    }
+
+    /// Networks whose addresses are kept and dialled, besides peers that the host names: IPv4 and IPv6 by default. For
+    /// CJDNS its router has to run on this machine; Tor and I2P need a proxy or a [`Self::transport`] that reaches them.
+    pub fn networks(mut self, networks: impl IntoIterator<Item = AddressNetwork>) -> Self {
+        self.network.networks = networks.into_iter().collect();
+        self
+    }
+
+    /// Connections of the node's own accord: eight for everything, and two that exchange blocks and no addresses, so that
+    /// nobody learns of them from gossip. They are of different network groups.
+    pub fn outbound(mut self, full: usize, blocks_only: usize) -> Self {
+        self.network.outbound_target = full;
+        self.network.block_relay_target = blocks_only;
+        self
+    }
+
+    /// Mean time between two looks whether an address that was only told is there (feelers): two minutes by default, zero
+    /// for never. They begin once all connections stand.
+    pub fn probe_interval(mut self, mean: Duration) -> Self {
+        self.network.probe_interval = mean;
+        self
+    }
+
+    /// Addresses that nobody has seen for so long make way for others and are not taken: thirty days by default.
+    pub fn address_horizon(mut self, horizon: Duration) -> Self {
+        self.network.address_horizon = horizon;
+        self
+    }
+
+    /// Whether a change of the address book is saved within a second, instead of every ten minutes and at the end.
+    pub fn persist_addresses_on_update(mut self, on: bool) -> Self {
+        self.network.persist_on_update = on;
         self
     }
 
@@ -363,28 +408,37 @@ impl Builder {
         let sources = Sources { params, store, blocks, headers, loaded, pool: Arc::new(pool), verifier };
         let options = budget.chainstate.coins_bytes(coins_bytes).prune(self.prune);
         let opened = recovery::open(sources, options, [rng.u64(), rng.u64()]).map_err(recovery_error)?;
-        let saved = match &datadir {
-            Some(datadir) if self.connect.is_empty() => saved_addresses(datadir),
-            _ => Vec::new(),
-        };
         let automatic = self.connect.is_empty() || self.dns == Some(true);
+        let saved = match &datadir {
+            Some(datadir) if automatic => addresses::load(datadir)?,
+            _ => Saved::None,
+        };
         let mut config = EngineConfig {
             peers: self.connect.into_iter().chain(self.added).collect(),
             automatic,
             dns_seeds: automatic && self.dns.unwrap_or(true),
             stop_at_height: self.stop_at_height,
             scheduler: budget.scheduler,
-            ..EngineConfig::default()
+            ..self.network
         };
         if let Some(prune) = self.prune {
             config.scheduler.window = prune.window(config.scheduler.window);
         }
         let checkpoint = opened.chainstate.checkpoint().clone();
-        let engine = Engine::new(config, opened.tree, opened.tip, Some(checkpoint), rng.array())?
+        let mut engine = Engine::new(config, opened.tree, opened.tip, Some(checkpoint), rng.array())?
             .with_storage(opened.chainstate.storage());
+        let mut set_aside = None;
+        match saved {
+            Saved::None => {}
+            Saved::Book(book) => engine = engine.with_addresses(*book),
+            Saved::Damaged(path, why) => {
+                trace::event!(WARN, "saved addresses set aside", path = path.display(), why = why);
+                set_aside = Some(path);
+            }
+        }
         let trust = Trust::load(datadir.as_ref())?;
         let bandwidth = self.bandwidth;
-        let edge = Edge { magic, executor, transport, clock: self.clock, bandwidth, saved, trust };
+        let edge = Edge { magic, executor, transport, clock: self.clock, bandwidth, set_aside, trust };
         Ok(edge.assemble(engine, opened.chainstate, datadir))
     }
 }
@@ -446,7 +500,7 @@ struct Edge {
     transport: Arc<dyn Transport>,
     clock: Arc<dyn Clock>,
     bandwidth: Option<u64>,
-    saved: Vec<PeerAddress>,
+    set_aside: Option<PathBuf>,
     trust: Trust,
 }
 
@@ -467,6 +521,7 @@ impl Edge {
             ended: ended.clone(),
             clock,
             trust: self.trust.clone(),
+            set_aside: self.set_aside,
         });
         let (inbox, inbound) = Inbox::new();
         let handle = Handle::new(shared.clone(), self.executor.clone());
@@ -490,20 +545,11 @@ impl Edge {
                 bandwidth,
             },
             inbound,
-            saved: self.saved,
             close: CloseWatches(shared.clone()),
             shared,
         };
         (Node { parts }, handle)
     }
-}
-
-/// What earlier runs saved; a damaged list is not used.
-fn saved_addresses(datadir: &Datadir) -> Vec<PeerAddress> {
-    addresses::load(datadir).unwrap_or_else(|error| {
-        trace::event!(WARN, "saved addresses not used", error = error);
-        Vec::new()
-    })
 }
 
 /// A failure of storage stays what it was: a host looks at its kind.

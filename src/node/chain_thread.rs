@@ -14,7 +14,6 @@ use super::wait::Watch;
 use crate::chain::command::{BlockRef, ChainCommand, ChainReport};
 use crate::chainstate::{Chainstate, PipelineStatus};
 use crate::error::Error;
-use crate::peer::PeerAddress;
 use crate::store::datadir::Datadir;
 use crate::trace;
 use bitcoin::BlockHash;
@@ -28,8 +27,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 #[derive(Debug)]
 pub(super) enum Work {
     Command(ChainCommand),
-    /// Keep these addresses for the next run.
-    SaveAddresses(Vec<PeerAddress>),
+    /// Keep the address book for the next run.
+    SaveAddresses(Vec<u8>),
 }
 
 /// Publishes the durable tip when the chainstate is gone, however it goes.
@@ -144,7 +143,7 @@ impl ChainParts {
                         }
                         self.chainstate.submit(command);
                     }
-                    Ok(Work::SaveAddresses(list)) => self.save_addresses(&list),
+                    Ok(Work::SaveAddresses(book)) => self.save_addresses(&book),
                     Err(_) => {
                         // A flush that was begun is finished, unless there is no time.
                         if !stop.load(Ordering::Acquire) {
@@ -199,9 +198,9 @@ impl ChainParts {
         })
     }
 
-    fn save_addresses(&self, list: &[PeerAddress]) {
+    fn save_addresses(&self, book: &[u8]) {
         if let Some(datadir) = &self.datadir
-            && let Err(error) = addresses::save(datadir, list)
+            && let Err(error) = addresses::save(datadir, book)
         {
             // Advisory data: the next run asks the seeds again.
             trace::event!(WARN, "addresses not saved", error = error);

@@ -18,7 +18,7 @@ use crate::chain::command::{BlockRef, ChainCommand, ChainReport};
 use crate::engine::{Answer, Engine, Input, Output, QueryId};
 use crate::error::Error;
 use crate::limits::{INPUTS_PER_TURN, RESOLVE_MILLIS};
-use crate::peer::{PeerAddress, PeerId};
+use crate::peer::PeerId;
 use crate::time::Timestamp;
 use crate::trace;
 use core::future::poll_fn;
@@ -69,7 +69,6 @@ pub(super) struct Parts {
     pub(super) shared: Arc<Shared>,
     pub(super) around: Surroundings,
     pub(super) inbound: Arrivals,
-    pub(super) saved: Vec<PeerAddress>,
     /// The last field: whoever waits is woken when all else is gone.
     pub(super) close: CloseWatches,
 }
@@ -87,7 +86,7 @@ impl Drop for CloseWatches {
 
 /// Runs a node to its end.
 pub(super) async fn run(parts: Parts) -> Result<Stopped, RunError> {
-    let Parts { engine, chain, requests, shared, around, inbound, saved, close: _close } = parts;
+    let Parts { engine, chain, requests, shared, around, inbound, close: _close } = parts;
     let ended = shared.ended.clone();
     let chain = ChainThread::start(chain, around.inbox.clone()).map_err(RunError::Thread)?;
     let mut driver = Driver {
@@ -108,7 +107,7 @@ pub(super) async fn run(parts: Parts) -> Result<Stopped, RunError> {
     };
     trace::event!(INFO, "node started");
     // A defect of the engine ends this node as an error; the host's other tasks go on.
-    let outcome = match AssertUnwindSafe(driver.run(saved)).catch_unwind().await {
+    let outcome = match AssertUnwindSafe(driver.run()).catch_unwind().await {
         Ok(outcome) => outcome,
         Err(panic) => Err(Error::WorkerPanic(panic_message(&*panic))),
     };
@@ -162,10 +161,7 @@ impl Drop for Driver {
 
 impl Driver {
     /// Until the engine has stopped (its durable tip) or cannot go on.
-    async fn run(&mut self, saved: Vec<PeerAddress>) -> Result<BlockRef, Error> {
-        if !saved.is_empty() {
-            self.feed(Input::SavedAddresses(saved));
-        }
+    async fn run(&mut self) -> Result<BlockRef, Error> {
         self.feed(Input::Timer);
         let mut turn = 0;
         loop {
@@ -216,6 +212,7 @@ impl Driver {
                 self.feed(Input::Query(id, query));
             }
             Request::AddPeer(address, taken) => self.feed_and_confirm(Input::AddPeer(address), taken),
+            Request::AddAddresses(all, taken) => self.feed_and_confirm(Input::AddAddresses(all), taken),
             Request::RemovePeer(peer, taken) => self.feed_and_confirm(Input::RemovePeer(peer), taken),
             Request::Invalidate(hash, taken) => self.feed_and_confirm(Input::Invalidate(hash), taken),
             Request::Reconsider(hash, taken) => self.feed_and_confirm(Input::Reconsider(hash), taken),
@@ -356,7 +353,7 @@ impl Driver {
                 record_command(&command);
                 self.chain.push(Work::Command(command));
             }
-            Output::SaveAddresses(addresses) => self.chain.push(Work::SaveAddresses(addresses)),
+            Output::SaveAddresses(book) => self.chain.push(Work::SaveAddresses(book)),
             Output::Answer(id, answer) => {
                 if let Some(reply) = self.questions.remove(&id) {
                     // A host that no longer waits needs no answer.

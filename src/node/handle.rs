@@ -6,7 +6,7 @@
 //! waits end when the node does.
 
 use super::events::Events;
-use super::requests::{At, BlockInfo, HeaderInfo, Request, RequestError, Shared};
+use super::requests::{At, BlockInfo, HeaderInfo, KnownAddresses, Request, RequestError, Shared};
 use super::status::Status;
 use super::wait::{block_on, block_on_until};
 use crate::chain::command::BlockRef;
@@ -261,6 +261,39 @@ impl Handle {
     /// As [`Self::add_peer`].
     pub fn add_peer_blocking(&self, address: PeerAddress) -> Result<(), RequestError> {
         self.blocking(SHORT, self.shared.tell(|reply| Request::AddPeer(address, reply)))
+    }
+
+    /// Takes addresses of nodes into the address book, to be dialled when peers are wanted. Names are left out, as are
+    /// addresses of networks that are not dialled ([`Builder::networks`](crate::Builder::networks)).
+    ///
+    /// # Errors
+    /// [`RequestError`]: stopped, busy or out of time.
+    pub async fn add_addresses(&self, addresses: Vec<PeerAddress>) -> Result<(), RequestError> {
+        self.within(SHORT, self.shared.tell(|reply| Request::AddAddresses(addresses, reply))).await
+    }
+
+    /// Blocking form of [`Self::add_addresses`].
+    ///
+    /// # Errors
+    /// As [`Self::add_addresses`].
+    pub fn add_addresses_blocking(&self, addresses: Vec<PeerAddress>) -> Result<(), RequestError> {
+        self.blocking(SHORT, self.shared.tell(|reply| Request::AddAddresses(addresses, reply)))
+    }
+
+    /// What the address book holds.
+    ///
+    /// # Errors
+    /// [`RequestError`]: stopped, busy or out of time.
+    pub async fn addresses(&self) -> Result<KnownAddresses, RequestError> {
+        self.within(SHORT, self.shared.addresses()).await
+    }
+
+    /// Blocking form of [`Self::addresses`].
+    ///
+    /// # Errors
+    /// As [`Self::addresses`].
+    pub fn addresses_blocking(&self) -> Result<KnownAddresses, RequestError> {
+        self.blocking(SHORT, self.shared.addresses())
     }
 
     /// Ends this connection. No effect if it has ended already.

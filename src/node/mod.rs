@@ -26,5 +26,5 @@ pub use builder::{BuildError, Builder, Node};
 pub use driver::{RunError, Stopped};
 pub use events::{Event, Events};
 pub use handle::Handle;
-pub use requests::{At, BlockInfo, HeaderInfo, RequestError};
+pub use requests::{At, BlockInfo, HeaderInfo, KnownAddresses, RequestError};
 pub use status::Status;

@@ -16,6 +16,7 @@ use crate::engine::{Answer, Query};
 use crate::error::Error;
 use crate::limits::EVENTS_PER_QUERY;
 use crate::net::Clock;
+use crate::peer::book::Census;
 use crate::peer::{PeerAddress, PeerId};
 use crate::store::StoreError;
 use crate::store::coin::Coin;
@@ -27,6 +28,7 @@ use core::time::Duration;
 use crossbeam_channel::TrySendError;
 use futures::channel::{mpsc, oneshot};
 use parking_lot::Mutex;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Why a request has no answer.
@@ -99,11 +101,22 @@ pub struct BlockInfo {
     pub raw: RawBlock,
 }
 
+/// What the address book holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KnownAddresses {
+    /// How many addresses of each network.
+    pub networks: Vec<Census>,
+    /// The file of the last run's book, if it was damaged and set aside when the node was built.
+    pub set_aside: Option<PathBuf>,
+}
+
 /// A question for the driver.
 #[derive(Debug)]
 pub(crate) enum Request {
     Query(Query, oneshot::Sender<Answer>),
     AddPeer(PeerAddress, oneshot::Sender<()>),
+    AddAddresses(Vec<PeerAddress>, oneshot::Sender<()>),
     RemovePeer(PeerId, oneshot::Sender<()>),
     Invalidate(BlockHash, oneshot::Sender<()>),
     Reconsider(BlockHash, oneshot::Sender<()>),
@@ -167,6 +180,8 @@ pub(crate) struct Shared {
     pub(crate) ended: Arc<Watch<Option<BlockRef>>>,
     pub(crate) clock: NodeClock,
     pub(crate) trust: Trust,
+    /// Where a damaged address book was set aside at the start.
+    pub(crate) set_aside: Option<PathBuf>,
 }
 
 impl Shared {
@@ -258,6 +273,13 @@ impl Shared {
     pub(crate) async fn peers(&self) -> Result<Vec<PeerStatus>, RequestError> {
         match self.query(Query::Peers).await? {
             Answer::Peers(peers) => Ok(peers),
+            _ => Err(RequestError::Failed(Error::Bug("the engine answered another question"))),
+        }
+    }
+
+    pub(crate) async fn addresses(&self) -> Result<KnownAddresses, RequestError> {
+        match self.query(Query::Addresses).await? {
+            Answer::Addresses(networks) => Ok(KnownAddresses { networks, set_aside: self.set_aside.clone() }),
             _ => Err(RequestError::Failed(Error::Bug("the engine answered another question"))),
         }
     }

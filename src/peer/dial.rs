@@ -2,20 +2,28 @@
 //!
 //! 1. Addresses of the host are dialled at once and again for ever, with a wait that doubles from one
 //!    second to one minute.
-//! 2. Unless the host wants only its own addresses, connections of our own accord are kept up to a target,
-//!    one a network group, from the list of addresses.
-//! 3. DNS seeds are asked when the list has nothing to offer: at once on a first start, after some seconds
-//!    where there are saved addresses, then at growing intervals while peers are missing.
+//! 2. Unless the host wants only its own addresses, connections of our own accord are kept up from the address book:
+//!    eight full ones, and two that exchange blocks and no addresses, so that nobody learns of them from gossip
+//!    (block-relay-only). Those two of the last run come first (anchors). Never two of one network group.
+//! 3. While the tip is stale, one more.
+//! 4. With all of these in place, a *feeler* every two minutes on average: a handshake and no more, with an address that
+//!    was only told, or with one whose place in the book another wants.
+//! 5. DNS seeds are asked when the book has nothing to offer: at once on a first start, after some seconds where there are
+//!    saved addresses, then at growing intervals while peers are missing. If they do not help within a minute, or are
+//!    turned off, the addresses that come with the program are taken.
 //!
-//! Left out: connections opened by others, feelers, anchors, block-relay-only connections.
+//! As Core's net.cpp (`ThreadOpenConnections`, `ThreadDNSAddressSeed`).
 
-use super::book::{AddressBook, NetGroup, backoff, is_routable};
-use super::{PeerAddress, PeerId};
+use super::address::AddressNetwork;
+use super::book::{AddressBook, NetGroup, Told, Wanted, backoff, is_routable};
+use super::{ConnectionKind, PeerAddress, PeerId};
 use crate::limits::{
-    DIAL_SPACING, MAX_SEED_ADDRESSES, RECONNECT_MAX, SAVE_INTERVAL, SEED_DELAY, SEED_INTERVAL,
+    BLOCK_RELAY_TARGET, DIAL_SPACING, FEELER_INTERVAL, FIXED_SEEDS_DELAY, MAX_ANCHORS, MAX_SEED_ADDRESSES,
+    OUTBOUND_TARGET, RECONNECT_MAX, SAVE_AT_ONCE, SAVE_INTERVAL, SEED_DELAY, SEED_INTERVAL,
 };
 use crate::rng::Rng;
 use crate::time::{Now, Timestamp};
+use bitcoin::p2p::ServiceFlags;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -23,17 +31,17 @@ use std::net::SocketAddr;
 /// What the policy wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DialWish {
-    /// Dial; `manual`: for the host.
+    /// Dial.
     Dial {
         /// Where.
         address: PeerAddress,
-        /// Whether the host wants it.
-        manual: bool,
+        /// What for.
+        kind: ConnectionKind,
     },
     /// Look up a DNS seed.
     Resolve(String, u16),
-    /// Save these good addresses.
-    Save(Vec<PeerAddress>),
+    /// Save these bytes: the address book.
+    Save(Vec<u8>),
 }
 
 /// How a connection ended, as far as dialling goes.
@@ -54,12 +62,47 @@ pub enum Ending {
 pub struct DialConfig {
     /// Whether connections of our own accord are made at all.
     pub automatic: bool,
-    /// How many of those.
+    /// How many full ones.
     pub target: usize,
-    /// DNS seeds, and the network's usual port.
+    /// How many that exchange blocks only.
+    pub block_relay_target: usize,
+    /// Mean time between feelers.
+    pub probe_interval: Duration,
+    /// Networks whose addresses are kept and dialled.
+    pub networks: BTreeSet<AddressNetwork>,
+    /// DNS seeds.
     pub seeds: Vec<String>,
+    /// Addresses that come with the program.
+    pub fixed_seeds: Vec<PeerAddress>,
     /// The port of addresses that seeds give.
     pub port: u16,
+    /// Whether each change of the book is saved within a second, instead of every ten minutes.
+    pub persist_on_update: bool,
+}
+
+impl Default for DialConfig {
+    fn default() -> Self {
+        Self {
+            automatic: true,
+            target: OUTBOUND_TARGET,
+            block_relay_target: BLOCK_RELAY_TARGET,
+            probe_interval: FEELER_INTERVAL,
+            networks: AddressNetwork::ALL.into_iter().filter(|network| network.is_direct()).collect(),
+            seeds: Vec::new(),
+            fixed_seeds: Vec::new(),
+            port: 0,
+            persist_on_update: false,
+        }
+    }
+}
+
+/// What of the chain concerns dialling.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// The tip is at most a day old: a peer with the last 288 blocks is enough.
+    pub near_tip: bool,
+    /// The tip has not moved for long.
+    pub stale: bool,
 }
 
 #[derive(Debug)]
@@ -71,39 +114,63 @@ struct Manual {
     ready: Option<Timestamp>,
 }
 
-/// The policy with its list of addresses.
+#[derive(Debug)]
+struct Dialled {
+    address: PeerAddress,
+    kind: ConnectionKind,
+    ready: bool,
+}
+
+/// The policy with its address book.
 #[derive(Debug)]
 pub struct Dialer {
     config: DialConfig,
-    /// The list.
+    /// The book.
     pub book: AddressBook,
     manual: BTreeMap<PeerAddress, Manual>,
-    automatic: BTreeMap<PeerId, PeerAddress>,
-    groups: BTreeSet<NetGroup>,
+    /// All connections that we opened, and those that are being opened.
+    dialled: BTreeMap<PeerId, Dialled>,
+    /// Of the last run, the next at the end.
+    anchors: Vec<PeerAddress>,
+    standing: Standing,
     next_dial: Timestamp,
+    next_feeler: Option<Timestamp>,
     next_seeds: Timestamp,
     seed_wait: Duration,
     to_resolve: Vec<String>,
+    next_fixed: Option<Timestamp>,
     next_save: Timestamp,
     stopped: bool,
 }
 
 impl Dialer {
     /// A policy that has not begun; the first call of [`Self::next`] begins.
-    pub fn new(config: DialConfig) -> Self {
+    pub fn new(config: DialConfig, book: AddressBook) -> Self {
+        let fixed_wait = if config.seeds.is_empty() { Duration::ZERO } else { FIXED_SEEDS_DELAY };
+        let has_saved = !book.is_empty();
+        let mut anchors = book.anchors().to_vec();
+        anchors.truncate(config.block_relay_target);
         Self {
+            next_seeds: Timestamp::ZERO + if has_saved { SEED_DELAY } else { Duration::ZERO },
+            next_fixed: (!config.fixed_seeds.is_empty()).then_some(Timestamp::ZERO + fixed_wait),
             config,
-            book: AddressBook::default(),
+            book,
             manual: BTreeMap::new(),
-            automatic: BTreeMap::new(),
-            groups: BTreeSet::new(),
+            dialled: BTreeMap::new(),
+            anchors,
+            standing: Standing::default(),
             next_dial: Timestamp::ZERO,
-            next_seeds: Timestamp::ZERO,
+            next_feeler: None,
             seed_wait: SEED_INTERVAL,
             to_resolve: Vec::new(),
             next_save: Timestamp::ZERO,
             stopped: false,
         }
+    }
+
+    /// What was chosen.
+    pub fn config(&self) -> &DialConfig {
+        &self.config
     }
 
     /// The number of addresses that are kept up for the host.
@@ -122,25 +189,36 @@ impl Dialer {
         self.manual.remove(address);
     }
 
-    /// Addresses of an earlier run; `unix` in seconds. DNS waits a little for them.
-    pub fn on_saved(&mut self, addresses: Vec<PeerAddress>, now: Now) {
-        if addresses.is_empty() {
-            return;
-        }
+    /// Takes addresses that the host knows of, as if a seed had told them.
+    pub fn on_known(&mut self, addresses: Vec<PeerAddress>, now: Now, rng: &mut Rng) {
+        let source = NetGroup::Name("host".into());
         for address in addresses {
-            self.book.add(address, now.unix, true);
+            self.take(address, &source, now, rng);
         }
-        self.next_seeds = self.next_seeds.max(now.at + SEED_DELAY);
     }
 
     /// A DNS seed answered.
-    pub fn on_resolved(&mut self, addresses: &[SocketAddr], now: Now) {
+    pub fn on_resolved(&mut self, seed: &str, addresses: &[SocketAddr], now: Now, rng: &mut Rng) {
+        let source = NetGroup::Name(seed.to_owned());
         // An answer of DNS is bounded only by the message; Core takes 256 as well, and like gossip nothing
         // that would lead into the host's own network.
-        let usable = addresses.iter().filter(|socket| is_routable(socket.ip()) && socket.port() != 0);
-        for socket in usable.take(MAX_SEED_ADDRESSES) {
-            self.book.add(PeerAddress::Ip(*socket), now.unix, false);
+        let usable = addresses.iter().map(|socket| PeerAddress::from(*socket)).filter(is_routable);
+        for address in usable.take(MAX_SEED_ADDRESSES) {
+            self.take(address, &source, now, rng);
         }
+    }
+
+    fn take(&mut self, address: PeerAddress, source: &NetGroup, now: Now, rng: &mut Rng) {
+        if self.reaches(&address) {
+            let services = ServiceFlags::NETWORK | ServiceFlags::WITNESS;
+            let told = Told { address, services, seen: now.unix };
+            self.book.add(&told, source, Duration::ZERO, now.unix, rng);
+        }
+    }
+
+    /// Whether the address is of a network that is dialled.
+    pub fn reaches(&self, address: &PeerAddress) -> bool {
+        address.network().is_some_and(|network| self.config.networks.contains(&network))
     }
 
     /// Nothing is dialled or looked up from now on.
@@ -148,9 +226,50 @@ impl Dialer {
         self.stopped = true;
     }
 
-    /// The good addresses, if they changed since they were saved.
-    pub fn take_changed(&mut self) -> Option<Vec<PeerAddress>> {
+    /// The bytes of the book, if it changed since it was saved.
+    pub fn take_changed(&mut self) -> Option<Vec<u8>> {
+        let relaying = |peer: &&Dialled| {
+            peer.kind == ConnectionKind::BlockRelayOnly && peer.ready && self.reaches(&peer.address)
+        };
+        let anchors: Vec<_> = self
+            .dialled
+            .values()
+            .filter(relaying)
+            .map(|peer| peer.address.clone())
+            .take(MAX_ANCHORS)
+            .collect();
+        if !anchors.is_empty() {
+            self.book.set_anchors(anchors);
+        }
         self.book.take_changed()
+    }
+
+    /// What the chain is like now.
+    pub fn set_standing(&mut self, standing: Standing, now: Timestamp) {
+        if self.standing != standing {
+            self.standing = standing;
+            self.on_addresses(now);
+        }
+    }
+
+    fn count(&self, kind: ConnectionKind) -> usize {
+        self.dialled.values().filter(|peer| peer.kind == kind).count()
+    }
+
+    /// The kind of connection that is missing.
+    fn missing(&self) -> Option<ConnectionKind> {
+        if !self.config.automatic {
+            return None;
+        }
+        let relaying = self.count(ConnectionKind::BlockRelayOnly);
+        let full = self.config.target + usize::from(self.standing.stale);
+        if !self.anchors.is_empty() && relaying < self.config.block_relay_target {
+            Some(ConnectionKind::BlockRelayOnly)
+        } else if self.count(ConnectionKind::FullRelay) < full {
+            Some(ConnectionKind::FullRelay)
+        } else {
+            (relaying < self.config.block_relay_target).then_some(ConnectionKind::BlockRelayOnly)
+        }
     }
 
     /// The next thing to do; to be called until `None`. A dial must be answered by [`Self::on_dialled`]
@@ -161,11 +280,12 @@ impl Dialer {
         }
         let due = self.manual.iter().find(|(_, m)| m.peer.is_none() && m.next_try <= now.at);
         if let Some((address, _)) = due {
-            return Some(DialWish::Dial { address: address.clone(), manual: true });
+            return Some(DialWish::Dial { address: address.clone(), kind: ConnectionKind::Manual });
         }
         if self.book.is_changed() && self.next_save <= now.at {
-            self.next_save = now.at + SAVE_INTERVAL;
-            return self.book.take_changed().map(DialWish::Save);
+            self.next_save =
+                now.at + if self.config.persist_on_update { SAVE_AT_ONCE } else { SAVE_INTERVAL };
+            return self.take_changed().map(DialWish::Save);
         }
         if !self.config.automatic {
             return None;
@@ -173,14 +293,27 @@ impl Dialer {
         if let Some(seed) = self.to_resolve.pop() {
             return Some(DialWish::Resolve(seed, self.config.port));
         }
-        if self.automatic.len() >= self.config.target {
-            return None;
-        }
+        let Some(kind) = self.missing() else { return self.feel(now, rng) };
+        self.next_feeler = None;
         if self.next_dial <= now.at {
-            let by_hand = |address: &PeerAddress| self.manual.contains_key(address);
-            match self.book.pick(now.at, rng, &self.groups, by_hand) {
-                Ok(address) => return Some(DialWish::Dial { address, manual: false }),
+            match self.pick(kind, now, rng) {
+                Ok(address) => return Some(DialWish::Dial { address, kind }),
                 Err(at) => self.next_dial = at.unwrap_or(Timestamp::from_millis(u64::MAX)),
+            }
+        }
+        self.seek(now, rng)
+    }
+
+    /// Asks whoever may know addresses, if it is time.
+    fn seek(&mut self, now: Now, rng: &mut Rng) -> Option<DialWish> {
+        if self.next_fixed.is_some_and(|at| at <= now.at) {
+            self.next_fixed = None;
+            if self.book.is_empty() {
+                let source = NetGroup::Name("fixed seeds".into());
+                for address in self.config.fixed_seeds.clone() {
+                    self.take(address, &source, now, rng);
+                }
+                self.on_addresses(now.at);
             }
         }
         if self.next_seeds <= now.at && !self.config.seeds.is_empty() {
@@ -193,27 +326,86 @@ impl Dialer {
         None
     }
 
+    fn pick(
+        &mut self,
+        kind: ConnectionKind,
+        now: Now,
+        rng: &mut Rng,
+    ) -> Result<PeerAddress, Option<Timestamp>> {
+        if kind == ConnectionKind::BlockRelayOnly
+            && let Some(anchor) = self.anchors.pop()
+            && !self.book.is_discouraged(&anchor)
+            && !self.is_dialled(&anchor)
+        {
+            return Ok(anchor);
+        }
+        let taken = self.groups();
+        let fits = |address: &PeerAddress, services: ServiceFlags| {
+            !self.manual.contains_key(address)
+                && self.reaches(address)
+                && (kind == ConnectionKind::Feeler || self.standing.suits(services))
+        };
+        let new_only = kind == ConnectionKind::Feeler;
+        let none = BTreeSet::new();
+        // A feeler ends at once, so that it may be of any group.
+        let taken = if new_only { &none } else { &taken };
+        self.book.pick(now, rng, &Wanted { new_only, taken, fits: &fits })
+    }
+
+    fn is_dialled(&self, address: &PeerAddress) -> bool {
+        self.dialled.values().any(|peer| peer.address == *address)
+    }
+
+    /// Groups of which no further peer is wanted. There are too few of Tor, I2P and CJDNS to go by them.
+    fn groups(&self) -> BTreeSet<NetGroup> {
+        let lasting = self.dialled.values().filter(|peer| peer.kind != ConnectionKind::Feeler);
+        let groups = lasting.map(|peer| NetGroup::of(&peer.address));
+        groups.filter(|group| matches!(group, NetGroup::V4(_) | NetGroup::V6(_))).collect()
+    }
+
+    /// Finds out who is there, now and then.
+    fn feel(&mut self, now: Now, rng: &mut Rng) -> Option<DialWish> {
+        if self.book.is_empty() || self.config.probe_interval.is_zero() {
+            return None;
+        }
+        let due =
+            *self.next_feeler.get_or_insert_with(|| now.at + exponential(self.config.probe_interval, rng));
+        if due > now.at {
+            return None;
+        }
+        self.next_feeler = Some(now.at + exponential(self.config.probe_interval, rng));
+        if self.count(ConnectionKind::Feeler) > 0 {
+            return None;
+        }
+        self.book.resolve_collisions(now.unix);
+        let kind = ConnectionKind::Feeler;
+        let address = self.book.to_test(now, rng).or_else(|| self.pick(kind, now, rng).ok())?;
+        Some(DialWish::Dial { address, kind })
+    }
+
     /// The address is being dialled as this connection.
-    pub fn on_dialled(&mut self, peer: PeerId, address: &PeerAddress, manual: bool, now: Timestamp) {
-        self.book.on_dial(address);
-        if manual {
+    pub fn on_dialled(&mut self, peer: PeerId, address: &PeerAddress, kind: ConnectionKind, now: Now) {
+        // With hardly a connection, it may be our own network that fails.
+        self.book.on_dial(address, self.dialled.values().filter(|peer| peer.ready).count() >= 2, now.unix);
+        if kind == ConnectionKind::Manual {
             if let Some(entry) = self.manual.get_mut(address) {
                 entry.peer = Some(peer);
             }
         } else {
-            self.next_dial = now + DIAL_SPACING;
-            self.groups.insert(NetGroup::of(address));
-            self.automatic.insert(peer, address.clone());
+            self.next_dial = now.at + DIAL_SPACING;
         }
+        self.dialled.insert(peer, Dialled { address: address.clone(), kind, ready: false });
     }
 
     /// The handshake is complete.
-    pub fn on_ready(&mut self, address: &PeerAddress, now: Now) {
-        self.book.on_good(address, now.unix);
-        if let Some(entry) = self.manual.get_mut(address) {
+    pub fn on_ready(&mut self, peer: PeerId, services: ServiceFlags, now: Now) {
+        let Some(dialled) = self.dialled.get_mut(&peer) else { return };
+        dialled.ready = true;
+        self.book.on_good(&dialled.address, services, now.unix);
+        if let Some(entry) = self.manual.get_mut(&dialled.address) {
             entry.ready = Some(now.at);
         }
-        if self.automatic.len() >= self.config.target {
+        if self.count(ConnectionKind::FullRelay) >= self.config.target {
             self.seed_wait = SEED_INTERVAL;
         }
     }
@@ -224,30 +416,29 @@ impl Dialer {
     }
 
     /// The connection ended.
-    pub fn on_gone(&mut self, peer: PeerId, address: &PeerAddress, ending: Ending, now: Timestamp) {
+    pub fn on_gone(&mut self, peer: PeerId, address: &PeerAddress, ending: Ending, now: Now) {
         let manual = match self.manual.get_mut(address) {
             Some(entry) if entry.peer == Some(peer) => {
                 entry.peer = None;
                 // A connection counts as good only once it has lasted, or one that ends right after its
                 // handshake would be dialled every second for ever.
-                let lasted = entry.ready.take().is_some_and(|ready| now.since(ready) >= RECONNECT_MAX);
+                let lasted = entry.ready.take().is_some_and(|ready| now.at.since(ready) >= RECONNECT_MAX);
                 entry.failures = match ending {
                     // It would only break the rule again at once.
                     Ending::Misbehaved | Ending::Useless => u32::MAX,
                     Ending::Lost if lasted => 1,
                     _ => entry.failures.saturating_add(1),
                 };
-                entry.next_try = now + backoff(entry.failures);
+                entry.next_try = now.at + backoff(entry.failures);
                 true
             }
             _ => false,
         };
-        if let Some(address) = self.automatic.remove(&peer) {
-            self.groups.remove(&NetGroup::of(&address));
-            self.next_dial = self.next_dial.min(now + DIAL_SPACING);
+        if self.dialled.remove(&peer).is_some() {
+            self.next_dial = self.next_dial.min(now.at + DIAL_SPACING);
+            self.book.on_gone(address, now, ending != Ending::Lost);
         }
-        self.book.on_gone(address, now, ending != Ending::Lost);
-        if ending == Ending::Misbehaved && !manual && !is_local(address) {
+        if ending == Ending::Misbehaved && !manual && !address.is_local() {
             self.book.discourage(address);
         }
     }
@@ -259,19 +450,27 @@ impl Dialer {
         }
         let manual = self.manual.values().filter(|m| m.peer.is_none()).map(|m| m.next_try).min();
         let save = self.book.is_changed().then_some(self.next_save);
-        let wants = self.config.automatic && self.automatic.len() < self.config.target;
+        let wants = self.missing().is_some();
         let dial = (wants && self.next_dial.as_millis() < u64::MAX).then_some(self.next_dial);
         let seeds = (wants && !self.config.seeds.is_empty()).then_some(self.next_seeds);
-        [manual, save, dial, seeds].into_iter().flatten().min()
+        let fixed = self.next_fixed.filter(|_| wants);
+        let feeler = self.next_feeler.filter(|_| !wants && self.config.automatic);
+        [manual, save, dial, seeds, fixed, feeler].into_iter().flatten().min()
     }
 }
 
-/// Whether the address is on this machine: others share it, so it is never discouraged (as in Core).
-fn is_local(address: &PeerAddress) -> bool {
-    match address {
-        PeerAddress::Ip(socket) => socket.ip().to_canonical().is_loopback(),
-        PeerAddress::Name(name, _) => name == "localhost",
+impl Standing {
+    /// Whether a peer with these services is worth a connection (Core's `GetDesirableServiceFlags`).
+    pub fn suits(self, services: ServiceFlags) -> bool {
+        let recent = ServiceFlags::NETWORK_LIMITED | ServiceFlags::WITNESS;
+        services.has(ServiceFlags::NETWORK | ServiceFlags::WITNESS) || (self.near_tip && services.has(recent))
     }
+}
+
+/// A wait with this mean, such that nobody can tell from one when the next is.
+pub fn exponential(mean: Duration, rng: &mut Rng) -> Duration {
+    let uniform = (rng.u64() >> 11) as f64 / (1u64 << 53) as f64;
+    mean.min(Duration::from_secs(86_400)).mul_f64(-(1.0 - uniform).ln())
 }
 
 #[cfg(test)]
@@ -279,46 +478,72 @@ mod tests {
     use super::*;
 
     fn address(text: &str) -> PeerAddress {
-        PeerAddress::Ip(text.parse().unwrap())
+        text.parse().unwrap()
     }
 
-    fn address_2() -> PeerAddress {
-        address("7.7.7.7:1")
+    fn dialer(change: impl FnOnce(&mut DialConfig)) -> (Dialer, Rng) {
+        let mut config = DialConfig {
+            target: 2,
+            block_relay_target: 0,
+            seeds: vec!["seed.example".into()],
+            port: 8333,
+            ..DialConfig::default()
+        };
+        change(&mut config);
+        (Dialer::new(config, AddressBook::new([1; 16])), Rng::from_number(1))
     }
 
-    fn config(automatic: bool) -> DialConfig {
-        DialConfig { automatic, target: 2, seeds: vec!["seed.example".into()], port: 8333 }
+    fn by_hand() -> (Dialer, Rng) {
+        dialer(|config| config.automatic = false)
     }
 
     fn seconds(at: u64) -> Now {
         Now::new(at * 1_000, 1_700_000_000 + at)
     }
 
+    const USEFUL: ServiceFlags = ServiceFlags::NETWORK;
+
+    /// Lets the policy do what it wants from this moment on, until it dials.
+    fn next_dial(dialer: &mut Dialer, rng: &mut Rng, now: &mut Now) -> Option<(PeerAddress, ConnectionKind)> {
+        for _ in 0..1_000 {
+            match dialer.next(*now, rng) {
+                Some(DialWish::Dial { address, kind }) => return Some((address, kind)),
+                Some(_) => {}
+                None => {
+                    let next = dialer.next_deadline()?;
+                    let wait = next.since(now.at).as_millis() as u64;
+                    *now = Now::new(next.as_millis(), now.unix + wait / 1_000);
+                }
+            }
+        }
+        None
+    }
+
     #[test]
     fn an_address_of_the_host_is_dialled_for_ever_with_growing_waits() {
-        let (mut dialer, mut rng) = (Dialer::new(config(false)), Rng::from_number(1));
+        let (mut dialer, mut rng) = by_hand();
         let peer = address("127.0.0.1:1");
         dialer.add_manual(peer.clone());
-        let mut now = Timestamp::ZERO;
+        let mut now = Now::default();
         let mut waits = Vec::new();
         for n in 0..9 {
-            let at = Now { at: now, unix: 0 };
-            let wish = dialer.next(at, &mut rng);
-            assert_eq!(wish, Some(DialWish::Dial { address: peer.clone(), manual: true }));
-            dialer.on_dialled(PeerId(n), &peer, true, now);
-            assert_eq!(dialer.next(at, &mut rng), None);
+            let wish = dialer.next(now, &mut rng);
+            let kind = ConnectionKind::Manual;
+            assert_eq!(wish, Some(DialWish::Dial { address: peer.clone(), kind }));
+            dialer.on_dialled(PeerId(n), &peer, kind, now);
+            assert_eq!(dialer.next(now, &mut rng), None);
             assert_eq!(dialer.next_deadline(), None);
             dialer.on_gone(PeerId(n), &peer, Ending::Failed, now);
             let next = dialer.next_deadline().unwrap();
-            waits.push(next.since(now).as_secs());
-            now = next;
+            waits.push(next.since(now.at).as_secs());
+            now.at = next;
         }
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
     }
 
     #[test]
     fn a_connection_that_ends_after_its_handshake_is_dialled_ever_more_slowly() {
-        let (mut dialer, mut rng) = (Dialer::new(config(false)), Rng::from_number(1));
+        let (mut dialer, mut rng) = by_hand();
         let peer = address("127.0.0.1:1");
         dialer.add_manual(peer.clone());
         let mut now = Now::new(0, 1_700_000_000);
@@ -326,10 +551,10 @@ mod tests {
         for (n, lasting) in [0, 0, 0, 0, 60, 0].into_iter().enumerate() {
             while dialer.next(now, &mut rng).is_some_and(|wish| matches!(wish, DialWish::Save(_))) {}
             let id = PeerId(n as u64);
-            dialer.on_dialled(id, &peer, true, now.at);
-            dialer.on_ready(&peer, now);
+            dialer.on_dialled(id, &peer, ConnectionKind::Manual, now);
+            dialer.on_ready(id, USEFUL, now);
             now.at = now.at + Duration::from_secs(lasting);
-            dialer.on_gone(id, &peer, Ending::Lost, now.at);
+            dialer.on_gone(id, &peer, Ending::Lost, now);
             let next = dialer.next_deadline().unwrap();
             waits.push(next.since(now.at).as_secs());
             now.at = next;
@@ -339,78 +564,188 @@ mod tests {
 
     #[test]
     fn seeds_that_answer_nonsense_fill_nothing() {
-        let mut dialer = Dialer::new(config(true));
+        let (mut dialer, mut rng) = dialer(|_| {});
         let private: Vec<SocketAddr> =
             ["127.0.0.1:8333", "10.0.0.1:22", "192.168.1.1:80", "[::1]:1", "8.8.8.8:0", "0.0.0.0:1"]
                 .iter()
                 .map(|text| text.parse().unwrap())
                 .collect();
-        dialer.on_resolved(&private, seconds(0));
+        dialer.on_resolved("seed.example", &private, seconds(0), &mut rng);
         assert!(dialer.book.is_empty());
-        let many: Vec<SocketAddr> =
-            (0..10_000u32).map(|n| (std::net::Ipv4Addr::from(0x0800_0000 + n), 8333).into()).collect();
-        dialer.on_resolved(&many, seconds(0));
-        assert_eq!(dialer.book.len(), MAX_SEED_ADDRESSES);
+        let many: Vec<SocketAddr> = (0..10_000u32)
+            .map(|n| (std::net::Ipv4Addr::from(0x0800_0000 + n * 65_536), 8333).into())
+            .collect();
+        dialer.on_resolved("seed.example", &many, seconds(0), &mut rng);
+        let taken = dialer.book.len();
+        assert!((200..=MAX_SEED_ADDRESSES).contains(&taken), "{taken}");
     }
 
     #[test]
-    fn seeds_fill_the_list_and_the_target_is_kept() {
-        let (mut dialer, mut rng) = (Dialer::new(config(true)), Rng::from_number(1));
+    fn seeds_fill_the_book_and_the_target_is_kept() {
+        let (mut dialer, mut rng) = dialer(|config| config.probe_interval = Duration::ZERO);
         assert_eq!(dialer.next(seconds(0), &mut rng), Some(DialWish::Resolve("seed.example".into(), 8333)));
         assert_eq!(dialer.next(seconds(0), &mut rng), None);
         let found: Vec<SocketAddr> =
             ["1.1.1.1:1", "1.1.2.2:1", "2.2.2.2:1", "3.3.3.3:1"].iter().map(|t| t.parse().unwrap()).collect();
-        dialer.on_resolved(&found, seconds(1));
+        dialer.on_resolved("seed.example", &found, seconds(1), &mut rng);
         dialer.on_addresses(seconds(1).at);
         let mut groups = BTreeSet::new();
         for n in 0..2 {
-            let now = seconds(2 + n);
-            if n == 1 {
-                // The first good address is saved at once.
-                assert!(
-                    matches!(dialer.next(now, &mut rng), Some(DialWish::Save(saved)) if saved.len() == 1)
-                );
-            }
-            let Some(DialWish::Dial { address, manual: false }) = dialer.next(now, &mut rng) else {
-                panic!()
-            };
-            dialer.on_dialled(PeerId(n), &address, false, now.at);
+            let mut now = seconds(2 + n);
+            let (address, kind) = next_dial(&mut dialer, &mut rng, &mut now).unwrap();
+            assert_eq!(kind, ConnectionKind::FullRelay);
+            dialer.on_dialled(PeerId(n), &address, kind, now);
             assert!(groups.insert(NetGroup::of(&address)));
-            dialer.on_ready(&address, now);
+            dialer.on_ready(PeerId(n), USEFUL, now);
         }
         assert_eq!(dialer.next(seconds(9), &mut rng), None, "the target is reached");
-        assert_eq!(dialer.next_deadline(), Some(seconds(3 + 600).at), "only a saving is due");
+        assert_eq!(dialer.next_deadline(), Some(seconds(2 + 600).at), "only a saving is due");
     }
 
     #[test]
     fn saved_addresses_come_before_dns() {
-        let (mut dialer, mut rng) = (Dialer::new(config(true)), Rng::from_number(1));
-        dialer.on_saved(vec![address("1.1.1.1:1")], seconds(0));
-        let Some(DialWish::Dial { address, .. }) = dialer.next(seconds(0), &mut rng) else { panic!() };
-        dialer.on_dialled(PeerId(0), &address, false, seconds(0).at);
+        let mut book = AddressBook::new([1; 16]);
+        let mut rng = Rng::from_number(1);
+        let told = Told {
+            address: address("1.1.1.1:1"),
+            services: ServiceFlags::NETWORK | ServiceFlags::WITNESS,
+            seen: 1_700_000_000,
+        };
+        book.add(&told, &NetGroup::V4([1, 2]), Duration::ZERO, 1_700_000_000, &mut rng);
+        let book = AddressBook::decode(&book.encode()).unwrap();
+        let (config, _) = dialer(|_| {});
+        let mut dialer = Dialer::new(config.config, book);
+        let now = seconds(0);
+        let Some(DialWish::Dial { address: first, kind }) = dialer.next(now, &mut rng) else { panic!() };
+        dialer.on_dialled(PeerId(0), &first, kind, now);
         assert_eq!(dialer.next(seconds(1), &mut rng), None);
         // An address of the host is not dialled a second time for the target.
-        dialer.add_manual(address_2());
-        dialer.on_dialled(PeerId(1), &address_2(), true, seconds(1).at);
-        dialer.book.add(address_2(), 0, true);
+        let second = address("7.7.7.7:1");
+        dialer.add_manual(second.clone());
+        dialer.on_dialled(PeerId(1), &second, ConnectionKind::Manual, seconds(1));
+        dialer.on_known(vec![second], seconds(1), &mut rng);
         dialer.on_addresses(seconds(1).at);
+        assert!(matches!(dialer.next(seconds(2), &mut rng), Some(DialWish::Save(_))));
         assert_eq!(dialer.next(seconds(2), &mut rng), None);
         assert!(matches!(dialer.next(seconds(12), &mut rng), Some(DialWish::Resolve(..))));
     }
 
     #[test]
     fn misbehaviour_is_remembered_except_of_this_machine_and_of_the_host() {
-        let mut dialer = Dialer::new(config(true));
+        let (mut dialer, _) = dialer(|_| {});
         let (bad, local, manual) = (address("1.1.1.1:1"), address("127.0.0.1:5"), address("2.2.2.2:2"));
         dialer.add_manual(manual.clone());
-        for (n, (peer, by_hand)) in [(&bad, false), (&local, false), (&manual, true)].into_iter().enumerate()
-        {
+        let kinds = [ConnectionKind::FullRelay, ConnectionKind::FullRelay, ConnectionKind::Manual];
+        for (n, (peer, kind)) in [&bad, &local, &manual].into_iter().zip(kinds).enumerate() {
             let id = PeerId(n as u64);
-            dialer.on_dialled(id, peer, by_hand, Timestamp::ZERO);
-            dialer.on_gone(id, peer, Ending::Misbehaved, Timestamp::ZERO);
+            dialer.on_dialled(id, peer, kind, Now::default());
+            dialer.on_gone(id, peer, Ending::Misbehaved, Now::default());
         }
         assert!(dialer.book.is_discouraged(&bad));
         assert!(!dialer.book.is_discouraged(&local) && !dialer.book.is_discouraged(&manual));
-        assert_eq!(dialer.next_deadline(), Some(Timestamp::ZERO), "the list is to be saved");
+        assert_eq!(dialer.next_deadline(), Some(Timestamp::ZERO), "the book is to be saved");
+    }
+
+    fn numbered(n: u8) -> PeerAddress {
+        PeerAddress::Ip(([n, 1, 1, 1], 8_333).into())
+    }
+
+    /// Dials until nothing is missing, all with success; what is dialled next is a feeler.
+    fn settle(
+        dialer: &mut Dialer,
+        rng: &mut Rng,
+        now: &mut Now,
+        first: u64,
+    ) -> Vec<(PeerAddress, ConnectionKind)> {
+        let mut all = Vec::new();
+        loop {
+            let (address, kind) = next_dial(dialer, rng, now).expect("there are enough addresses");
+            let id = PeerId(first + all.len() as u64);
+            dialer.on_dialled(id, &address, kind, *now);
+            dialer.on_ready(id, USEFUL, *now);
+            all.push((address, kind));
+            if kind == ConnectionKind::Feeler {
+                return all;
+            }
+        }
+    }
+
+    #[test]
+    fn eight_full_two_for_blocks_then_feelers_and_the_two_are_the_next_runs_anchors() {
+        let change = |config: &mut DialConfig| {
+            *config = DialConfig { seeds: Vec::new(), ..DialConfig::default() };
+        };
+        let (mut first, mut rng) = dialer(change);
+        let mut now = seconds(0);
+        first.on_known((1..=60).map(numbered).collect(), now, &mut rng);
+        let all = settle(&mut first, &mut rng, &mut now, 0);
+        let kinds: Vec<_> = all.iter().map(|(_, kind)| *kind).collect();
+        let of = |kind| kinds.iter().filter(|other| **other == kind).count();
+        assert_eq!((of(ConnectionKind::FullRelay), of(ConnectionKind::BlockRelayOnly)), (8, 2));
+        assert_eq!(all.len(), 11);
+        assert!(now.at > seconds(3).at, "a feeler waits");
+        // Feelers go on, one at a time.
+        first.on_gone(PeerId(10), &all[10].0, Ending::Lost, now);
+        let began = now;
+        let mut feelers = 0;
+        while now.at.since(began.at) < Duration::from_secs(7_200) {
+            let (address, kind) = next_dial(&mut first, &mut rng, &mut now).unwrap();
+            assert_eq!(kind, ConnectionKind::Feeler);
+            feelers += 1;
+            first.on_dialled(PeerId(100 + feelers), &address, kind, now);
+            first.on_gone(PeerId(100 + feelers), &address, Ending::Failed, now);
+        }
+        assert!((30..=90).contains(&feelers), "{feelers} in two hours");
+
+        let anchors: BTreeSet<_> = all[8..10].iter().map(|(address, _)| address.clone()).collect();
+        let saved = first.take_changed().unwrap();
+        let (next, _) = dialer(change);
+        let mut next = Dialer::new(next.config, AddressBook::decode(&saved).unwrap());
+        let mut now = seconds(0);
+        let all = settle(&mut next, &mut rng, &mut now, 0);
+        assert!(all[..2].iter().all(|(_, kind)| *kind == ConnectionKind::BlockRelayOnly));
+        assert_eq!(all[..2].iter().map(|(address, _)| address.clone()).collect::<BTreeSet<_>>(), anchors);
+    }
+
+    #[test]
+    fn a_stale_tip_asks_for_one_more() {
+        let (mut dialer, mut rng) = dialer(|config| config.seeds.clear());
+        let mut now = seconds(0);
+        dialer.on_known((1..=20).map(numbered).collect(), now, &mut rng);
+        assert_eq!(settle(&mut dialer, &mut rng, &mut now, 0).len(), 3);
+        dialer.set_standing(Standing { stale: true, near_tip: true }, now.at);
+        let (_, kind) = next_dial(&mut dialer, &mut rng, &mut now).unwrap();
+        assert_eq!(kind, ConnectionKind::FullRelay);
+    }
+
+    #[test]
+    fn only_networks_that_are_reached_are_kept_and_what_comes_with_the_program_is_the_last_resort() {
+        let onion = "pg6mmjiyjmcrsslvykfwnntlaru7p5svn6y2ymmju6nubxndf4pscryd.onion:8333";
+        let fixed = vec![address(onion), address("9.9.9.9:1")];
+        let (mut dialer, mut rng) = dialer(|config| config.fixed_seeds = fixed.clone());
+        let mut now = seconds(0);
+        assert!(matches!(dialer.next(now, &mut rng), Some(DialWish::Resolve(..))));
+        let (first, _) = next_dial(&mut dialer, &mut rng, &mut now).unwrap();
+        assert_eq!((first, now.at), (address("9.9.9.9:1"), (seconds(60).at + DIAL_SPACING)));
+        assert_eq!(dialer.book.len(), 1);
+        dialer.config.networks = BTreeSet::from([AddressNetwork::Onion]);
+        dialer.on_known(fixed, now, &mut rng);
+        assert_eq!(dialer.book.len(), 2);
+        now.at = now.at + Duration::from_secs(1);
+        dialer.on_addresses(now.at);
+        let wanted = next_dial(&mut dialer, &mut rng, &mut now).map(|(address, _)| address.to_string());
+        assert_eq!(wanted.as_deref(), Some(onion));
+    }
+
+    #[test]
+    fn peers_without_all_blocks_are_dialled_only_near_the_tip() {
+        let (mut dialer, mut rng) = dialer(|config| config.seeds.clear());
+        let services = ServiceFlags::NETWORK_LIMITED | ServiceFlags::WITNESS;
+        let told = Told { address: numbered(1), services, seen: 1_700_000_000 };
+        dialer.book.add(&told, &NetGroup::V4([1, 2]), Duration::ZERO, 1_700_000_000, &mut rng);
+        assert!(matches!(dialer.next(seconds(0), &mut rng), Some(DialWish::Save(_))));
+        assert_eq!(dialer.next(seconds(0), &mut rng), None);
+        dialer.set_standing(Standing { near_tip: true, stale: false }, seconds(1).at);
+        assert!(matches!(dialer.next(seconds(2), &mut rng), Some(DialWish::Dial { .. })));
     }
 }

@@ -7,7 +7,7 @@
 //! | `headers.dat` | [`super::header_file`] |
 //! | `blocks/` | [`super::block_files`]: blocks and undo data |
 //! | `coins-NAME/` | the store of backend NAME |
-//! | `peers.txt`, `assumed-valid` | small files of the node, each replaced as a whole |
+//! | `peers.dat`, `assumed-valid` | small files of the node, each replaced as a whole |
 //!
 //! Small files are replaced by writing a temporary file, syncing it, renaming it over the old one and
 //! syncing the folder: after a crash there is the old content or the new one.

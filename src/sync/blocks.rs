@@ -289,7 +289,7 @@ impl BlockScheduler {
             return;
         }
         let mut source = Source {
-            manual: peer.manual,
+            manual: peer.is_manual(),
             full: peer.serves_history(),
             best: None,
             best_height: 0,

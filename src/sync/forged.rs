@@ -3,7 +3,7 @@
 use crate::chain::block_tree::{BlockTree, HeaderId};
 use crate::chain::params::{Network, Params};
 use crate::chain::work::{ChainWork, check_proof_of_work};
-use crate::peer::{PeerAddress, PeerId, PeerView};
+use crate::peer::{ConnectionKind, PeerAddress, PeerId, PeerView};
 use bitcoin::TxMerkleNode;
 use bitcoin::block::{Header, Version};
 use bitcoin::hashes::Hash;
@@ -61,7 +61,7 @@ pub fn view(id: u64, start_height: u32) -> PeerView {
         id: PeerId(id),
         address: PeerAddress::Name(format!("peer{id}"), 18_444),
         ready: true,
-        manual: false,
+        kind: ConnectionKind::FullRelay,
         services: ServiceFlags::NETWORK | ServiceFlags::WITNESS,
         start_height,
         best_known: None,

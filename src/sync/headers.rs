@@ -146,7 +146,7 @@ impl HeaderSync {
         self.peers.insert(
             peer.id,
             Peer {
-                manual: peer.manual,
+                manual: peer.is_manual(),
                 start_height: peer.start_height,
                 asked_at: None,
                 again: false,

@@ -9,3 +9,4 @@ pub mod fsm;
 pub mod headers;
 pub mod presync;
 pub mod rollback;
+pub mod watch;

@@ -219,7 +219,7 @@ pub struct World {
     pub fatal: Option<String>,
     pub events_ready: u32,
     pub answer: Option<Answer>,
-    pub saved: Vec<PeerAddress>,
+    pub saved: Option<Vec<u8>>,
     /// Every output, as text.
     pub outputs: Vec<String>,
 }
@@ -270,7 +270,7 @@ impl World {
             fatal: None,
             events_ready: 0,
             answer: None,
-            saved: Vec::new(),
+            saved: None,
             outputs: Vec::new(),
         }
     }
@@ -483,7 +483,7 @@ impl World {
                     self.later(delay, Happening::ToEngine(Input::Chain(report)));
                 }
             }
-            Output::SaveAddresses(addresses) => self.saved = addresses,
+            Output::SaveAddresses(book) => self.saved = Some(book),
             Output::Answer(_, answer) => self.answer = Some(answer),
             Output::EventsReady => self.events_ready += 1,
             Output::Status(status) => self.status.push(*status),

@@ -37,7 +37,11 @@ impl Transport for NativeTransport {
         Box::pin(async move {
             let addresses = match address {
                 PeerAddress::Ip(address) => vec![address],
+                PeerAddress::Cjdns(ip, port) => vec![(ip, port).into()],
                 PeerAddress::Name(host, port) => dns::resolve(host, port).await?,
+                PeerAddress::Onion(..) | PeerAddress::I2p(..) => {
+                    return Err(io::Error::new(io::ErrorKind::Unsupported, "this address needs a proxy"));
+                }
             };
             let mut failure = io::Error::from(io::ErrorKind::NotFound);
             for address in addresses {

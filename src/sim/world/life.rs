@@ -46,7 +46,7 @@ impl World {
                 self.check_coins(node, tip);
                 self.check_kept(node);
                 if !self.nodes[node].plan.manual {
-                    self.input(node, Input::SavedAddresses(peers));
+                    self.input(node, Input::AddAddresses(peers));
                 }
                 self.input(node, Input::Timer);
             }

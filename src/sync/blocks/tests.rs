@@ -5,7 +5,7 @@ mod chains;
 use super::*;
 use crate::chain::command::BlockRef;
 use crate::chain::params::Params;
-use crate::peer::{CloseReason, Effect, Fault, Wishes};
+use crate::peer::{CloseReason, ConnectionKind, Effect, Fault, Wishes};
 use crate::rng::Rng;
 use crate::sync::forged;
 use crate::time::Now;
@@ -445,7 +445,7 @@ fn a_peer_frozen_from_the_start_costs_a_few_seconds() {
 fn a_frozen_peer_of_the_host_is_kept_and_used_again_when_it_wakes() {
     let mut world = World::new(3_000, 20_000, config());
     let mut view = forged::view(1, 0);
-    view.manual = true;
+    view.kind = ConnectionKind::Manual;
     view.best_known = Some(world.tree.best_header());
     let a = world.join_as(view, 400_000);
     world.join(2, 400_000);

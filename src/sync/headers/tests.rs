@@ -1,7 +1,7 @@
 //! The headers machine against peers that serve a chain, in virtual time.
 
 use super::*;
-use crate::peer::{Demand, Effect, Wishes};
+use crate::peer::{ConnectionKind, Demand, Effect, Wishes};
 use crate::rng::Rng;
 use crate::sync::forged;
 use crate::time::Now;
@@ -202,7 +202,9 @@ fn a_source_that_does_not_come_to_an_end_times_out_if_there_is_another() {
     for manual in [false, true] {
         let mut world = World::new(u32::MAX);
         let mut a = forged::view(1, 10);
-        a.manual = manual;
+        if manual {
+            a.kind = ConnectionKind::Manual;
+        }
         world.ready(&a);
         // About 670,000 headers are expected: 15 minutes and 11.
         let age = (world.now.unix - u64::from(world.params.genesis_header().time)) / 600;
@@ -414,7 +416,9 @@ fn a_peer_on_an_invalid_chain_goes_unless_the_host_chose_it() {
     for manual in [false, true] {
         let mut world = World::new(0);
         let mut peer = forged::view(1, 5);
-        peer.manual = manual;
+        if manual {
+            peer.kind = ConnectionKind::Manual;
+        }
         let chain = world.chain(5, 0);
         world.ready(&peer);
         world.headers(&peer, &chain);
