@@ -10,7 +10,7 @@
 //! 4. A dial takes from either table with the same chance, a bucket, then an address within it; less often one that
 //!    failed lately. What was not seen for thirty days, or failed again and again, makes way for others.
 //!
-//! Nothing here is larger than its tables. Saved as bytes by [`file`](self::file). Left out: AS maps.
+//! Nothing here is larger than its tables. Saved as bytes by [`mod@file`]. Left out: AS maps.
 
 pub mod file;
 mod table;
@@ -241,7 +241,7 @@ impl AddressBook {
                 entry.last_seen = seen;
                 self.changed = true;
             }
-            entry.services = entry.services | told.services;
+            entry.services |= told.services;
             let enough = entry.tried || entry.buckets.len() >= NEW_BUCKETS_PER_ADDRESS;
             // Each further place is half as likely as the one before.
             if told.seen <= entry.last_seen || enough || rng.below(1 << entry.buckets.len()) != 0 {
