@@ -63,6 +63,7 @@ pub mod limits;
 pub mod net;
 pub mod node;
 pub mod peer;
+pub mod relay;
 pub mod rng;
 #[cfg(feature = "sim")]
 pub mod sim;

@@ -209,6 +209,36 @@ pub const SAVE_INTERVAL: Duration = Duration::from_secs(600);
 /// The same where each change is to be saved: a book is some megabytes.
 pub const SAVE_AT_ONCE: Duration = Duration::from_secs(1);
 
+// ---- relay: what peers may ask of us (net.h, net_processing.cpp) ----
+
+/// Connections that others may open (`DEFAULT_MAX_PEER_CONNECTIONS`, 125, less our own).
+pub const INBOUND_MAX: usize = 114;
+/// Blocks that one peer may have asked for and not got: more than any node keeps under way.
+pub const MAX_SERVED_REQUESTS: usize = 1_024;
+/// Blocks that are read for peers at a time: reading must not hold up connecting.
+pub const MAX_SERVED_READS: usize = 4;
+/// Bytes of blocks that wait to be sent to a peer above which none is read for it. With a block of the largest size it stays
+/// below [`MAX_UNSENT_BYTES`].
+pub const MAX_SERVED_UNSENT: usize = 500_000;
+/// Depth from which a block counts as old for the upload budget: a week (`HISTORICAL_BLOCK_AGE`).
+pub const HISTORICAL_BLOCKS: u32 = 1_008;
+/// Depth beyond which a pruned node is not to be asked (`NODE_NETWORK_LIMITED_MIN_BLOCKS` and two more).
+pub const PRUNED_PEER_BLOCKS: u32 = 290;
+/// Seconds by which a block of another branch may lie behind the tip and be served (`STALE_RELAY_AGE_LIMIT`).
+pub const STALE_BRANCH_SECONDS: u64 = 30 * 24 * 3_600;
+/// Percent of the address book that `getaddr` is answered with (`MAX_PCT_ADDR_TO_SEND`).
+pub const ADDR_ANSWER_PART: usize = 23;
+/// Entries of a message up to which its addresses are passed on.
+pub const ADDR_RELAY_AT_MOST: usize = 10;
+/// Peers that such an address is passed on to.
+pub const ADDR_RELAY_PEERS: usize = 2;
+/// Mean time until addresses are told (`AVG_ADDRESS_BROADCAST_INTERVAL`).
+pub const ADDR_SEND_INTERVAL: Duration = Duration::from_secs(30);
+/// Mean time between two tellings of our own addresses (`AVG_LOCAL_ADDRESS_BROADCAST_INTERVAL`).
+pub const ADDR_TELL_OWN_INTERVAL: Duration = Duration::from_secs(24 * 3_600);
+/// Addresses that a peer is remembered to know (`addrKnown`).
+pub const MAX_KNOWN_ADDRESSES: usize = 5_000;
+
 // ---- engine: work that is under way ----
 
 /// Bytes of delivered blocks of one peer that are not stored yet, above which we stop reading from it
@@ -364,6 +394,12 @@ pub const UNCOUNTED_MEMORY: usize = 160 << 20;
 pub const SLED_UNCOUNTED_MEMORY: usize = 128 << 20;
 /// Milliseconds for a connection to be established (Core's `nConnectTimeout` is 5 s; Tor takes longer).
 pub const DIAL_MILLIS: u64 = 15_000;
+/// Bytes of an encrypted packet before the first message: the first, which is empty, or a decoy before it.
+pub const MAX_HANDSHAKE_PACKET: usize = 64 * 1_024;
+/// Milliseconds for the keys of a connection that we open to be agreed on, before v1 is tried.
+pub const ENCRYPTION_MILLIS: u64 = 5_000;
+/// Milliseconds until connections are accepted again after that has failed.
+pub const ACCEPT_PAUSE_MILLIS: u64 = 200;
 /// Milliseconds for the last messages to a peer to leave after the connection was given up.
 pub const CLOSE_MILLIS: u64 = 2_000;
 /// Milliseconds for a name look-up; the resolver of the system has its own, longer ones.

@@ -1,7 +1,7 @@
 //! The demonstration: several peers inside this process serve a generated chain over loopback TCP, and a
 //! node syncs it into a temporary folder.
 
-use super::{Change, Failure, Goal, run, size_of};
+use super::{Change, Failure, Goal, Shown, run, size_of};
 use headlong::sim::forge::demo_chain;
 use headlong::sim::loopback::LoopbackPeer;
 use headlong::sim::serve::ServedChain;
@@ -39,7 +39,7 @@ pub fn run_demo(change: Change) -> Result<(), Failure> {
     }
     let (node, handle) = change(builder).build()?;
     let begun = Instant::now();
-    run(node, &handle, Goal { height: None, synced: true, utxo_hash: false }, false)?;
+    run(node, &handle, Goal { height: None, synced: true, utxo_hash: false }, Shown::default())?;
     let seconds = begun.elapsed().as_secs_f64();
     let status = handle.status();
     println!("tip        {} {}", status.durable.height, status.durable.hash);

@@ -53,6 +53,14 @@ impl Display {
         Ok(())
     }
 
+    /// Shows a text above the progress.
+    pub fn show(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| eprint!("{text}")),
+            None => eprint!("{text}"),
+        }
+    }
+
     /// Shows the last status.
     pub fn finish(&mut self, status: &Status) -> io::Result<()> {
         if let Some(bar) = &self.bar {

@@ -7,20 +7,23 @@ mod display;
 #[path = "../options/mod.rs"]
 mod network;
 mod options;
+mod peers;
 
 use display::{Display, print_line};
 use headlong::store::datadir;
 use headlong::{BlockRef, Builder, Handle, MemoryStore, Node, Stage};
 use network::FixedClock;
-use options::{Invocation, Options, StoreKind};
+use options::{Invocation, NodeOptions, Options, StoreKind};
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often the status is looked at.
 const TICK: Duration = Duration::from_millis(50);
+/// How often the peers are shown.
+const TABLE_EVERY: Duration = Duration::from_secs(10);
 
 /// The system's allocator does the same work more slowly, and keeps much of what threads gave back: a node takes many
 /// small pieces on one thread and returns them on another.
@@ -85,6 +88,7 @@ fn sync(options: &Options, change: Change) -> Result<(), Failure> {
     for peer in &options.connect {
         builder = builder.connect(peer.clone());
     }
+    builder = with_nodes(builder, &options.nodes);
     if let Some(unix) = options.network.clock {
         builder = builder.clock(FixedClock::new(unix));
     }
@@ -108,7 +112,39 @@ fn sync(options: &Options, change: Change) -> Result<(), Failure> {
     }
     let (node, handle) = change(builder).build()?;
     let goal = Goal { height: options.stop_at_height, synced: false, utxo_hash: options.utxo_hash };
-    run(node, &handle, goal, options.json)
+    run(node, &handle, goal, Shown { json: options.json, peers: options.peers })
+}
+
+fn with_nodes(mut builder: Builder, nodes: &NodeOptions) -> Builder {
+    for peer in &nodes.added {
+        builder = builder.add_node(peer.clone());
+    }
+    for address in &nodes.listen {
+        builder = builder.listen(*address);
+    }
+    if let Some(megabytes) = nodes.upload_mb {
+        builder = builder.upload_budget(megabytes.saturating_mul(1_000_000));
+    }
+    if let Some(address) = &nodes.external {
+        builder = builder.external_address(address.clone());
+    }
+    if let Some(proxy) = nodes.proxy {
+        builder = builder.proxy(proxy);
+    }
+    if let Some(proxy) = nodes.onion_proxy {
+        builder = builder.onion_proxy(proxy);
+    }
+    if !nodes.networks.is_empty() {
+        builder = builder.networks(nodes.networks.iter().copied());
+    }
+    builder.encrypt(!nodes.in_the_clear)
+}
+
+/// What is shown besides progress.
+#[derive(Clone, Copy, Default)]
+struct Shown {
+    json: bool,
+    peers: bool,
 }
 
 /// When a run is over, and what it says then.
@@ -119,7 +155,7 @@ struct Goal {
 }
 
 /// Runs a node to its goal or to a signal, then shuts it down.
-fn run(node: Node, handle: &Handle, goal: Goal, json: bool) -> Result<(), Failure> {
+fn run(node: Node, handle: &Handle, goal: Goal, shown: Shown) -> Result<(), Failure> {
     let (sender, happened) = channel();
     let signals = sender.clone();
     // A second run in one process (the demonstration has one) keeps the first handler.
@@ -128,8 +164,8 @@ fn run(node: Node, handle: &Handle, goal: Goal, json: bool) -> Result<(), Failur
         let result = node.run_blocking().map(drop).map_err(Failure::from);
         let _ = sender.send(Happened::Ended(result));
     })?;
-    let mut display = Display::new(json);
-    let ended = follow(handle, &goal, &happened, &mut display)?;
+    let mut display = Display::new(shown.json);
+    let ended = follow(handle, &goal, &happened, &mut display, shown.peers)?;
     if ended.is_none() {
         if goal.utxo_hash {
             let line = showing(handle, &mut display, || utxo_line(handle))??;
@@ -173,7 +209,9 @@ fn follow(
     goal: &Goal,
     happened: &Receiver<Happened>,
     display: &mut Display,
+    peers: bool,
 ) -> Result<Option<Result<(), Failure>>, Failure> {
+    let mut last_table = Instant::now();
     loop {
         match happened.recv_timeout(TICK) {
             Ok(Happened::Signal) => return Ok(None),
@@ -182,6 +220,10 @@ fn follow(
         }
         let status = handle.status();
         display.update(&status)?;
+        if peers && last_table.elapsed() >= TABLE_EVERY {
+            last_table = Instant::now();
+            display.show(&peers::table(handle)?);
+        }
         if let Some(block) = reached(handle, goal, status.durable)? {
             print_line(&format!("reached {} {}", block.height, block.hash))?;
             return Ok(None);

@@ -2,8 +2,9 @@
 
 use super::network::{HELP as NETWORK_HELP, NetworkOptions};
 use headlong::store::backend::UnknownBackend;
-use headlong::{PeerAddress, StoreBackend};
+use headlong::{AddressNetwork, PeerAddress, StoreBackend};
 use lexopt::{Arg, Parser, ValueExt};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// Which store holds the coins.
@@ -30,6 +31,21 @@ pub struct Options {
     pub stop_at_height: Option<u32>,
     pub utxo_hash: bool,
     pub json: bool,
+    pub peers: bool,
+    pub nodes: NodeOptions,
+}
+
+/// Peers, and what goes to them.
+#[derive(Debug, Default)]
+pub struct NodeOptions {
+    pub added: Vec<PeerAddress>,
+    pub listen: Vec<SocketAddr>,
+    pub upload_mb: Option<u64>,
+    pub external: Option<PeerAddress>,
+    pub proxy: Option<SocketAddr>,
+    pub onion_proxy: Option<SocketAddr>,
+    pub networks: Vec<AddressNetwork>,
+    pub in_the_clear: bool,
 }
 
 /// What to do.
@@ -50,6 +66,15 @@ pub fn help() -> String {
 With no arguments it syncs a generated chain from peers inside this process. Options:
 {NETWORK_HELP}
   --connect HOST:PORT        sync from this peer only, reconnecting for ever (repeatable); without it: DNS seeds
+  --addnode HOST:PORT        keep this peer connected besides others (repeatable)
+  --listen IP:PORT           accept peers there, and serve headers, blocks and addresses (repeatable)
+  --upload MB                megabytes a day after which no blocks older than a week are served
+  --external HOST:PORT       an address of this node that others reach, to be told to peers
+  --proxy IP:PORT            connect through this SOCKS5 proxy only; it resolves names, too
+  --onion-proxy IP:PORT      connect to onion addresses through this SOCKS5 proxy
+  --only-net NETWORK         dial only ipv4, ipv6, onion, i2p or cjdns of our own accord (repeatable)
+  --v1                       no encrypted connections
+  --peers                    show a table of the peers every ten seconds
   --datadir DIR              where everything is kept (default: headlong/NETWORK in the user's data folder)
   --dbcache MB               memory for coins, in MiB (default 450)
   --memory MB                memory of the whole process without its headers, in MiB, at least 192, with sled 320
@@ -79,6 +104,8 @@ impl Options {
             stop_at_height: None,
             utxo_hash: false,
             json: false,
+            peers: false,
+            nodes: NodeOptions::default(),
         }
     }
 }
@@ -101,6 +128,15 @@ pub fn parse() -> Result<Invocation, lexopt::Error> {
         match name.as_str() {
             "help" => return Ok(Invocation::Help),
             "connect" => options.connect.push(parser.value()?.parse()?),
+            "addnode" => options.nodes.added.push(parser.value()?.parse()?),
+            "listen" => options.nodes.listen.push(parser.value()?.parse()?),
+            "upload" => options.nodes.upload_mb = Some(parser.value()?.parse()?),
+            "external" => options.nodes.external = Some(parser.value()?.parse()?),
+            "proxy" => options.nodes.proxy = Some(parser.value()?.parse()?),
+            "onion-proxy" => options.nodes.onion_proxy = Some(parser.value()?.parse()?),
+            "only-net" => options.nodes.networks.push(parser.value()?.parse()?),
+            "v1" => options.nodes.in_the_clear = true,
+            "peers" => options.peers = true,
             "datadir" => options.datadir = Some(parser.value()?.into()),
             "dbcache" => options.dbcache_mib = Some(parser.value()?.parse_with(positive)?),
             "memory" => options.memory_mib = Some(parser.value()?.parse_with(positive)?),

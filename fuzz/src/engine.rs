@@ -205,7 +205,7 @@ impl World {
         for count in 0.. {
             assert!(count < MOST_OUTPUTS, "one input causes too much");
             match self.engine.poll_output() {
-                Output::Dial(id, address) => {
+                Output::Dial { peer: id, address, .. } => {
                     self.dialled.push((id, address.clone()));
                     self.fresh_dials.push_back((id, address));
                     let chain = chains().served[(id.0 % 2) as usize].clone();

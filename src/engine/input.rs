@@ -1,5 +1,6 @@
 //! What happens to an engine.
 
+use super::Arrival;
 use crate::chain::command::{BlockRef, ChainReport};
 use crate::peer::{Fault, PeerAddress, PeerId};
 use crate::wire::Message;
@@ -13,6 +14,10 @@ pub enum Input {
     Timer,
     /// The dial of this peer succeeded.
     Connected(PeerId),
+    /// The connection is encrypted (BIP324); its session.
+    Encrypted(PeerId, [u8; 32]),
+    /// Somebody has opened a connection from this address; answered by `Accept` or `Refuse`.
+    Arrived(Arrival, PeerAddress),
     /// The dial of this peer failed; the text is for people.
     DialFailed(PeerId, String),
     /// A message came, `bytes` long on the wire with its header.

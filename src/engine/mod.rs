@@ -10,6 +10,7 @@
 //! The same seed and the same inputs give the same outputs. The parts: [`routing`] passes facts and demands
 //! between the machines, `peers` holds the connections, `queries` answers the host.
 
+mod inbound;
 pub mod input;
 pub mod load;
 pub mod output;
@@ -18,6 +19,7 @@ mod queries;
 pub mod routing;
 pub mod status;
 
+pub use inbound::Arrival;
 pub use input::{Input, Query, QueryId};
 pub use load::Load;
 pub use output::{Answer, Output};
@@ -35,6 +37,8 @@ use crate::peer::dial::{DialConfig, Dialer};
 use crate::peer::ping::Pings;
 use crate::peer::timers::Timers;
 use crate::peer::{AddressNetwork, CloseReason, Cx, Demand, Fact, PeerAddress, PeerId, Wishes};
+use crate::relay::gossip::Gossip;
+use crate::relay::serve::{ServeConfig, Serving};
 use crate::rng::Rng;
 use crate::sync::activation::{Activation, ActivationConfig};
 use crate::sync::blocks::{BlockScheduler, SchedulerConfig};
@@ -63,8 +67,18 @@ pub struct EngineConfig {
     pub outbound_target: usize,
     /// How many other connections that exchange blocks only.
     pub block_relay_target: usize,
+    /// How many connections others may open.
+    pub inbound_max: usize,
+    /// Whether connections are encrypted where both sides can (BIP324).
+    pub encrypt: bool,
+    /// What is served to peers.
+    pub serve: ServeConfig,
+    /// Addresses of ours that others reach, as the host says.
+    pub own_addresses: Vec<PeerAddress>,
     /// Networks whose addresses are kept and dialled.
     pub networks: BTreeSet<AddressNetwork>,
+    /// Whether names can't be looked up but by a proxy that dials them.
+    pub proxied: bool,
     /// Whether the addresses that come with the program are the last resort; needs `automatic`.
     pub fixed_seeds: bool,
     /// Mean time between looks whether an address that was only told is there; zero: never.
@@ -90,7 +104,12 @@ impl Default for EngineConfig {
             dns_seeds: true,
             outbound_target: OUTBOUND_TARGET,
             block_relay_target: BLOCK_RELAY_TARGET,
+            inbound_max: 0,
+            encrypt: true,
+            serve: ServeConfig::default(),
+            own_addresses: Vec::new(),
             networks: DialConfig::default().networks,
+            proxied: false,
             fixed_seeds: true,
             probe_interval: FEELER_INTERVAL,
             address_horizon: ADDRESS_HORIZON,
@@ -137,6 +156,12 @@ pub struct Engine {
     storage: BlockStorage,
     blocks: BlockScheduler,
     watch: PeerWatch,
+    serving: Serving,
+    gossip: Gossip,
+    /// Chooses whom a newcomer displaces.
+    eviction_key: [u64; 2],
+    /// The tip that peers were told of.
+    announced: Option<HeaderId>,
     // What flows between them.
     wishes: Wishes,
     facts: VecDeque<Fact>,
@@ -177,6 +202,7 @@ fn dialer(config: &EngineConfig, params: &Params, mut book: AddressBook) -> Dial
         probe_interval: config.probe_interval,
         networks: config.networks.clone(),
         seeds: seeds.iter().map(ToString::to_string).collect(),
+        fetch_from_seeds: config.proxied,
         fixed_seeds: fixed.iter().filter_map(|text| text.parse().ok()).collect(),
         port: params.port,
         persist_on_update: config.persist_on_update,
@@ -218,6 +244,9 @@ impl Engine {
         };
         let mut rng = Rng::from_seed(seed);
         let dialer = dialer(&config, &params, AddressBook::new(rng.array()));
+        let eviction_key = [rng.u64(), rng.u64()];
+        let mut gossip = Gossip::new([rng.u64(), rng.u64()], config.serve.services());
+        gossip.set_own(config.own_addresses.clone(), Timestamp::ZERO);
         let mut headers = HeaderSync::new(params);
         headers.set_tip(id);
         Ok(Self {
@@ -233,6 +262,10 @@ impl Engine {
             storage: BlockStorage::default(),
             activation: Activation::new(activation, &tree, id, last)?,
             blocks: BlockScheduler::new(config.scheduler, &tree, id).up_to(&tree, config.stop_at_height),
+            serving: Serving::new(config.serve),
+            gossip,
+            eviction_key,
+            announced: None,
             watch: PeerWatch::new(config.outbound_target, id, &tree),
             headers,
             wishes: Wishes::default(),
@@ -312,6 +345,12 @@ impl Engine {
         match input {
             Input::Timer => {}
             Input::Connected(peer) => self.on_connected(peer),
+            Input::Encrypted(peer, session) => {
+                if let Some(peer) = self.peers.get_mut(&peer) {
+                    peer.session = Some(session);
+                }
+            }
+            Input::Arrived(arrival, address) => self.on_arrival(arrival, address),
             Input::DialFailed(peer, why) => {
                 self.note_trouble(peer, why);
                 self.drop_peer(peer, &CloseReason::Remote);
@@ -324,6 +363,7 @@ impl Engine {
             Input::Progress(peer, bytes) => self.on_progress(peer, bytes),
             Input::Faulted(peer, fault) => self.close_peer(peer, CloseReason::Fault(fault)),
             Input::Flushed(peer, bytes) => {
+                self.serving.on_flushed(cx!(self), peer, bytes);
                 if let Some(peer) = self.peers.get_mut(&peer) {
                     peer.bytes_out = peer.bytes_out.saturating_add(bytes as u64);
                 }
@@ -370,7 +410,18 @@ impl Engine {
 
     fn on_report(&mut self, report: ChainReport) {
         if let ChainReport::Stored { block, .. } | ChainReport::Refused { block, .. } = &report {
+            if let ChainReport::Stored { .. } = &report
+                && let Some((Some(from), _)) = self.unstored.get(&block.hash)
+                && let Some(peer) = self.peers.get_mut(from)
+            {
+                peer.last_block = Some(self.now.at);
+            }
             self.release(&block.hash);
+        }
+        if let ChainReport::Read(hash, block) = &report {
+            self.serving.on_read(cx!(self), *hash, block.as_ref());
+            self.settle();
+            return;
         }
         if let ChainReport::Storage(storage) = &report {
             self.storage = *storage;
@@ -585,6 +636,7 @@ impl Engine {
             self.activation.next_deadline(),
             if self.stopping { None } else { self.blocks.next_deadline() },
             if self.stopping { None } else { self.watch.next_deadline() },
+            if self.stopping { None } else { self.gossip.next_deadline() },
         ];
         // What could not be done at its time must not make the host spin.
         soonest.into_iter().flatten().min().map(|at| {

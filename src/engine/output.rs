@@ -1,6 +1,6 @@
 //! What an engine wants done.
 
-use super::QueryId;
+use super::{Arrival, QueryId};
 use crate::chain::command::{BlockRef, ChainCommand};
 use crate::peer::book::Census;
 use crate::peer::{CloseReason, ConnectionKind, PeerAddress, PeerId};
@@ -13,8 +13,20 @@ use bitcoin::p2p::ServiceFlags;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Output {
-    /// Open a connection; answer `Connected` or `DialFailed`.
-    Dial(PeerId, PeerAddress),
+    /// Open a connection; answer `Connected` or `DialFailed`. `encrypted`: try to (BIP324), and tell by `Encrypted`
+    /// if it is.
+    Dial {
+        /// The connection's number.
+        peer: PeerId,
+        /// Where.
+        address: PeerAddress,
+        /// Whether the peer is likely to understand.
+        encrypted: bool,
+    },
+    /// The connection that has arrived is this peer's.
+    Accept(Arrival, PeerId),
+    /// End the connection that has arrived.
+    Refuse(Arrival),
     /// Queue a message to a peer.
     Send(PeerId, Message),
     /// Send what is queued, then close. No `Closed` is expected.
@@ -90,6 +102,9 @@ pub struct PeerStatus {
     pub address: PeerAddress,
     /// What the connection is for.
     pub kind: ConnectionKind,
+    /// The session of an encrypted connection (BIP324): both sides have the same if nobody stands between. `None`:
+    /// not encrypted.
+    pub session: Option<[u8; 32]>,
     /// State in the transition table.
     pub state: crate::peer::lifecycle::PeerState,
     /// User agent; empty before the handshake. Untrusted text.

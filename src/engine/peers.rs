@@ -2,15 +2,14 @@
 
 use super::output::EndedPeer;
 use super::{Engine, Output, cx};
-use crate::limits::{
-    ADDR_BUCKET, ADDR_RATE_PER_SECOND, DIAL_TIMEOUT, HANDSHAKE_TIMEOUT, MAX_ADDR, MAX_ENDED_PEERS, MAX_INV,
-};
-use crate::peer::book::{NetGroup, Told};
+use crate::limits::{DIAL_TIMEOUT, HANDSHAKE_TIMEOUT, MAX_ADDR, MAX_ENDED_PEERS, MAX_INV};
+use crate::peer::book::Told;
 use crate::peer::dial::{Ending, Standing};
 use crate::peer::handshake::{Handshake, Introduction, Step};
 use crate::peer::lifecycle::{Life, PeerEvent};
 use crate::peer::ping::PongOutcome;
 use crate::peer::{CloseReason, ConnectionKind, Cx, Fact, PeerAddress, PeerId, PeerView};
+use crate::relay::serve::Shelf;
 use crate::time::Timestamp;
 use crate::wire::{Message, addr};
 use bitcoin::BlockHash;
@@ -30,8 +29,28 @@ pub(super) struct Peer {
     /// Bytes of the messages that are complete.
     received: u64,
     pub(super) bytes_out: u64,
-    /// How many addresses are taken from it now, and as of when.
-    addr_tokens: (f64, Timestamp),
+    /// Since when there is a connection, or a dial.
+    pub(super) since: Timestamp,
+    /// When it last brought a block that we did not have.
+    pub(super) last_block: Option<Timestamp>,
+    /// Of an encrypted connection.
+    pub(super) session: Option<[u8; 32]>,
+}
+
+impl Peer {
+    pub(super) fn new(view: PeerView, life: Life, handshake: Option<Handshake>, since: Timestamp) -> Self {
+        Self {
+            view,
+            life,
+            handshake,
+            bytes_in: 0,
+            received: 0,
+            bytes_out: 0,
+            since,
+            last_block: None,
+            session: None,
+        }
+    }
 }
 
 impl Engine {
@@ -50,29 +69,43 @@ impl Engine {
         let mut life = Life::new();
         let dialling = life.apply(PeerEvent::ConnectInitiated);
         debug_assert!(dialling.is_ok());
-        let addr_tokens = (1.0, self.now.at);
-        let peer = Peer { view, life, handshake: None, bytes_in: 0, received: 0, bytes_out: 0, addr_tokens };
-        self.peers.insert(id, peer);
+        self.peers.insert(id, Peer::new(view, life, None, self.now.at));
         self.waits.set(id, self.now.at + DIAL_TIMEOUT);
         self.dialer.on_dialled(id, &address, kind, self.now);
-        self.outputs.push_back(Output::Dial(id, address));
+        let services = self.dialer.book.services(&address);
+        let speaks = kind == ConnectionKind::Manual || services.has(ServiceFlags::P2P_V2);
+        self.outputs.push_back(Output::Dial { peer: id, address, encrypted: self.config.encrypt && speaks });
     }
 
     pub(super) fn on_connected(&mut self, id: PeerId) {
+        let me = self.introduction();
         let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.handshake.is_none()) else { return };
-        let nonce = self.rng.u64().max(1);
-        let me = Introduction {
-            services: ServiceFlags::NONE,
+        let (handshake, version) = Handshake::begin(&me, peer.view.address.socket_addr());
+        peer.handshake = Some(handshake);
+        peer.since = self.now.at;
+        self.nonces.insert(me.nonce);
+        self.waits.set(id, self.now.at + HANDSHAKE_TIMEOUT);
+        self.outputs.push_back(Output::Send(id, version));
+    }
+
+    /// What we say of ourselves on a new connection.
+    pub(super) fn introduction(&mut self) -> Introduction {
+        Introduction {
+            services: self.services(),
             user_agent: self.config.user_agent.clone(),
             start_height: self.tree.height(self.activation.proved()),
             time: self.now.unix,
-            nonce,
+            nonce: self.rng.u64().max(1),
+        }
+    }
+
+    fn services(&self) -> ServiceFlags {
+        let v2 = if self.config.encrypt && self.config.inbound_max > 0 {
+            ServiceFlags::P2P_V2
+        } else {
+            ServiceFlags::NONE
         };
-        let (handshake, version) = Handshake::begin(&me, peer.view.address.socket_addr());
-        peer.handshake = Some(handshake);
-        self.nonces.insert(nonce);
-        self.waits.set(id, self.now.at + HANDSHAKE_TIMEOUT);
-        self.outputs.push_back(Output::Send(id, version));
+        self.serving.config().services() | v2
     }
 
     /// Ends a connection from our side.
@@ -112,6 +145,8 @@ impl Engine {
         if peer.handshake.is_some() && *reason != CloseReason::Probed {
             self.note_ended(&peer.view, reason);
         }
+        self.serving.on_peer_gone(id);
+        self.gossip.on_peer_gone(id);
         if peer.view.ready {
             self.facts.push_back(Fact::PeerGone(id));
         }
@@ -163,7 +198,8 @@ impl Engine {
         let kind = peer.view.kind;
         let nonces = &self.nonces;
         let standing = Standing { near_tip, stale: false };
-        let chosen = matches!(kind, ConnectionKind::Manual | ConnectionKind::Feeler);
+        let chosen =
+            matches!(kind, ConnectionKind::Manual | ConnectionKind::Feeler | ConnectionKind::AddrFetch);
         let suits = |services: ServiceFlags, _| chosen || standing.suits(services);
         let step = handshake.on_message(message, |nonce| nonces.contains(&nonce), suits);
         match step {
@@ -179,20 +215,19 @@ impl Engine {
                 self.trouble = None;
                 peer.view.services = info.services;
                 peer.view.start_height = info.start_height;
-                let services = info.services;
-                let asked = self.config.automatic && kind == ConnectionKind::FullRelay;
-                if asked {
-                    // Their answer may bring a thousand addresses at once.
-                    peer.addr_tokens.0 += ADDR_BUCKET;
-                }
+                let (services, v2) = (info.services, info.wants_addrv2);
+                let view = peer.view.clone();
                 self.waits.cancel(&id);
+                if kind == ConnectionKind::AddrFetch {
+                    self.waits.set(id, self.now.at + HANDSHAKE_TIMEOUT);
+                }
                 self.life_event(id, PeerEvent::Connected);
                 self.pings.start(id, self.now.at);
                 self.dialer.on_ready(id, services, self.now);
                 self.send_all(id, messages);
-                if asked {
-                    self.send_all(id, vec![Message::GetAddr]);
-                }
+                self.gossip.on_peer_ready(cx!(self), &view, v2, self.config.automatic);
+                self.serving.on_peer_ready(id);
+                self.settle();
                 self.facts.push_back(Fact::PeerReady(id));
             }
             Step::Close(reason) => self.close_peer(id, reason),
@@ -225,6 +260,16 @@ impl Engine {
                 let hashes: Vec<BlockHash> = entries.iter().take(MAX_INV).filter_map(block_of).collect();
                 self.blocks.on_not_found(cx!(self), &self.tree, id, &hashes);
             }
+            Message::SendHeaders => self.serving.on_send_headers(id),
+            Message::GetHeaders(request) => {
+                let shelf = self.shelf();
+                self.serving.on_get_headers(cx!(self), &self.tree, shelf, id, &request);
+            }
+            Message::GetData(wanted) => {
+                let shelf = self.shelf();
+                self.serving.on_get_data(cx!(self), &self.tree, shelf, id, &wanted);
+            }
+            Message::GetAddr => self.gossip.on_get_addr(cx!(self), &self.dialer, id),
             Message::Addr(entries) => {
                 let all = entries.into_iter().take(MAX_ADDR).filter_map(|(time, legacy)| {
                     let address = PeerAddress::from_addr_v2(&addr::from_legacy(&legacy), legacy.port)?;
@@ -239,7 +284,7 @@ impl Engine {
                 });
                 self.on_addresses(id, all.collect());
             }
-            // We serve nothing and relay no transactions: the rest asks for what we do not have.
+            // No transactions are relayed: the rest asks for what we do not have.
             _ => {}
         }
     }
@@ -258,29 +303,28 @@ impl Engine {
     }
 
     fn on_addresses(&mut self, id: PeerId, entries: Vec<Told>) {
-        if !self.config.automatic {
-            return;
+        let is_answer = entries.len() > 1;
+        if self.gossip.on_addresses(cx!(self), &mut self.dialer, id, entries) {
+            self.dialer.on_addresses(self.now.at);
         }
-        let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.view.kind.gossips()) else { return };
-        let from = NetGroup::of(&peer.view.address);
-        let (tokens, since) = peer.addr_tokens;
-        let earned = self.now.at.since(since).as_secs_f64() * ADDR_RATE_PER_SECOND;
-        let mut tokens = if tokens < ADDR_BUCKET { (tokens + earned).min(ADDR_BUCKET) } else { tokens };
-        let now = self.now;
-        let mut news = false;
-        for told in entries {
-            if tokens < 1.0 {
-                break;
-            }
-            tokens -= 1.0;
-            let serves = [ServiceFlags::NETWORK, ServiceFlags::NETWORK_LIMITED];
-            if serves.iter().any(|flag| told.services.has(*flag)) && self.dialer.reaches(&told.address) {
-                news |= self.dialer.book.gossip(told, &from, now.unix, &mut self.rng);
-            }
+        // One address is the peer's own, which comes unasked.
+        if is_answer && self.peers.get(&id).is_some_and(|peer| peer.view.kind == ConnectionKind::AddrFetch) {
+            self.close_peer(id, CloseReason::Probed);
         }
-        peer.addr_tokens = (tokens, now.at);
-        if news {
-            self.dialer.on_addresses(now.at);
+    }
+
+    fn shelf(&self) -> Shelf {
+        Shelf { tip: self.activation.proved(), pruned_below: self.storage.pruned_below }
+    }
+
+    /// Tells peers of a new tip, unless we are far behind.
+    pub(super) fn announce_tip(&mut self) {
+        let tip = self.activation.proved();
+        if self.synced && self.is_at_end() && self.is_near_tip() && self.announced != Some(tip) {
+            self.announced = Some(tip);
+            let peers = self.peers.values().map(|peer| &peer.view).filter(|view| view.ready);
+            self.serving.announce(cx!(self), &self.tree, tip, peers);
+            self.settle();
         }
     }
 }

@@ -33,6 +33,7 @@ impl Engine {
                 id,
                 address: peer.view.address.clone(),
                 kind: peer.view.kind,
+                session: peer.session,
                 state: peer.life.state(),
                 user_agent: peer.handshake.as_ref().map_or_else(String::new, |h| h.info().user_agent.clone()),
                 services: peer.view.services,

@@ -59,6 +59,7 @@ impl Engine {
                 return;
             }
             self.settle();
+            self.announce_tip();
             self.dial();
             if self.demands.is_empty() && self.facts.is_empty() {
                 return;
@@ -154,7 +155,11 @@ impl Engine {
         let now = self.now.at;
         while let Some(peer) = self.waits.pop_due(now) {
             let ready = self.peers.get(&peer).is_some_and(|peer| peer.handshake.is_some());
-            let what = if ready { "handshake" } else { "dial" };
+            let what = match self.peers.get(&peer) {
+                Some(peer) if peer.view.ready => "addresses",
+                _ if ready => "handshake",
+                _ => "dial",
+            };
             self.close_peer(peer, CloseReason::Timeout(what));
         }
         while let Some(due) = self.pings.pop_due(now, &mut self.rng) {
@@ -180,6 +185,10 @@ impl Engine {
         if self.watch.next_deadline().is_some_and(|at| at <= now) {
             let blocks = &self.blocks;
             self.watch.on_timer(cx!(self), &self.tree, |peer| blocks.in_flight(peer));
+            self.settle();
+        }
+        if self.gossip.next_deadline().is_some_and(|at| at <= now) {
+            self.gossip.on_timer(cx!(self));
             self.settle();
         }
     }

@@ -3,6 +3,8 @@
 
 #[cfg(feature = "native")]
 pub mod native;
+#[cfg(feature = "socks5")]
+pub mod socks5;
 
 use crate::peer::PeerAddress;
 use core::fmt;

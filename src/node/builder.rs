@@ -7,6 +7,7 @@
 
 use super::addresses::{self, Saved};
 use super::bandwidth::Bandwidth;
+use super::budget::{Budget, counted};
 use super::chain_thread::{ChainParts, EndSignal};
 use super::connection::Surroundings;
 use super::driver::{self, CloseWatches, Parts, RunError, Stopped};
@@ -19,13 +20,10 @@ use super::wait::{Watch, block_on};
 use crate::chain::params::{Network, Params};
 use crate::chain::work::ChainWork;
 use crate::chainstate::recovery::{self, Sources};
-use crate::chainstate::{Chainstate, ChainstateOptions, PruneOptions};
+use crate::chainstate::{Chainstate, PruneOptions};
 use crate::engine::{Engine, EngineConfig, StartError};
 use crate::error::Error;
-use crate::limits::{
-    BLOCKS_IN_FLIGHT_SECONDS, LEAST_BANDWIDTH, LEAST_MEMORY, LEAST_RESERVED_BYTES, MAX_REQUESTS,
-    MIN_PRUNE_MIB, POOL_QUEUE, SLED_UNCOUNTED_MEMORY, UNCOUNTED_MEMORY,
-};
+use crate::limits::{INBOUND_MAX, MAX_REQUESTS, MIN_PRUNE_MIB, POOL_QUEUE};
 use crate::net::{Clock, Executor, SystemClock, Transport};
 use crate::peer::{AddressNetwork, PeerAddress};
 use crate::rng::Rng;
@@ -36,7 +34,6 @@ use crate::store::header_file::{HEADER_FILE, HeaderFile};
 use crate::store::medium::MemoryMedium;
 use crate::store::memory::MemoryStore;
 use crate::store::{Store, StoreError};
-use crate::sync::blocks::SchedulerConfig;
 use crate::trace;
 use crate::verify::Verifier;
 use crate::verify::pool::Pool;
@@ -45,17 +42,15 @@ use core::fmt;
 use core::time::Duration;
 use futures::channel::mpsc;
 use parking_lot::Mutex;
+use std::collections::BTreeSet;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Memory for coins unless the host says otherwise: Core's default.
-const DEFAULT_CACHE: usize = 450 << 20;
 /// The part of that memory which the embedded store gets for its pages: an eighth. Coins in our own cache are
 /// worth more, since they need no write when they are spent soon.
 const STORE_SHARE: usize = 8;
-/// Memory that blocks get their share of, unless the host says how much there is, at least.
-const USUAL_LEAST_MEMORY: usize = 256 << 20;
 /// The least that the embedded store works well with.
 const LEAST_STORE_CACHE: usize = 8 << 20;
 
@@ -110,6 +105,11 @@ pub struct Builder {
     connect: Vec<PeerAddress>,
     added: Vec<PeerAddress>,
     dns: Option<bool>,
+    listen: Vec<SocketAddr>,
+    serve: Option<bool>,
+    proxy: Option<SocketAddr>,
+    onion_proxy: Option<SocketAddr>,
+    networks: Option<BTreeSet<AddressNetwork>>,
     /// What of the engine's options is about peers.
     network: EngineConfig,
     cache: Option<usize>,
@@ -141,7 +141,12 @@ impl Builder {
             connect: Vec::new(),
             added: Vec::new(),
             dns: None,
-            network: EngineConfig::default(),
+            listen: Vec::new(),
+            serve: None,
+            proxy: None,
+            onion_proxy: None,
+            networks: None,
+            network: EngineConfig { inbound_max: INBOUND_MAX, ..EngineConfig::default() },
             cache: None,
             memory: None,
             bandwidth: None,
@@ -201,10 +206,67 @@ impl Builder {
         self
     }
 
+    /// Listens on this address, and on others given so; port 0 is any that is free ([`Handle::listening`]). Up to
+    /// [`Self::inbound`] peers may come; when all places are taken, a newcomer displaces one of the largest group of those
+    /// that are not fast, useful or old (Core's rules). Without it nobody can come.
+    pub fn listen(mut self, address: SocketAddr) -> Self {
+        self.listen.push(address);
+        self
+    }
+
+    /// How many connections others may open: 114 by default.
+    pub fn inbound(mut self, most: usize) -> Self {
+        self.network.inbound_max = most;
+        self
+    }
+
+    /// Whether headers, blocks and addresses are served to peers, and new blocks announced; by default if the node listens.
+    /// A pruned node offers the last 288 blocks (BIP159).
+    pub fn serve(mut self, on: bool) -> Self {
+        self.serve = Some(on);
+        self
+    }
+
+    /// Bytes a day after which no blocks older than a week are served; by default there is no limit. Who asks for one then
+    /// is left (Core's `-maxuploadtarget`).
+    pub fn upload_budget(mut self, bytes_a_day: u64) -> Self {
+        self.network.serve.upload_budget = Some(bytes_a_day);
+        self
+    }
+
+    /// Opens all connections through this SOCKS5 proxy, names and onion addresses included, with another user and password
+    /// for each; no name is looked up on this side. DNS seeds are connected to over the proxy and asked for addresses.
+    /// Onion addresses are dialled then, unless [`Self::networks`] says otherwise. Listening is not affected. Needs the
+    /// feature `socks5`.
+    pub fn proxy(mut self, address: SocketAddr) -> Self {
+        self.proxy = Some(address);
+        self
+    }
+
+    /// Opens connections to onion addresses through this SOCKS5 proxy, and no others, unless [`Self::proxy`] is given for
+    /// them. Needs the feature `socks5`.
+    pub fn onion_proxy(mut self, address: SocketAddr) -> Self {
+        self.onion_proxy = Some(address);
+        self
+    }
+
+    /// Whether connections are encrypted where both sides can (BIP324); on by default. With peers who can't, the node
+    /// speaks in the clear either way. [`PeerStatus::session`](crate::PeerStatus::session) tells which it is.
+    pub fn encrypt(mut self, on: bool) -> Self {
+        self.network.encrypt = on;
+        self
+    }
+
+    /// An address of ours that others reach, which is told to peers: where the node knows it better than it can find out.
+    pub fn external_address(mut self, address: PeerAddress) -> Self {
+        self.network.own_addresses.push(address);
+        self
+    }
+
     /// Networks whose addresses are kept and dialled, besides peers that the host names: IPv4 and IPv6 by default. For
     /// CJDNS its router has to run on this machine; Tor and I2P need a proxy or a [`Self::transport`] that reaches them.
     pub fn networks(mut self, networks: impl IntoIterator<Item = AddressNetwork>) -> Self {
-        self.network.networks = networks.into_iter().collect();
+        self.networks = Some(networks.into_iter().collect());
         self
     }
 
@@ -249,8 +311,8 @@ impl Builder {
         self
     }
 
-    /// Memory of the whole process without its headers (up to 250 bytes each), in bytes: at least [`LEAST_MEMORY`], with
-    /// sled [`SLED_UNCOUNTED_MEMORY`] more. These two are left to what cannot be counted. Half of the rest is for coins,
+    /// Memory of the whole process without its headers (up to 250 bytes each), in bytes: at least [`LEAST_MEMORY`](crate::limits::LEAST_MEMORY), with
+    /// sled [`SLED_UNCOUNTED_MEMORY`](crate::limits::SLED_UNCOUNTED_MEMORY) more. These two are left to what cannot be counted. Half of the rest is for coins,
     /// unless [`Self::dbcache`] says otherwise; an eighth each for blocks that are under way, for those that wait or are
     /// unproved, and for changes that the store has not written. Less means more writes and fewer blocks at once. By
     /// default it goes with [`Self::dbcache`], and the store takes more for changes. What is kept in memory instead of in
@@ -265,7 +327,7 @@ impl Builder {
         self
     }
 
-    /// Bytes a second that all connections together may receive, at least [`LEAST_BANDWIDTH`]; by default as many as
+    /// Bytes a second that all connections together may receive, at least [`LEAST_BANDWIDTH`](crate::limits::LEAST_BANDWIDTH); by default as many as
     /// come. Little is ever sent.
     pub fn bandwidth(mut self, bytes_per_second: u64) -> Self {
         self.bandwidth = Some(bytes_per_second);
@@ -357,6 +419,8 @@ impl Builder {
             ));
         }
         let transport = self.transport.map_or_else(default_transport, Ok)?;
+        let (proxy, onion_proxy) = (self.proxy, self.onion_proxy);
+        let transport = through(transport, proxy, onion_proxy)?;
         let executor = self.executor.map_or_else(default_executor, Ok)?;
         let verifier = self.verifier.map_or_else(default_verifier, Ok)?;
         let mut rng = Rng::from_seed(self.seed.map_or_else(system_seed, Ok)?);
@@ -408,6 +472,19 @@ impl Builder {
         let sources = Sources { params, store, blocks, headers, loaded, pool: Arc::new(pool), verifier };
         let options = budget.chainstate.coins_bytes(coins_bytes).prune(self.prune);
         let opened = recovery::open(sources, options, [rng.u64(), rng.u64()]).map_err(recovery_error)?;
+        let listen = self.listen;
+        let mut network = self.network;
+        let encrypt = network.encrypt;
+        network.proxied = proxy.is_some();
+        if proxy.or(onion_proxy).is_some() {
+            network.networks.insert(AddressNetwork::Onion);
+        }
+        network.networks = self.networks.unwrap_or(network.networks);
+        network.serve.enabled = self.serve.unwrap_or(!listen.is_empty());
+        network.serve.pruned = self.prune.is_some() || opened.chainstate.storage().pruned_below > 0;
+        if listen.is_empty() {
+            network.inbound_max = 0;
+        }
         let automatic = self.connect.is_empty() || self.dns == Some(true);
         let saved = match &datadir {
             Some(datadir) if automatic => addresses::load(datadir)?,
@@ -419,7 +496,7 @@ impl Builder {
             dns_seeds: automatic && self.dns.unwrap_or(true),
             stop_at_height: self.stop_at_height,
             scheduler: budget.scheduler,
-            ..self.network
+            ..network
         };
         if let Some(prune) = self.prune {
             config.scheduler.window = prune.window(config.scheduler.window);
@@ -438,58 +515,19 @@ impl Builder {
         }
         let trust = Trust::load(datadir.as_ref())?;
         let bandwidth = self.bandwidth;
-        let edge = Edge { magic, executor, transport, clock: self.clock, bandwidth, set_aside, trust };
+        let edge = Edge {
+            magic,
+            executor,
+            transport,
+            clock: self.clock,
+            bandwidth,
+            set_aside,
+            listen,
+            encrypt,
+            rng,
+            trust,
+        };
         Ok(edge.assemble(engine, opened.chainstate, datadir))
-    }
-}
-
-/// What a node may use, from what the host says.
-struct Budget {
-    cache: usize,
-    /// What the store's unwritten changes may take, if the host said how much memory there is.
-    store_writes: Option<u64>,
-    chainstate: ChainstateOptions,
-    scheduler: SchedulerConfig,
-}
-
-/// Of the memory that a node may use, what it can count.
-fn counted(memory: usize, opens_sled: bool) -> Result<usize, BuildError> {
-    let (more, too_little) = if opens_sled {
-        (SLED_UNCOUNTED_MEMORY, "a node with sled needs at least 320 MiB of memory")
-    } else {
-        (0, "a node needs at least 192 MiB of memory")
-    };
-    if memory < LEAST_MEMORY + more {
-        return Err(BuildError::Option(too_little));
-    }
-    Ok(memory - UNCOUNTED_MEMORY - more)
-}
-
-impl Budget {
-    /// `memory` is what can be counted.
-    fn new(cache: Option<usize>, memory: Option<usize>, bandwidth: Option<u64>) -> Result<Self, BuildError> {
-        let store_writes = memory.map(|memory| memory as u64 / 8);
-        let cache = cache.or(memory.map(|memory| memory / 2)).unwrap_or(DEFAULT_CACHE);
-        // Who gives little to the coins has little for blocks.
-        let memory = memory.unwrap_or_else(|| cache.saturating_mul(4).max(USUAL_LEAST_MEMORY));
-        let chainstate = ChainstateOptions::default();
-        let (bodies, unproved) = (chainstate.bodies_bytes, chainstate.unproved_bytes);
-        let chainstate = chainstate.bodies_bytes(bodies.min(memory / 16));
-        let chainstate = chainstate.unproved_bytes(unproved.min(memory / 16));
-        let mut budget = Self { cache, store_writes, chainstate, scheduler: SchedulerConfig::default() };
-        budget.reserve(memory as u64 / 8);
-        if let Some(rate) = bandwidth {
-            if rate < LEAST_BANDWIDTH {
-                return Err(BuildError::Option("a node needs at least 16,000 bytes a second"));
-            }
-            // More would only wait, for longer than a peer is given.
-            budget.reserve(rate.saturating_mul(BLOCKS_IN_FLIGHT_SECONDS));
-        }
-        Ok(budget)
-    }
-
-    fn reserve(&mut self, bytes: u64) {
-        self.scheduler.reserved_bytes = self.scheduler.reserved_bytes.min(bytes.max(LEAST_RESERVED_BYTES));
     }
 }
 
@@ -501,6 +539,9 @@ struct Edge {
     clock: Arc<dyn Clock>,
     bandwidth: Option<u64>,
     set_aside: Option<PathBuf>,
+    listen: Vec<SocketAddr>,
+    encrypt: bool,
+    rng: Rng,
     trust: Trust,
 }
 
@@ -522,6 +563,7 @@ impl Edge {
             clock,
             trust: self.trust.clone(),
             set_aside: self.set_aside,
+            listening: Mutex::default(),
         });
         let (inbox, inbound) = Inbox::new();
         let handle = Handle::new(shared.clone(), self.executor.clone());
@@ -543,12 +585,46 @@ impl Edge {
                 transport: self.transport,
                 inbox,
                 bandwidth,
+                encrypt: self.encrypt,
+                rng: Arc::new(Mutex::new(self.rng)),
             },
             inbound,
+            listen: self.listen,
             close: CloseWatches(shared.clone()),
             shared,
         };
         (Node { parts }, handle)
+    }
+}
+
+/// The transport with the proxies before it.
+#[cfg(feature = "socks5")]
+fn through(
+    transport: Arc<dyn Transport>,
+    proxy: Option<SocketAddr>,
+    onion_proxy: Option<SocketAddr>,
+) -> Result<Arc<dyn Transport>, BuildError> {
+    use crate::net::socks5::Socks5Transport;
+    // The onions' proxy is reached directly, whatever the other one is for.
+    let mut through: Arc<dyn Transport> = transport.clone();
+    if let Some(proxy) = proxy {
+        through = Arc::new(Socks5Transport::new(through, proxy));
+    }
+    if let Some(proxy) = onion_proxy {
+        through = Arc::new(Socks5Transport::onions_only(through, transport, proxy));
+    }
+    Ok(through)
+}
+
+#[cfg(not(feature = "socks5"))]
+fn through(
+    transport: Arc<dyn Transport>,
+    proxy: Option<SocketAddr>,
+    onion_proxy: Option<SocketAddr>,
+) -> Result<Arc<dyn Transport>, BuildError> {
+    match proxy.or(onion_proxy) {
+        None => Ok(transport),
+        Some(_) => Err(BuildError::Option("a proxy needs the feature `socks5`")),
     }
 }
 
@@ -634,6 +710,7 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::LEAST_MEMORY;
 
     #[test]
     fn no_threads_make_no_node() {

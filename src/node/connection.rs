@@ -9,14 +9,18 @@
 //! up is dropped.
 
 use super::bandwidth::Bandwidth;
+use super::encryption::{self, Agreed, NoSession, Secrets, Session};
 use super::inbox::{Inbound, Inbox};
 use super::wait::let_others_run;
-use crate::limits::{CLOSE_MILLIS, DIAL_MILLIS, MAX_UNHANDLED_BYTES, MAX_UNSENT_BYTES, READ_CHUNK};
+use crate::limits::{
+    CLOSE_MILLIS, DIAL_MILLIS, ENCRYPTION_MILLIS, MAX_UNHANDLED_BYTES, MAX_UNSENT_BYTES, READ_CHUNK,
+};
 use crate::net::{BoxStream, Executor, Transport};
 use crate::peer::{Fault, PeerAddress, PeerId};
+use crate::rng::Rng;
 use crate::trace;
-use crate::wire::Message;
 use crate::wire::frame::{Decoder, Frame, FrameError, HEADER_SIZE, encode};
+use crate::wire::{Message, v2};
 use core::future::{Future, poll_fn};
 use core::pin::pin;
 use core::task::{Poll, Waker};
@@ -90,6 +94,69 @@ pub(super) struct Surroundings {
     pub(super) inbox: Inbox,
     /// What all connections together may read; `None` for as much as comes.
     pub(super) bandwidth: Option<Arc<Bandwidth>>,
+    /// Whether those who come are answered in v2 if they speak it.
+    pub(super) encrypt: bool,
+    /// Where the secrets of encrypted connections come from.
+    pub(super) rng: Arc<Mutex<Rng>>,
+}
+
+impl Surroundings {
+    fn secrets(&self) -> Secrets {
+        Secrets::new(self.rng.lock().fork())
+    }
+}
+
+/// An open connection, and what is known of how its other side speaks.
+pub(super) struct Opened {
+    stream: BoxStream,
+    speech: Speech,
+}
+
+enum Speech {
+    /// The frames of v1.
+    Plain,
+    /// The packets of v2.
+    Encrypted(Box<Session>),
+    /// The other side will show.
+    Unknown,
+}
+
+impl Opened {
+    /// Of the side that was called.
+    fn arrived(stream: BoxStream, encrypt: bool) -> Self {
+        Self { stream, speech: if encrypt { Speech::Unknown } else { Speech::Plain } }
+    }
+
+    /// The session, if there is one already.
+    pub(super) fn session(&self) -> Option<[u8; 32]> {
+        match &self.speech {
+            Speech::Encrypted(session) => Some(session.id),
+            Speech::Plain | Speech::Unknown => None,
+        }
+    }
+}
+
+/// Opens a connection; in v1 if the other side understands nothing else.
+async fn open_to(address: PeerAddress, encrypted: bool, around: Surroundings) -> io::Result<Opened> {
+    if encrypted {
+        let mut stream = around.transport.dial(&address).await?;
+        let limit = around.executor.timer(Duration::from_millis(ENCRYPTION_MILLIS));
+        let agreed = {
+            let call = pin!(encryption::call(&mut stream, around.magic, around.secrets()));
+            match select(call, limit).await {
+                Either::Left((agreed, _)) => Some(agreed),
+                Either::Right(_) => None,
+            }
+        };
+        match agreed {
+            Some(Ok(session)) => return Ok(Opened { stream, speech: Speech::Encrypted(Box::new(session)) }),
+            Some(Err(NoSession::Failed(error))) => return Err(error),
+            // It closed the connection at bytes that it did not understand, or waits for others.
+            Some(Err(NoSession::NoKey(_))) | None => drop(stream),
+        }
+    }
+    let stream = around.transport.dial(&address).await?;
+    Ok(Opened { stream, speech: Speech::Plain })
 }
 
 /// The driver's end of a connection. Dropping it ends both tasks.
@@ -99,7 +166,7 @@ pub(super) struct Connection {
     gate: Arc<Gate>,
     unsent: Arc<AtomicUsize>,
     /// Both are `None` until the dial has succeeded.
-    queue: Option<mpsc::UnboundedSender<Vec<u8>>>,
+    queue: Option<mpsc::UnboundedSender<(Message, usize)>>,
     closing: Option<oneshot::Sender<()>>,
     tasks: Vec<AbortHandle>,
 }
@@ -112,13 +179,13 @@ impl Drop for Connection {
 
 impl Connection {
     /// Starts to dial; `Inbound::Dialled` follows.
-    pub(super) fn dial(id: PeerId, address: PeerAddress, around: &Surroundings) -> Self {
-        let dial = around.transport.dial(&address);
+    pub(super) fn dial(id: PeerId, address: PeerAddress, encrypted: bool, around: &Surroundings) -> Self {
+        let dial = open_to(address.clone(), encrypted, around.clone());
         let executor = around.executor.clone();
         let inbox = around.inbox.clone();
         let task = spawn(around, id, &address, async move {
             let limit = executor.timer(Duration::from_millis(DIAL_MILLIS));
-            let outcome = match select(dial, limit).await {
+            let outcome = match select(pin!(dial), limit).await {
                 Either::Left((outcome, _)) => outcome,
                 Either::Right(_) => Err(io::Error::from(io::ErrorKind::TimedOut)),
             };
@@ -134,37 +201,55 @@ impl Connection {
         }
     }
 
+    /// A connection that the other side has opened.
+    pub(super) fn arrived(
+        id: PeerId,
+        address: PeerAddress,
+        stream: BoxStream,
+        around: &Surroundings,
+    ) -> Self {
+        let mut connection = Self {
+            address,
+            gate: Arc::new(Gate::new()),
+            unsent: Arc::new(AtomicUsize::new(0)),
+            queue: None,
+            closing: None,
+            tasks: Vec::new(),
+        };
+        connection.open(id, Opened::arrived(stream, around.encrypt), around);
+        connection
+    }
+
     /// The dial succeeded: starts the reader and the writer.
-    pub(super) fn open(&mut self, id: PeerId, stream: BoxStream, around: &Surroundings) {
+    pub(super) fn open(&mut self, id: PeerId, opened: Opened, around: &Surroundings) {
         trace::event!(DEBUG, "connected", peer = id, address = self.address);
-        let (reading, writing) = stream.split();
         let (queue, queued) = mpsc::unbounded();
         let (closing, asked_to_close) = oneshot::channel();
         self.queue = Some(queue);
         self.closing = Some(closing);
-        let reader = Reader {
-            id,
-            stream: reading,
-            decoder: Decoder::new(around.magic),
-            gate: self.gate.clone(),
-            around: around.clone(),
+        let (to_writer, out) = oneshot::channel();
+        let speaks = Speaks { id, to_writer, gate: self.gate.clone(), around: around.clone() };
+        let Opened { stream, speech } = opened;
+        let reading = match speech {
+            // What is queued leaves, though the reader may be ended before it begins.
+            Speech::Plain => Either::Left(speaks.begin(stream, Codec::plain(around.magic))),
+            Speech::Encrypted(session) => Either::Left(speaks.begin(stream, Codec::encrypted(*session))),
+            Speech::Unknown => Either::Right(speaks.find_out(stream)),
         };
-        let writer =
-            Writer { id, stream: writing, queued, unsent: self.unsent.clone(), around: around.clone() };
+        let writer = Writer { id, queued, unsent: self.unsent.clone(), around: around.clone() };
         self.tasks = vec![
-            spawn(around, id, &self.address, writer.run(asked_to_close)),
-            spawn(around, id, &self.address, reader.run()),
+            spawn(around, id, &self.address, writer.run(out, asked_to_close)),
+            spawn(around, id, &self.address, reading),
         ];
     }
 
     /// Queues a message. False if the queue is over its bound: the peer does not read.
-    pub(super) fn send(&self, magic: [u8; 4], message: &Message) -> bool {
+    pub(super) fn send(&self, message: Message) -> bool {
         let Some(queue) = &self.queue else { return true };
-        let bytes = encode(magic, message);
-        let held = place(&bytes);
+        let held = place(&message);
         let waiting = self.unsent.fetch_add(held, Ordering::Relaxed).saturating_add(held);
         // A writer that has ended reports so itself.
-        let _ = queue.unbounded_send(bytes);
+        let _ = queue.unbounded_send((message, held));
         waiting <= MAX_UNSENT_BYTES
     }
 
@@ -200,10 +285,9 @@ const fn weight(bytes: usize) -> usize {
     bytes.saturating_add(size_of::<Inbound>())
 }
 
-/// What a message that waits to be written takes: its bytes, and as much again as a short one needs for its
-/// places in the queue and on the heap.
-fn place(bytes: &Vec<u8>) -> usize {
-    bytes.capacity().saturating_add(64)
+/// What a message that waits to be written takes: its bytes, and its place in the queue.
+fn place(message: &Message) -> usize {
+    message.payload_size_hint().saturating_add(size_of::<Message>() + HEADER_SIZE + 64)
 }
 
 /// Runs a task of a connection in its span; a panic reaches the driver.
@@ -221,16 +305,135 @@ fn spawn(
     handle
 }
 
+/// How the other side's bytes become frames.
+enum Frames {
+    Plain(Decoder),
+    Encrypted(Box<v2::Decoder>),
+}
+
+impl Frames {
+    fn feed(&mut self, bytes: &[u8]) -> Result<usize, FrameError> {
+        match self {
+            Self::Plain(decoder) => decoder.feed(bytes),
+            Self::Encrypted(decoder) => decoder.feed(bytes),
+        }
+    }
+
+    fn take_frame(&mut self) -> Option<Frame> {
+        match self {
+            Self::Plain(decoder) => decoder.take_frame(),
+            Self::Encrypted(decoder) => decoder.take_frame(),
+        }
+    }
+
+    fn received(&self) -> u64 {
+        match self {
+            Self::Plain(decoder) => decoder.received(),
+            Self::Encrypted(decoder) => decoder.received(),
+        }
+    }
+
+    /// Whether a frame has begun and is not complete.
+    fn is_within(&self) -> bool {
+        match self {
+            Self::Plain(decoder) => decoder.progress().is_some(),
+            Self::Encrypted(decoder) => decoder.is_within_packet(),
+        }
+    }
+}
+
+/// How messages become the bytes that the other side understands.
+enum Seal {
+    Plain([u8; 4]),
+    Encrypted(Box<bip324::OutboundCipher>),
+}
+
+impl Seal {
+    fn encode(&mut self, message: &Message) -> Vec<u8> {
+        match self {
+            Self::Plain(magic) => encode(*magic, message),
+            Self::Encrypted(cipher) => v2::encode(cipher, message),
+        }
+    }
+}
+
+/// Both directions of a connection.
+struct Codec {
+    decoder: Frames,
+    seal: Seal,
+    /// Bytes that were read already.
+    first: Vec<u8>,
+}
+
+impl Codec {
+    /// In v1.
+    fn plain(magic: [u8; 4]) -> Self {
+        Self { decoder: Frames::Plain(Decoder::new(magic)), seal: Seal::Plain(magic), first: Vec::new() }
+    }
+
+    /// In v2.
+    fn encrypted(session: Session) -> Self {
+        let Session { inbound, outbound, rest, .. } = session;
+        let decoder = Frames::Encrypted(Box::new(v2::Decoder::new(inbound)));
+        Self { decoder, seal: Seal::Encrypted(Box::new(outbound)), first: rest }
+    }
+}
+
+/// Where the writer writes, once that is known.
+type Out = (WriteHalf<BoxStream>, Seal);
+
+/// A connection that is about to be read and written.
+struct Speaks {
+    id: PeerId,
+    to_writer: oneshot::Sender<Out>,
+    gate: Arc<Gate>,
+    around: Surroundings,
+}
+
+impl Speaks {
+    /// Hands the writer its half; what is left to do is reading.
+    fn begin(self, stream: BoxStream, codec: Codec) -> impl Future<Output = ()> + Send + use<> {
+        let Codec { decoder, seal, first } = codec;
+        let (reading, writing) = stream.split();
+        // A writer that has ended needs no half.
+        let _ = self.to_writer.send((writing, seal));
+        Reader { id: self.id, stream: reading, decoder, gate: self.gate, around: self.around }.run(first)
+    }
+
+    /// As the other side does.
+    async fn find_out(self, mut stream: BoxStream) {
+        let (id, around) = (self.id, self.around.clone());
+        match encryption::answer(&mut stream, around.magic, around.secrets()).await {
+            Ok(Agreed::Plain(first)) => {
+                let codec = Codec { first, ..Codec::plain(around.magic) };
+                self.begin(stream, codec).await;
+            }
+            Ok(Agreed::Encrypted(session)) => {
+                around.inbox.send(Inbound::Encrypted(id, session.id));
+                self.begin(stream, Codec::encrypted(*session)).await;
+            }
+            Err(error) => {
+                trace::event!(DEBUG, "connection ended", peer = id, reason = error.into_io());
+                around.inbox.send(Inbound::Closed(id));
+            }
+        }
+    }
+}
+
 struct Reader {
     id: PeerId,
     stream: ReadHalf<BoxStream>,
-    decoder: Decoder,
+    decoder: Frames,
     gate: Arc<Gate>,
     around: Surroundings,
 }
 
 impl Reader {
-    async fn run(mut self) {
+    /// `first` are bytes that were read already.
+    async fn run(mut self, first: Vec<u8>) {
+        if !first.is_empty() && !self.take(&first).await {
+            return;
+        }
         let bandwidth = self.around.bandwidth.clone();
         let mut chunk = vec![0; bandwidth.as_ref().map_or(READ_CHUNK, |bandwidth| bandwidth.chunk())];
         loop {
@@ -246,25 +449,34 @@ impl Reader {
             if let Some(bandwidth) = &bandwidth {
                 bandwidth.spend(read);
             }
-            let (frames, fault) = self.cut(chunk.get(..read).unwrap_or_default());
-            let Some((messages, checked)) = self.check(frames).await else {
-                return self.end("the executor has ended");
-            };
-            for (message, bytes) in messages {
-                self.gate.change(|gate| gate.unhandled = gate.unhandled.saturating_add(weight(bytes)));
-                self.around.inbox.send(Inbound::Received(self.id, message, bytes));
-            }
-            if let Some(fault) = checked.or(fault) {
-                trace::event!(DEBUG, "not the protocol", peer = self.id, fault = fault);
-                self.around.inbox.send(Inbound::Faulted(self.id, Fault::Wire(fault)));
+            if !self.take(chunk.get(..read).unwrap_or_default()).await {
                 return;
-            }
-            if self.decoder.progress().is_some() {
-                self.tell_progress();
             }
             // A peer that sends faster than we read would have this thread for itself.
             let_others_run().await;
         }
+    }
+
+    /// Hands on what these bytes complete; `false` at the end.
+    async fn take(&mut self, bytes: &[u8]) -> bool {
+        let (frames, fault) = self.cut(bytes);
+        let Some((messages, checked)) = self.check(frames).await else {
+            self.end("the executor has ended");
+            return false;
+        };
+        for (message, bytes) in messages {
+            self.gate.change(|gate| gate.unhandled = gate.unhandled.saturating_add(weight(bytes)));
+            self.around.inbox.send(Inbound::Received(self.id, message, bytes));
+        }
+        if let Some(fault) = checked.or(fault) {
+            trace::event!(DEBUG, "not the protocol", peer = self.id, fault = fault);
+            self.around.inbox.send(Inbound::Faulted(self.id, Fault::Wire(fault)));
+            return false;
+        }
+        if self.decoder.is_within() {
+            self.tell_progress();
+        }
+        true
     }
 
     /// Waits until something may be read.
@@ -341,14 +553,13 @@ fn check(frames: Vec<Frame>) -> Checked {
 
 struct Writer {
     id: PeerId,
-    stream: WriteHalf<BoxStream>,
-    queued: mpsc::UnboundedReceiver<Vec<u8>>,
+    queued: mpsc::UnboundedReceiver<(Message, usize)>,
     unsent: Arc<AtomicUsize>,
     around: Surroundings,
 }
 
 impl Writer {
-    async fn run(mut self, asked_to_close: oneshot::Receiver<()>) {
+    async fn run(mut self, out: oneshot::Receiver<Out>, asked_to_close: oneshot::Receiver<()>) {
         let executor = self.around.executor.clone();
         let limit = pin!(async move {
             // Dropping the other end without a word ends the connection too, by aborting this task.
@@ -358,21 +569,25 @@ impl Writer {
             executor.timer(Duration::from_millis(CLOSE_MILLIS)).await;
         });
         let (id, inbox) = (self.id, self.around.inbox.clone());
-        if let Either::Left((Err(error), _)) = select(pin!(self.write()), limit).await {
+        if let Either::Left((Err(error), _)) = select(pin!(self.write(out)), limit).await {
             trace::event!(DEBUG, "writing failed", peer = id, error = error);
             inbox.send(Inbound::Closed(id));
         }
     }
 
-    async fn write(&mut self) -> io::Result<()> {
-        while let Some(bytes) = self.queued.next().await {
-            self.stream.write_all(&bytes).await?;
-            self.stream.flush().await?;
-            self.unsent.fetch_sub(place(&bytes), Ordering::Relaxed);
+    async fn write(&mut self, out: oneshot::Receiver<Out>) -> io::Result<()> {
+        // The reader, which has ended then, has said why.
+        let Ok((mut stream, mut seal)) = out.await else { return Ok(()) };
+        while let Some((message, held)) = self.queued.next().await {
+            let bytes = seal.encode(&message);
+            drop(message);
+            stream.write_all(&bytes).await?;
+            stream.flush().await?;
+            self.unsent.fetch_sub(held, Ordering::Relaxed);
             self.around.inbox.send(Inbound::Flushed(self.id, bytes.len()));
             let_others_run().await;
         }
-        self.stream.close().await
+        stream.close().await
     }
 }
 
@@ -425,6 +640,8 @@ mod tests {
             transport: Arc::new(NativeTransport::new()),
             inbox,
             bandwidth: None,
+            encrypt: true,
+            rng: Arc::new(Mutex::new(Rng::from_number(1))),
         };
         Edge { around, inbound, blocking }
     }
@@ -446,9 +663,13 @@ mod tests {
                 closing: None,
                 tasks: Vec::new(),
             };
-            connection.open(PeerId(1), Box::new(futures::io::Cursor::new(bytes)), &self.around);
+            connection.open(PeerId(1), plain(futures::io::Cursor::new(bytes)), &self.around);
             connection
         }
+    }
+
+    fn plain(stream: impl crate::net::Stream + 'static) -> Opened {
+        Opened { stream: Box::new(stream), speech: Speech::Plain }
     }
 
     trait IntoPeer {
@@ -533,7 +754,7 @@ mod tests {
         let mut connection = edge.fed_with(Vec::new());
         connection.tasks.drain(..).for_each(|task| task.abort());
         connection.set_may_read(false);
-        connection.open(PeerId(2), Box::new(futures::io::Cursor::new(stream(&messages))), &edge.around);
+        connection.open(PeerId(2), plain(futures::io::Cursor::new(stream(&messages))), &edge.around);
         std::thread::sleep(Duration::from_millis(30));
         while let Some(inbound) = edge.inbound.try_next() {
             assert!(!matches!(inbound, Inbound::Received(..)), "read although paused");
@@ -561,9 +782,10 @@ mod tests {
         let mut edge = edge();
         let (near, mut far) = std::os::unix::net::UnixStream::pair().unwrap();
         let near = async_io::Async::new(near).unwrap();
-        let mut connection = Connection::dial(PeerId(1), ([127, 0, 0, 1], 1).into_peer(), &edge.around);
+        let mut connection =
+            Connection::dial(PeerId(1), ([127, 0, 0, 1], 1).into_peer(), false, &edge.around);
         connection.tasks.drain(..).for_each(|task| task.abort());
-        connection.open(PeerId(1), Box::new(near), &edge.around);
+        connection.open(PeerId(1), plain(near), &edge.around);
         let bytes = stream(&[block()]);
         for byte in &bytes[..bytes.len() - 1] {
             std::io::Write::write_all(&mut far, &[*byte]).unwrap();
@@ -615,11 +837,9 @@ mod tests {
         // The queue's other end is held here: nothing leaves.
         let (queue, _held) = mpsc::unbounded();
         connection.queue = Some(queue);
-        let message = block();
-        let bytes = place(&encode(MAGIC, &message));
-        let fits = MAX_UNSENT_BYTES / bytes;
-        assert!((0..fits).all(|_| connection.send(MAGIC, &message)));
-        assert!(!connection.send(MAGIC, &message));
+        let fits = MAX_UNSENT_BYTES / place(&block());
+        assert!((0..fits).all(|_| connection.send(block())));
+        assert!(!connection.send(block()));
     }
 
     /// A stream that always has another frame for whoever reads it.
@@ -658,9 +878,9 @@ mod tests {
         let mut edge = edge();
         let mut unknown = encode(MAGIC, &Message::Verack);
         unknown[4..10].copy_from_slice(b"nobody");
-        let mut busy = Connection::dial(PeerId(2), ([127, 0, 0, 1], 1).into_peer(), &edge.around);
+        let mut busy = Connection::dial(PeerId(2), ([127, 0, 0, 1], 1).into_peer(), false, &edge.around);
         busy.tasks.drain(..).for_each(|task| task.abort());
-        busy.open(PeerId(2), Box::new(Endless(unknown)), &edge.around);
+        busy.open(PeerId(2), plain(Endless(unknown)), &edge.around);
         std::thread::sleep(Duration::from_millis(50));
         let _quiet = edge.fed_with(stream(&[Message::Verack]));
         while !matches!(edge.next(), Inbound::Received(PeerId(1), Message::Verack, _)) {}
@@ -670,8 +890,8 @@ mod tests {
     fn what_is_queued_leaves_before_the_connection_closes() {
         let mut edge = edge();
         let connection = edge.fed_with(stream(&[Message::Verack]));
-        assert!(connection.send(MAGIC, &Message::Ping(1)));
-        assert!(connection.send(MAGIC, &Message::Ping(2)));
+        assert!(connection.send(Message::Ping(1)));
+        assert!(connection.send(Message::Ping(2)));
         connection.close();
         let mut flushed = 0;
         while flushed < 2 {

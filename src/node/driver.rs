@@ -10,15 +10,17 @@
 //! at any await ends the tasks and the thread; what is durable stays.
 
 use super::chain_thread::{ChainParts, ChainThread, Work};
-use super::connection::{Connection, Surroundings};
+use super::connection::{Connection, Opened, Surroundings};
 use super::inbox::{Arrivals, Inbound, panic_message};
+use super::listener;
 use super::requests::{Request, Shared};
 use super::wait::let_others_run;
 use crate::chain::command::{BlockRef, ChainCommand, ChainReport};
-use crate::engine::{Answer, Engine, Input, Output, QueryId};
+use crate::engine::{Answer, Arrival, Engine, Input, Output, QueryId};
 use crate::error::Error;
 use crate::limits::{INPUTS_PER_TURN, RESOLVE_MILLIS};
-use crate::peer::PeerId;
+use crate::net::BoxStream;
+use crate::peer::{PeerAddress, PeerId};
 use crate::time::Timestamp;
 use crate::trace;
 use core::future::poll_fn;
@@ -32,6 +34,7 @@ use futures::future::{AbortHandle, BoxFuture, Either, abortable, select};
 use futures::stream::Stream;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// How a node ended.
@@ -58,6 +61,15 @@ pub enum RunError {
     /// The operating system gave no thread.
     #[error("no thread: {0}")]
     Thread(#[source] io::Error),
+    /// An address to listen on can't be had.
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        error: io::Error,
+    },
 }
 
 /// What a node is made of before it runs.
@@ -69,6 +81,7 @@ pub(super) struct Parts {
     pub(super) shared: Arc<Shared>,
     pub(super) around: Surroundings,
     pub(super) inbound: Arrivals,
+    pub(super) listen: Vec<SocketAddr>,
     /// The last field: whoever waits is woken when all else is gone.
     pub(super) close: CloseWatches,
 }
@@ -86,7 +99,9 @@ impl Drop for CloseWatches {
 
 /// Runs a node to its end.
 pub(super) async fn run(parts: Parts) -> Result<Stopped, RunError> {
-    let Parts { engine, chain, requests, shared, around, inbound, close: _close } = parts;
+    let Parts { engine, chain, requests, shared, around, inbound, listen, close: _close } = parts;
+    let listeners = listener::open(&listen, &around).await;
+    let listeners = listeners.map_err(|(address, error)| RunError::Listen { address, error })?;
     let ended = shared.ended.clone();
     let chain = ChainThread::start(chain, around.inbox.clone()).map_err(RunError::Thread)?;
     let mut driver = Driver {
@@ -104,7 +119,14 @@ pub(super) async fn run(parts: Parts) -> Result<Stopped, RunError> {
         timer: None,
         pending: VecDeque::new(),
         outcome: None,
+        accepting: Vec::new(),
+        arrivals: BTreeMap::new(),
+        next_arrival: 0,
     };
+    for (listener, address) in listeners {
+        driver.shared.listening.lock().push(address);
+        driver.accepting.push(listener::accept(listener, &driver.around));
+    }
     trace::event!(INFO, "node started");
     // A defect of the engine ends this node as an error; the host's other tasks go on.
     let outcome = match AssertUnwindSafe(driver.run()).catch_unwind().await {
@@ -151,10 +173,15 @@ struct Driver {
     /// Inputs that arose while outputs were carried out.
     pending: VecDeque<Input>,
     outcome: Option<Result<BlockRef, Error>>,
+    accepting: Vec<AbortHandle>,
+    /// Connections that wait for the engine's word.
+    arrivals: BTreeMap<Arrival, (BoxStream, PeerAddress)>,
+    next_arrival: u64,
 }
 
 impl Drop for Driver {
     fn drop(&mut self) {
+        self.accepting.iter().for_each(AbortHandle::abort);
         self.lookups.values().for_each(AbortHandle::abort);
     }
 }
@@ -233,6 +260,12 @@ impl Driver {
     fn on_inbound(&mut self, inbound: Inbound) {
         match inbound {
             Inbound::Dialled(id, outcome) => self.on_dialled(id, outcome),
+            Inbound::Arrived(stream, address, _taken) => {
+                let (arrival, address) = (Arrival(self.next_arrival), PeerAddress::from(address));
+                self.next_arrival += 1;
+                self.arrivals.insert(arrival, (stream, address.clone()));
+                self.feed(Input::Arrived(arrival, address));
+            }
             Inbound::Received(id, message, bytes) => {
                 if let Some(connection) = self.connections.get(&id) {
                     connection.handled(bytes);
@@ -245,6 +278,7 @@ impl Driver {
                     self.feed(Input::Progress(id, bytes));
                 }
             }
+            Inbound::Encrypted(id, session) => self.feed_from(id, Input::Encrypted(id, session)),
             Inbound::Faulted(id, fault) => self.feed_from(id, Input::Faulted(id, fault)),
             Inbound::Flushed(id, bytes) => self.feed_from(id, Input::Flushed(id, bytes)),
             Inbound::Closed(id) => {
@@ -280,11 +314,15 @@ impl Driver {
         }
     }
 
-    fn on_dialled(&mut self, id: PeerId, outcome: io::Result<crate::net::BoxStream>) {
+    fn on_dialled(&mut self, id: PeerId, outcome: io::Result<Opened>) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         match outcome {
-            Ok(stream) => {
-                connection.open(id, stream, &self.around);
+            Ok(opened) => {
+                let session = opened.session();
+                connection.open(id, opened, &self.around);
+                if let Some(session) = session {
+                    self.feed(Input::Encrypted(id, session));
+                }
                 self.feed(Input::Connected(id));
             }
             Err(error) => {
@@ -329,13 +367,19 @@ impl Driver {
 
     fn act(&mut self, output: Output) {
         match output {
-            Output::Dial(id, address) => {
+            Output::Dial { peer: id, address, encrypted } => {
                 trace::event!(DEBUG, "dialling", peer = id, address = address);
-                self.connections.insert(id, Connection::dial(id, address, &self.around));
+                self.connections.insert(id, Connection::dial(id, address, encrypted, &self.around));
             }
+            Output::Accept(arrival, id) => {
+                if let Some((stream, address)) = self.arrivals.remove(&arrival) {
+                    self.connections.insert(id, Connection::arrived(id, address, stream, &self.around));
+                }
+            }
+            Output::Refuse(arrival) => drop(self.arrivals.remove(&arrival)),
             Output::Send(id, message) => {
                 if let Some(connection) = self.connections.get(&id)
-                    && !connection.send(self.around.magic, &message)
+                    && !connection.send(message)
                 {
                     trace::event!(DEBUG, "the peer does not read", peer = id);
                     self.give_up(id);
@@ -406,6 +450,7 @@ impl Driver {
 
     /// Ends connections and the chainstate's thread, and waits for the latter.
     async fn end(&mut self, orderly: bool) {
+        self.accepting.drain(..).for_each(|accepting| accepting.abort());
         for connection in core::mem::take(&mut self.connections).into_values() {
             connection.close();
         }

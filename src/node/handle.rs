@@ -22,6 +22,7 @@ use core::future::Future;
 use core::pin::pin;
 use core::time::Duration;
 use futures::future::{Either, select};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -261,6 +262,12 @@ impl Handle {
     /// As [`Self::add_peer`].
     pub fn add_peer_blocking(&self, address: PeerAddress) -> Result<(), RequestError> {
         self.blocking(SHORT, self.shared.tell(|reply| Request::AddPeer(address, reply)))
+    }
+
+    /// The addresses on which the node listens: those of [`Builder::listen`](crate::Builder::listen) with the ports that
+    /// they really have. Empty until it runs.
+    pub fn listening(&self) -> Vec<SocketAddr> {
+        self.shared.listening.lock().clone()
     }
 
     /// Takes addresses of nodes into the address book, to be dialled when peers are wanted. Names are left out, as are

@@ -7,6 +7,7 @@
 //! The queues themselves have no bound; each source has one: a connection stops reading when too much of it
 //! waits, the chainstate reports what it was asked for, and there is one look-up per name asked.
 
+use super::connection::Opened;
 use crate::chain::command::ChainReport;
 use crate::net::BoxStream;
 use crate::peer::{Fault, PeerId};
@@ -17,6 +18,7 @@ use core::future::Future;
 use core::panic::AssertUnwindSafe;
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
+use futures::channel::oneshot;
 use futures::{FutureExt, Stream};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, VecDeque};
@@ -26,7 +28,11 @@ use std::sync::Arc;
 
 /// Something for the driver.
 pub(super) enum Inbound {
-    Dialled(PeerId, io::Result<BoxStream>),
+    Dialled(PeerId, io::Result<Opened>),
+    /// Somebody who has come speaks v2; the session.
+    Encrypted(PeerId, [u8; 32]),
+    /// Somebody has come; the next waits until the last part is dropped.
+    Arrived(BoxStream, SocketAddr, oneshot::Sender<()>),
     Received(PeerId, Message, usize),
     Progress(PeerId, u64),
     Faulted(PeerId, Fault),
@@ -45,12 +51,17 @@ impl Inbound {
     fn peer(&self) -> Option<PeerId> {
         match self {
             Self::Dialled(peer, _)
+            | Self::Encrypted(peer, _)
             | Self::Received(peer, ..)
             | Self::Progress(peer, _)
             | Self::Faulted(peer, _)
             | Self::Closed(peer)
             | Self::Flushed(peer, _) => Some(*peer),
-            Self::Resolved(..) | Self::Chain(_) | Self::ChainEnded | Self::Panicked(_) => None,
+            Self::Arrived(..)
+            | Self::Resolved(..)
+            | Self::Chain(_)
+            | Self::ChainEnded
+            | Self::Panicked(_) => None,
         }
     }
 }

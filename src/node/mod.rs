@@ -10,13 +10,16 @@
 
 mod addresses;
 mod bandwidth;
+mod budget;
 pub mod builder;
 mod chain_thread;
 mod connection;
 pub mod driver;
+mod encryption;
 pub mod events;
 pub mod handle;
 mod inbox;
+mod listener;
 pub mod requests;
 pub mod status;
 mod trust;

@@ -28,6 +28,7 @@ use core::time::Duration;
 use crossbeam_channel::TrySendError;
 use futures::channel::{mpsc, oneshot};
 use parking_lot::Mutex;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -182,6 +183,8 @@ pub(crate) struct Shared {
     pub(crate) trust: Trust,
     /// Where a damaged address book was set aside at the start.
     pub(crate) set_aside: Option<PathBuf>,
+    /// Where the node listens.
+    pub(crate) listening: Mutex<Vec<SocketAddr>>,
 }
 
 impl Shared {

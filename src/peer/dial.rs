@@ -10,7 +10,8 @@
 //!    was only told, or with one whose place in the book another wants.
 //! 5. DNS seeds are asked when the book has nothing to offer: at once on a first start, after some seconds where there are
 //!    saved addresses, then at growing intervals while peers are missing. If they do not help within a minute, or are
-//!    turned off, the addresses that come with the program are taken.
+//!    turned off, the addresses that come with the program are taken. Behind a proxy, which looks names up by itself, a
+//!    seed is connected to and asked for addresses.
 //!
 //! As Core's net.cpp (`ThreadOpenConnections`, `ThreadDNSAddressSeed`).
 
@@ -72,6 +73,8 @@ pub struct DialConfig {
     pub networks: BTreeSet<AddressNetwork>,
     /// DNS seeds.
     pub seeds: Vec<String>,
+    /// Whether the seeds are connected to and asked, since there is no resolver but a proxy.
+    pub fetch_from_seeds: bool,
     /// Addresses that come with the program.
     pub fixed_seeds: Vec<PeerAddress>,
     /// The port of addresses that seeds give.
@@ -89,6 +92,7 @@ impl Default for DialConfig {
             probe_interval: FEELER_INTERVAL,
             networks: AddressNetwork::ALL.into_iter().filter(|network| network.is_direct()).collect(),
             seeds: Vec::new(),
+            fetch_from_seeds: false,
             fixed_seeds: Vec::new(),
             port: 0,
             persist_on_update: false,
@@ -290,8 +294,8 @@ impl Dialer {
         if !self.config.automatic {
             return None;
         }
-        if let Some(seed) = self.to_resolve.pop() {
-            return Some(DialWish::Resolve(seed, self.config.port));
+        if let Some(wish) = self.ask_seed() {
+            return Some(wish);
         }
         let Some(kind) = self.missing() else { return self.feel(now, rng) };
         self.next_feeler = None;
@@ -321,9 +325,18 @@ impl Dialer {
             self.seed_wait = (self.seed_wait * 2).min(Duration::from_secs(3_600));
             self.to_resolve = self.config.seeds.clone();
             rng.shuffle(&mut self.to_resolve);
-            return self.to_resolve.pop().map(|seed| DialWish::Resolve(seed, self.config.port));
+            return self.ask_seed();
         }
         None
+    }
+
+    fn ask_seed(&mut self) -> Option<DialWish> {
+        let (seed, port) = (self.to_resolve.pop()?, self.config.port);
+        if !self.config.fetch_from_seeds {
+            return Some(DialWish::Resolve(seed, port));
+        }
+        let address = PeerAddress::Name(seed.trim_end_matches('.').to_owned(), port);
+        Some(DialWish::Dial { address, kind: ConnectionKind::AddrFetch })
     }
 
     fn pick(

@@ -1,4 +1,4 @@
-//! The handshake of a connection that we opened.
+//! The handshake of a connection.
 //!
 //! 1. We send `version` (protocol 70016, `relay` 0; the caller says which services).
 //! 2. The peer's `version`: services, protocol and nonce are judged; we answer `wtxidrelay` (BIP339) and
@@ -6,12 +6,13 @@
 //! 3. The peer's `wtxidrelay`, `sendaddrv2`, `sendtxrcncl` and `sendcmpct` between its `version` and its
 //!    `verack` are taken note of; anything else sent early is dropped, as in Core's net_processing.cpp.
 //! 4. The peer's `verack` completes it; we say `sendheaders` (BIP130).
-//! 5. Sixty seconds are allowed for all of it (the engine's timer).
+//! Where the other side opened the connection, its `version` comes first, and ours goes before the rest of the answer.
+//! Sixty seconds are allowed for all of it (the engine's timer).
 //!
 //! A second `version` or `verack` is ignored, `wtxidrelay` or `sendaddrv2` after the `verack` ends the
 //! connection, both as Core does; none of it is punished. Left out: `feefilter` of ours (we relay no
 //! transactions: with `relay` 0 the peer announces none), `sendcmpct` (compact blocks are not handled
-//! yet), connections opened by others.
+//! yet).
 
 use super::CloseReason;
 use crate::limits::{MAX_USER_AGENT, MIN_PEER_PROTOCOL, PROTOCOL};
@@ -78,10 +79,21 @@ enum Stage {
 pub struct Handshake {
     stage: Stage,
     nonce: u64,
+    /// What we say once they have.
+    version: Option<Box<VersionMessage>>,
     info: PeerInfo,
 }
 
 impl Handshake {
+    /// Awaits the handshake of a peer that came to us from `remote`.
+    pub fn answer(me: &Introduction, remote: Option<SocketAddr>) -> Self {
+        let (handshake, version) = Self::begin(me, remote);
+        match version {
+            Message::Version(version) => Self { version: Some(Box::new(version)), ..handshake },
+            _ => handshake,
+        }
+    }
+
     /// Begins: the first value is to be kept, the message to be sent. `remote` is written into the
     /// message, as the protocol wants; where it is not known (a name, a proxy) it stays empty.
     pub fn begin(me: &Introduction, remote: Option<SocketAddr>) -> (Self, Message) {
@@ -106,7 +118,8 @@ impl Handshake {
             wants_addrv2: false,
             wtxid_relay: false,
         };
-        (Self { stage: Stage::AwaitVersion, nonce: me.nonce, info }, Message::Version(version))
+        let handshake = Self { stage: Stage::AwaitVersion, nonce: me.nonce, version: None, info };
+        (handshake, Message::Version(version))
     }
 
     /// What the peer said so far.
@@ -178,7 +191,8 @@ impl Handshake {
         self.info.services = version.services;
         self.info.user_agent = printable(&version.user_agent);
         self.info.start_height = start_height;
-        let mut answer = Vec::with_capacity(3);
+        let mut answer = Vec::with_capacity(4);
+        answer.extend(self.version.take().map(|version| Message::Version(*version)));
         if version.version >= PROTOCOL {
             answer.push(Message::WtxidRelay);
             answer.push(Message::SendAddrV2);
@@ -243,6 +257,16 @@ mod tests {
         for late in [Message::WtxidRelay, Message::SendAddrV2] {
             assert!(matches!(on(&mut handshake, &late), Step::Close(CloseReason::Unsuitable(_))));
         }
+    }
+
+    #[test]
+    fn who_comes_to_us_speaks_first() {
+        let mut handshake = Handshake::answer(&me(), None);
+        let Step::Send(answer) = on(&mut handshake, &their_version(|_| ())) else { panic!() };
+        let (ours, rest) = answer.split_first().unwrap();
+        assert!(matches!(ours, Message::Version(version) if version.nonce == 99));
+        assert_eq!(rest, [Message::WtxidRelay, Message::SendAddrV2, Message::Verack]);
+        assert_eq!(on(&mut handshake, &Message::Verack), Step::Complete(vec![Message::SendHeaders]));
     }
 
     #[test]

@@ -45,7 +45,7 @@ impl PeerState {
 /// What happens to a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PeerEvent {
-    /// We dial it.
+    /// We dial it, or it has come to us.
     ConnectInitiated,
     /// Its name has no address, or nobody answers there.
     DiscoveryFailed,

@@ -6,6 +6,7 @@
 pub mod address;
 pub mod book;
 pub mod dial;
+pub mod eviction;
 mod group;
 pub mod handshake;
 pub mod lifecycle;
@@ -44,6 +45,8 @@ pub enum ConnectionKind {
     BlockRelayOnly,
     /// To see whether somebody is there; it ends with the handshake.
     Feeler,
+    /// To ask a seed for addresses over a proxy; it ends with the answer.
+    AddrFetch,
     /// The other side opened it.
     Inbound,
 }
@@ -51,7 +54,7 @@ pub enum ConnectionKind {
 impl ConnectionKind {
     /// Whether addresses are exchanged.
     pub const fn gossips(self) -> bool {
-        matches!(self, Self::Manual | Self::FullRelay | Self::Inbound)
+        matches!(self, Self::Manual | Self::FullRelay | Self::AddrFetch | Self::Inbound)
     }
 }
 
@@ -62,6 +65,7 @@ impl fmt::Display for ConnectionKind {
             Self::FullRelay => "full",
             Self::BlockRelayOnly => "blocks only",
             Self::Feeler => "feeler",
+            Self::AddrFetch => "address fetch",
             Self::Inbound => "inbound",
         })
     }
@@ -123,6 +127,12 @@ pub enum CloseReason {
     /// It is there, which is all that we wanted to know.
     #[error("only looked whether it is there")]
     Probed,
+    /// It made room for another that came to us.
+    #[error("made room for another peer")]
+    Evicted,
+    /// It asks for more than we give.
+    #[error("{0}")]
+    Greedy(&'static str),
     /// It holds up the sync; others are faster.
     #[error("stalled the download")]
     Stalled,

@@ -43,6 +43,7 @@ struct Heart {
     pending: Option<(u64, Timestamp)>,
     missed: bool,
     round_trip: Option<Duration>,
+    shortest: Option<Duration>,
     /// When we stopped reading, and what was left until the deadline.
     paused: Option<(Timestamp, Duration)>,
 }
@@ -58,7 +59,10 @@ impl Pings {
     /// Starts with a peer whose handshake is complete: the first ping goes out at once, so that the round
     /// trip is known early.
     pub fn start(&mut self, peer: PeerId, now: Timestamp) {
-        self.hearts.insert(peer, Heart { pending: None, missed: false, round_trip: None, paused: None });
+        self.hearts.insert(
+            peer,
+            Heart { pending: None, missed: false, round_trip: None, shortest: None, paused: None },
+        );
         self.timers.set(peer, now);
     }
 
@@ -103,6 +107,7 @@ impl Pings {
         let round_trip = now.since(sent);
         if nonce == expected {
             heart.round_trip = Some(round_trip);
+            heart.shortest = Some(heart.shortest.map_or(round_trip, |shortest| shortest.min(round_trip)));
         }
         if heart.paused.is_none() {
             self.timers.set(peer, now + PING_INTERVAL);
@@ -135,6 +140,11 @@ impl Pings {
     /// The last round trip.
     pub fn round_trip(&self, peer: PeerId) -> Option<Duration> {
         self.hearts.get(&peer)?.round_trip
+    }
+
+    /// The shortest round trip so far.
+    pub fn shortest(&self, peer: PeerId) -> Option<Duration> {
+        self.hearts.get(&peer)?.shortest
     }
 
     /// When [`Self::pop_due`] has something.

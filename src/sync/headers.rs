@@ -34,7 +34,7 @@ use crate::limits::{
     HEADERS_PATIENCE, HEADERS_RECENT_SECONDS, HEADERS_RETRY, MAX_ANNOUNCED_HEADERS, MAX_HEADERS,
     MAX_PRESYNCS, PRESYNC_ALONE,
 };
-use crate::peer::{CloseReason, Cx, Fact, Fault, PeerId, PeerView};
+use crate::peer::{CloseReason, ConnectionKind, Cx, Fact, Fault, PeerId, PeerView};
 use crate::time::Timestamp;
 use crate::wire::Message;
 use bitcoin::BlockHash;
@@ -55,6 +55,8 @@ const GETHEADERS_VERSION: u32 = 70_016;
 #[derive(Debug)]
 struct Peer {
     manual: bool,
+    /// Whether it came to us.
+    inbound: bool,
     start_height: u32,
     /// When the unanswered `getheaders` was sent.
     asked_at: Option<Timestamp>,
@@ -147,6 +149,7 @@ impl HeaderSync {
             peer.id,
             Peer {
                 manual: peer.is_manual(),
+                inbound: peer.kind == ConnectionKind::Inbound,
                 start_height: peer.start_height,
                 asked_at: None,
                 again: false,
@@ -629,12 +632,13 @@ impl HeaderSync {
     fn give_role(&mut self, cx: &mut Cx<'_>, tree: &BlockTree) {
         let now = cx.now.at;
         let holder = self.role.map(|role| role.peer);
-        let candidates: Vec<PeerId> = self
-            .peers
-            .iter()
-            .filter(|(id, peer)| !peer.passed_over && Some(**id) != holder && may_ask(peer, now))
-            .map(|(&id, _)| id)
-            .collect();
+        let fits =
+            |(id, peer): &(&PeerId, &Peer)| !peer.passed_over && Some(**id) != holder && may_ask(peer, now);
+        let fitting: Vec<_> = self.peers.iter().filter(fits).map(|(&id, peer)| (id, peer.inbound)).collect();
+        // Whoever wants to mislead us can come to us, but can't choose to be dialled.
+        let inbound = fitting.iter().all(|(_, inbound)| *inbound);
+        let candidates: Vec<PeerId> =
+            fitting.into_iter().filter(|(_, other)| *other == inbound).map(|(id, _)| id).collect();
         let choice = cx.rng.below(candidates.len() as u64) as usize;
         let Some(&peer) = candidates.get(choice) else {
             if self.retry_at.is_none() && !self.peers.is_empty() {

@@ -20,7 +20,7 @@
 //!
 //! Bitcoin Core: `V1Transport` in `net.cpp`, `CMessageHeader` in `protocol.cpp`. Core drops a message with a
 //! wrong checksum and reads on; here it is an error, as it cannot happen on a transport that delivers what
-//! was sent. Left out: BIP324, which has its own framing.
+//! was sent. BIP324 has its own framing ([`v2`](super::v2)).
 
 use super::message::Message;
 use crate::limits;
@@ -51,6 +51,9 @@ pub enum FrameError {
     /// The checksum does not match the payload.
     #[error("wrong checksum on {0}")]
     Checksum(String),
+    /// An encrypted packet that does not come from whom the keys are shared with.
+    #[error("not authentic")]
+    Authentication,
     /// The payload is not what the command says.
     #[error("malformed {0}")]
     Payload(String),
@@ -144,8 +147,8 @@ pub struct Frame {
     pub command: Command,
     /// The message's content.
     pub payload: Vec<u8>,
-    /// The checksum that the header states.
-    pub checksum: [u8; 4],
+    /// The checksum that the header states; `None` where what carried the frame is authentic (BIP324).
+    pub checksum: Option<[u8; 4]>,
 }
 
 impl Frame {
@@ -154,7 +157,7 @@ impl Frame {
     /// # Errors
     /// [`FrameError::Checksum`].
     pub fn verify(&self) -> Result<(), FrameError> {
-        if checksum(&self.payload) == self.checksum {
+        if self.checksum.is_none_or(|stated| checksum(&self.payload) == stated) {
             Ok(())
         } else {
             Err(FrameError::Checksum(self.command.to_string()))
@@ -365,7 +368,7 @@ impl Decoder {
         }
         Ok(if limit.is_some() {
             let payload = Vec::with_capacity(command.first_allocation(size));
-            State::Payload(Frame { command, payload, checksum: [c0, c1, c2, c3] }, size)
+            State::Payload(Frame { command, payload, checksum: Some([c0, c1, c2, c3]) }, size)
         } else {
             State::Skip(Progress { command, received: 0, length: size })
         })

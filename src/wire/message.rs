@@ -204,10 +204,12 @@ impl Message {
     }
 
     /// About how many bytes the payload will take, so that long ones are written without growing.
-    pub(super) fn payload_size_hint(&self) -> usize {
+    pub(crate) fn payload_size_hint(&self) -> usize {
         match self {
             Self::Block(block) => block.bytes().len(),
             Self::Headers(headers) => 5 + headers.len() * 81,
+            Self::Addr(entries) => 5 + entries.len() * 30,
+            Self::AddrV2(entries) => 5 + entries.len() * 56,
             Self::Inv(items) | Self::GetData(items) | Self::NotFound(items) => 5 + items.len() * 36,
             _ => 64,
         }

@@ -446,7 +446,7 @@ impl World {
 
     fn carry_out(&mut self, output: Output) {
         match output {
-            Output::Dial(id, address) => {
+            Output::Dial { peer: id, address, .. } => {
                 self.dials.push(address.clone());
                 match self.remotes.get_mut(&address) {
                     Some(remote) if !remote.manner.absent => {

@@ -36,12 +36,17 @@ fn find() -> Option<PathBuf> {
 }
 
 fn fetch() -> Option<PathBuf> {
+    fetch_program("bitcoind")
+}
+
+/// A program that the script knows, from the target folder or from Debian's packages.
+pub fn fetch_program(name: &str) -> Option<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bitcoind");
-    let program = folder.join("bin/bitcoind");
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let program = folder.join("bin").join(name);
     if !program.is_file() {
-        let script = root.join("tests/interop/fetch-bitcoind.sh");
-        let done = Command::new("sh").arg(script).arg(&folder).stdout(Stdio::null()).status();
+        let script = root.join("tests/interop/fetch-debian.sh");
+        let done = Command::new("sh").arg(script).arg(&folder).arg(name).stdout(Stdio::null()).status();
         if !done.is_ok_and(|status| status.success()) {
             return None;
         }

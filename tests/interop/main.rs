@@ -5,6 +5,8 @@
 #![cfg(all(unix, feature = "native", feature = "sled", feature = "consensus"))]
 
 mod bitcoind;
+mod proxy;
+mod serving;
 
 use bitcoin::{Block, ScriptBuf};
 use bitcoind::{Bitcoind, available};

@@ -207,6 +207,11 @@ impl AddressBook {
         self.collisions.len()
     }
 
+    /// What an address is said to offer; nothing if it is not known.
+    pub fn services(&self, address: &PeerAddress) -> ServiceFlags {
+        self.entries.get(address).map_or(ServiceFlags::NONE, |entry| entry.services)
+    }
+
     /// How many addresses it has of each network.
     pub fn census(&self) -> [Census; 5] {
         let mut all = AddressNetwork::ALL.map(|network| Census { network, new: 0, tried: 0 });

@@ -204,7 +204,7 @@ impl World {
             self.note(|| format!("node {node}: {}", brief(&output)));
         }
         match output {
-            Output::Dial(id, address) => self.dial(node, id, &address),
+            Output::Dial { peer, address, .. } => self.dial(node, peer, &address),
             Output::Send(id, message) => self.send(node, id, message),
             Output::Close(id, reason) => self.close(node, id, &reason),
             Output::Command(command) => {
@@ -250,6 +250,8 @@ impl World {
                 let struck = life.as_ref().is_some_and(|life| disk.struck().len() > life.faults_before);
                 self.after_failure(node, &error, struck);
             }
+            // Nobody comes to a node of the simulation.
+            Output::Accept(..) | Output::Refuse(_) => {}
             Output::Resolve(..) | Output::SaveAddresses(_) | Output::Reached(_) | Output::Idle { .. } => {}
         }
     }

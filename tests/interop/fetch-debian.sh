@@ -1,20 +1,27 @@
 #!/bin/sh
-# Brings a bitcoind (Bitcoin Knots, Core-compatible on regtest) from Debian's packages into a folder of its
-# own; nothing is installed on the host. The release signature is checked with Debian's keyring.
+# Brings a program from Debian's packages into a folder of its own; nothing is installed on the host. The release
+# signature is checked with Debian's keyring.
 #
-#   fetch-bitcoind.sh DIR      leaves DIR/bin/bitcoind and DIR/bin/bitcoin-cli
+#   fetch-debian.sh DIR                 leaves DIR/bin/bitcoind and DIR/bin/bitcoin-cli (Bitcoin Knots, which is
+#                                       Core-compatible on regtest)
+#   fetch-debian.sh DIR microsocks      leaves DIR/bin/microsocks, a SOCKS5 server
 #
 # The mirror is the one that the host uses already (APT_SOURCES names its deb822 file; MIRROR overrides).
 set -eu
 
-dir=${1:?usage: fetch-bitcoind.sh DIR}
+dir=${1:?usage: fetch-debian.sh DIR [PROGRAM]}
+program=${2:-bitcoind}
 suite=${SUITE:-sid}
 keyring=${KEYRING:-/usr/share/keyrings/debian-archive-keyring.gpg}
 sources=${APT_SOURCES:-/etc/apt/sources.list.d/debian.sources}
-packages="bitcoin-knots libc6 libgcc-s1 libstdc++6 zlib1g libzstd1 libssl3t64
+case $program in
+microsocks) packages="microsocks libc6" tools=microsocks ;;
+bitcoind) tools="bitcoind bitcoin-cli" packages="bitcoin-knots libc6 libgcc-s1 libstdc++6 zlib1g libzstd1 libssl3t64
  libevent-core-2.1-7t64 libevent-extra-2.1-7t64 libevent-pthreads-2.1-7t64
  libsqlite3-0 libzmq5 libbsd0 libmd0 libsodium26 libpgm-5.3-0t64 libnorm1t64 libprotobuf-c1
- libgssapi-krb5-2 libk5crypto3 libkrb5-3 libkrb5support0 libcom-err2 libkeyutils1"
+ libgssapi-krb5-2 libk5crypto3 libkrb5-3 libkrb5support0 libcom-err2 libkeyutils1" ;;
+*) echo "unknown program $program" >&2; exit 1 ;;
+esac
 
 command -v apt-get >/dev/null && command -v dpkg >/dev/null || { echo "needs apt-get and dpkg" >&2; exit 1; }
 mirror=${MIRROR:-$(sed -n 's/^URIs:[[:space:]]*\([^[:space:]]*\).*/\1/p' "$sources" | head -n 1)}
@@ -38,9 +45,9 @@ for deb in "$dir"/debs/*.deb; do dpkg -x "$deb" "$dir/tree"; done
 
 loader=$(find "$dir/tree" -name 'ld-linux-*.so.*' | head -n 1)
 [ -n "$loader" ] || { echo "no dynamic loader among the packages" >&2; exit 1; }
-for tool in bitcoind bitcoin-cli; do
+for tool in $tools; do
     printf '#!/bin/sh\nexec "%s" --library-path "%s" "%s" "$@"\n' \
         "$loader" "${loader%/*}" "$dir/tree/usr/bin/$tool" > "$dir/bin/$tool"
     chmod +x "$dir/bin/$tool"
 done
-"$dir/bin/bitcoind" -version | head -n 1
+[ "$program" != bitcoind ] || "$dir/bin/bitcoind" -version | head -n 1

@@ -1,0 +1,58 @@
+//! The table of peers that `sync --peers` shows.
+
+use headlong::{ConnectionKind, Handle, PeerStatus};
+
+/// Characters of a user agent that are shown.
+const AGENT: usize = 24;
+
+/// A line for each peer, and one for the address book.
+pub fn table(handle: &Handle) -> Result<String, headlong::RequestError> {
+    let mut peers = handle.peers_blocking()?;
+    peers.sort_by_key(|peer| (peer.kind, peer.id));
+    let mut text = format!(
+        "{:>5} {:<13} {:<13} {:<4} {:>8} {:>9} {:>9} {:>10} {:>9} {:>9} {:<AGENT$} address\n",
+        "peer",
+        "for",
+        "state",
+        "wire",
+        "ping ms",
+        "height",
+        "in flight",
+        "kB/s",
+        "MB in",
+        "MB out",
+        "program",
+    );
+    for peer in &peers {
+        text.push_str(&line(peer));
+    }
+    let inbound = peers.iter().filter(|peer| peer.kind == ConnectionKind::Inbound).count();
+    text.push_str(&format!("{} peers, {inbound} of them came to us", peers.len()));
+    for address in handle.listening() {
+        text.push_str(&format!("; listening on {address}"));
+    }
+    let known = handle.addresses_blocking()?;
+    for census in known.networks.iter().filter(|census| census.new + census.tried > 0) {
+        text.push_str(&format!("; {}: {} told, {} tried", census.network, census.new, census.tried));
+    }
+    text.push('\n');
+    Ok(text)
+}
+
+fn line(peer: &PeerStatus) -> String {
+    let ping = peer.ping_millis.map_or_else(|| "-".to_owned(), |millis| millis.to_string());
+    let height = peer.best_known.map_or_else(|| "-".to_owned(), |block| block.height.to_string());
+    let agent: String = peer.user_agent.chars().take(AGENT).collect();
+    format!(
+        "{:>5} {:<13} {:<13} {:<4} {ping:>8} {height:>9} {:>9} {:>10.0} {:>9.1} {:>9.1} {agent:<AGENT$} {}\n",
+        peer.id.to_string(),
+        peer.kind.to_string(),
+        peer.state.to_string(),
+        if peer.session.is_some() { "v2" } else { "v1" },
+        peer.in_flight,
+        peer.bytes_per_second as f64 / 1e3,
+        peer.bytes_in as f64 / 1e6,
+        peer.bytes_out as f64 / 1e6,
+        peer.address,
+    )
+}

@@ -1,0 +1,231 @@
+//! How two ends of a connection come to share keys (BIP324), or find out that one of them speaks v1.
+//!
+//! 1. Who opened the connection sends its key and some garbage; the other does the same once it has read that key.
+//! 2. Both send a terminator that only the other can know, and a first packet that authenticates the garbage.
+//! 3. Who was called tells v1 from v2 by the first 16 bytes: magic and `version`. Who calls somebody that closes the
+//!    connection instead of sending a key calls once more and speaks v1.
+//!
+//! The arithmetic is the crate `bip324`'s; here is what is read and written when. What is read before the keys are agreed on
+//! is bounded by the protocol: 64 bytes, 4,095 of garbage, 16 of the terminator. Left out: sending decoys.
+
+use crate::limits::MAX_HANDSHAKE_PACKET;
+use crate::net::BoxStream;
+use crate::rng::Rng;
+use bip324::{
+    FillBytes, GarbageResult, Handshake, InboundCipher, Initialized, OutboundCipher, ReceivedKey, Role,
+    VersionResult,
+};
+use futures::io::{AsyncReadExt, AsyncWriteExt};
+use secp256k1::Secp256k1;
+use std::io;
+
+/// Bytes of a key as it is sent.
+const KEY: usize = 64;
+/// Most bytes of garbage that we send; the protocol allows 4,095.
+const GARBAGE: u64 = 1_024;
+/// Bytes that are asked of the stream at a time.
+const CHUNK: usize = 512;
+
+/// What both ends share from now on.
+pub(super) struct Session {
+    /// The same on both sides; people compare it to see that nobody stands between.
+    pub(super) id: [u8; 32],
+    pub(super) inbound: InboundCipher,
+    pub(super) outbound: OutboundCipher,
+    /// Bytes that were read and belong to what follows.
+    pub(super) rest: Vec<u8>,
+}
+
+/// What was agreed on by who was called.
+pub(super) enum Agreed {
+    /// The other side speaks v1; these bytes of it were read.
+    Plain(Vec<u8>),
+    Encrypted(Box<Session>),
+}
+
+/// Why there are no keys.
+#[derive(Debug)]
+pub(super) enum NoSession {
+    /// The other side sent no key: perhaps it speaks v1 only.
+    NoKey(io::Error),
+    /// It broke the protocol, or the connection broke.
+    Failed(io::Error),
+}
+
+impl NoSession {
+    pub(super) fn into_io(self) -> io::Error {
+        match self {
+            Self::NoKey(error) | Self::Failed(error) => error,
+        }
+    }
+}
+
+fn broken(what: &'static str) -> NoSession {
+    NoSession::Failed(io::Error::new(io::ErrorKind::InvalidData, what))
+}
+
+/// Randomness of one handshake.
+pub(super) struct Secrets(Rng);
+
+impl Secrets {
+    pub(super) fn new(rng: Rng) -> Self {
+        Self(rng)
+    }
+
+    fn garbage(&mut self) -> Vec<u8> {
+        let mut garbage = vec![0; self.0.below(GARBAGE) as usize];
+        self.0.fill(&mut garbage);
+        garbage
+    }
+}
+
+impl FillBytes for Secrets {
+    fn fill_bytes(&mut self, out: &mut [u8; 32]) {
+        self.0.fill(out);
+    }
+}
+
+/// The first bytes of whoever speaks v1.
+fn v1_start(magic: [u8; 4]) -> [u8; 16] {
+    let mut start = *b"....version\0\0\0\0\0";
+    start[..4].copy_from_slice(&magic);
+    start
+}
+
+/// Bytes that have been read, from the front.
+struct Input<'a> {
+    stream: &'a mut BoxStream,
+    bytes: Vec<u8>,
+}
+
+impl Input<'_> {
+    /// Reads until there are so many.
+    async fn fill(&mut self, count: usize) -> io::Result<()> {
+        while self.bytes.len() < count {
+            self.more().await?;
+        }
+        Ok(())
+    }
+
+    async fn more(&mut self) -> io::Result<()> {
+        let mut chunk = [0; CHUNK];
+        let read = self.stream.read(&mut chunk).await?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.bytes.extend_from_slice(chunk.get(..read).unwrap_or_default());
+        Ok(())
+    }
+
+    /// Takes so many from the front; they have to be there.
+    fn take(&mut self, count: usize) -> Vec<u8> {
+        let rest = self.bytes.split_off(count.min(self.bytes.len()));
+        core::mem::replace(&mut self.bytes, rest)
+    }
+}
+
+/// As the side that opened the connection.
+pub(super) async fn call(
+    stream: &mut BoxStream,
+    magic: [u8; 4],
+    mut secrets: Secrets,
+) -> Result<Session, NoSession> {
+    let garbage = secrets.garbage();
+    let handshake = begin(magic, Role::Initiator, &mut secrets)?;
+    let mut ours = vec![0; Handshake::<Initialized>::send_key_len(Some(&garbage))];
+    let handshake = handshake.send_key(Some(&garbage), &mut ours).map_err(|_| broken("no key of ours"))?;
+    stream.write_all(&ours).await.map_err(NoSession::NoKey)?;
+    stream.flush().await.map_err(NoSession::NoKey)?;
+    let mut input = Input { stream, bytes: Vec::new() };
+    input.fill(KEY).await.map_err(NoSession::NoKey)?;
+    let key = key(&input.take(KEY));
+    if key.starts_with(&magic) {
+        return Err(NoSession::NoKey(io::Error::new(io::ErrorKind::InvalidData, "the peer speaks v1")));
+    }
+    let handshake = handshake.receive_key(key).map_err(|_| broken("no key of theirs"))?;
+    agree(input, handshake).await
+}
+
+/// As the side that was called.
+pub(super) async fn answer(
+    stream: &mut BoxStream,
+    magic: [u8; 4],
+    mut secrets: Secrets,
+) -> Result<Agreed, NoSession> {
+    let v1 = v1_start(magic);
+    let mut input = Input { stream, bytes: Vec::new() };
+    loop {
+        let seen = input.bytes.len().min(v1.len());
+        if input.bytes.get(..seen) != v1.get(..seen) {
+            break;
+        }
+        if seen == v1.len() {
+            return Ok(Agreed::Plain(input.bytes));
+        }
+        input.more().await.map_err(NoSession::NoKey)?;
+    }
+    input.fill(KEY).await.map_err(NoSession::NoKey)?;
+    let key = key(&input.take(KEY));
+    let garbage = secrets.garbage();
+    let handshake = begin(magic, Role::Responder, &mut secrets)?;
+    let mut ours = vec![0; Handshake::<Initialized>::send_key_len(Some(&garbage))];
+    let handshake = handshake.send_key(Some(&garbage), &mut ours).map_err(|_| broken("no key of ours"))?;
+    input.stream.write_all(&ours).await.map_err(NoSession::Failed)?;
+    let handshake = handshake.receive_key(key).map_err(|_| broken("no key of theirs"))?;
+    agree(input, handshake).await.map(|session| Agreed::Encrypted(Box::new(session)))
+}
+
+fn begin(magic: [u8; 4], role: Role, secrets: &mut Secrets) -> Result<Handshake<Initialized>, NoSession> {
+    let curve = Secp256k1::signing_only();
+    Handshake::new_with_rng(magic, role, secrets, &curve).map_err(|_| broken("no key of ours"))
+}
+
+fn key(bytes: &[u8]) -> [u8; KEY] {
+    let mut key = [0; KEY];
+    key.copy_from_slice(bytes);
+    key
+}
+
+/// Both sides alike, once each has the other's key.
+async fn agree(mut input: Input<'_>, handshake: Handshake<ReceivedKey<'_>>) -> Result<Session, NoSession> {
+    let mut version = vec![0; Handshake::<ReceivedKey<'_>>::send_version_len(None)];
+    let mut waiting =
+        handshake.send_version(&mut version, None).map_err(|_| broken("no first packet of ours"))?;
+    input.stream.write_all(&version).await.map_err(NoSession::Failed)?;
+    input.stream.flush().await.map_err(NoSession::Failed)?;
+    // The garbage is authenticated by the first packet, so it is kept until then.
+    let mut garbage = core::mem::take(&mut input.bytes);
+    let (mut handshake, consumed) = loop {
+        match waiting.receive_garbage(&garbage) {
+            Ok(GarbageResult::FoundGarbage { handshake, consumed_bytes }) => {
+                break (handshake, consumed_bytes);
+            }
+            Ok(GarbageResult::NeedMoreData(same)) => waiting = same,
+            Err(_) => return Err(broken("no end of the garbage")),
+        }
+        input.more().await.map_err(NoSession::Failed)?;
+        garbage.append(&mut input.bytes);
+    };
+    input.bytes = garbage.get(consumed..).unwrap_or_default().to_vec();
+    loop {
+        input.fill(3).await.map_err(NoSession::Failed)?;
+        let mut length = [0; 3];
+        length.copy_from_slice(&input.take(3));
+        let length =
+            handshake.decrypt_packet_len(length).map_err(|_| broken("a first packet without a length"))?;
+        if length > MAX_HANDSHAKE_PACKET {
+            return Err(broken("a first packet that is too long"));
+        }
+        input.fill(length).await.map_err(NoSession::Failed)?;
+        let mut packet = input.take(length);
+        match handshake.receive_version(&mut packet) {
+            Ok(VersionResult::Complete { cipher }) => {
+                let id = *cipher.id();
+                let (inbound, outbound) = cipher.into_split();
+                return Ok(Session { id, inbound, outbound, rest: input.bytes });
+            }
+            Ok(VersionResult::Decoy(same)) => handshake = same,
+            Err(_) => return Err(broken("a first packet that is not authentic")),
+        }
+    }
+}
