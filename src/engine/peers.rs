@@ -198,9 +198,8 @@ impl Engine {
         let kind = peer.view.kind;
         let nonces = &self.nonces;
         let standing = Standing { near_tip, stale: false };
-        let chosen =
-            matches!(kind, ConnectionKind::Manual | ConnectionKind::Feeler | ConnectionKind::AddrFetch);
-        let suits = |services: ServiceFlags, _| chosen || standing.suits(services);
+        let needed = matches!(kind, ConnectionKind::FullRelay | ConnectionKind::BlockRelayOnly);
+        let suits = |services: ServiceFlags, _| !needed || standing.suits(services);
         let step = handshake.on_message(message, |nonce| nonces.contains(&nonce), suits);
         match step {
             Step::Ignore => {}
@@ -317,10 +316,10 @@ impl Engine {
         Shelf { tip: self.activation.proved(), pruned_below: self.storage.pruned_below }
     }
 
-    /// Tells peers of a new tip, unless we are far behind.
+    /// Tells peers of a new tip, unless we are behind.
     pub(super) fn announce_tip(&mut self) {
         let tip = self.activation.proved();
-        if self.synced && self.is_at_end() && self.is_near_tip() && self.announced != Some(tip) {
+        if self.synced && self.is_at_end() && self.announced != Some(tip) {
             self.announced = Some(tip);
             let peers = self.peers.values().map(|peer| &peer.view).filter(|view| view.ready);
             self.serving.announce(cx!(self), &self.tree, tip, peers);

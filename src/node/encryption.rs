@@ -229,3 +229,75 @@ async fn agree(mut input: Input<'_>, handshake: Handshake<ReceivedKey<'_>>) -> R
         }
     }
 }
+
+#[cfg(all(test, unix, feature = "native"))]
+mod tests {
+    use super::*;
+    use crate::wire::{Message, v2};
+    use async_io::{Async, block_on};
+    use futures::future::join;
+    use std::os::unix::net::UnixStream;
+
+    const MAGIC: [u8; 4] = [0xfa, 0xbf, 0xb5, 0xda];
+
+    fn secrets(n: u64) -> Secrets {
+        Secrets::new(Rng::from_number(n))
+    }
+
+    fn pair() -> (BoxStream, BoxStream) {
+        let (a, b) = UnixStream::pair().unwrap();
+        (Box::new(Async::new(a).unwrap()), Box::new(Async::new(b).unwrap()))
+    }
+
+    #[test]
+    fn both_sides_share_a_session_and_understand_each_other() {
+        for n in 0..20 {
+            let (mut a, mut b) = pair();
+            let (called, answered) =
+                block_on(join(call(&mut a, MAGIC, secrets(n)), answer(&mut b, MAGIC, secrets(n + 100))));
+            let (Ok(mut one), Ok(Agreed::Encrypted(two))) = (called, answered) else { panic!("no session") };
+            assert_eq!(one.id, two.id);
+            let packet = v2::encode(&mut one.outbound, &Message::Ping(n));
+            let mut decoder = v2::Decoder::new(two.inbound);
+            assert_eq!(decoder.feed(&packet), Ok(packet.len()));
+            assert_eq!(decoder.take_frame().unwrap().into_message(), Ok(Some(Message::Ping(n))));
+        }
+    }
+
+    #[test]
+    fn who_speaks_v1_is_heard() {
+        let (mut a, mut b) = pair();
+        let start = [&v1_start(MAGIC)[..], b"more"].concat();
+        let (_, answered) = block_on(join(a.write_all(&start), answer(&mut b, MAGIC, secrets(1))));
+        assert!(matches!(answered, Ok(Agreed::Plain(first)) if first == start));
+    }
+
+    #[test]
+    fn who_closes_instead_of_sending_a_key_may_speak_v1_only() {
+        let (mut a, mut b) = pair();
+        let closing = async {
+            let _ = b.read(&mut [0; 24]).await;
+            drop(b);
+        };
+        let (called, ()) = block_on(join(call(&mut a, MAGIC, secrets(1)), closing));
+        assert!(matches!(called, Err(NoSession::NoKey(_))));
+    }
+
+    #[test]
+    fn nonsense_behind_a_key_is_an_error_and_is_bounded() {
+        let (mut a, mut b) = pair();
+        let nonsense = async {
+            for _ in 0..200 {
+                if a.write_all(&[0xab; 64]).await.is_err() {
+                    return;
+                }
+            }
+        };
+        let (_, answered) = block_on(join(nonsense, async {
+            let answered = answer(&mut b, MAGIC, secrets(1)).await;
+            drop(b);
+            answered
+        }));
+        assert!(matches!(answered, Err(NoSession::Failed(_))));
+    }
+}

@@ -92,13 +92,15 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         if shared.stop.load(Ordering::SeqCst) {
             return;
         }
-        let Ok(stream) = stream else { continue };
+        let Ok(mut stream) = stream else { continue };
         let Ok(handle) = stream.try_clone() else { continue };
         let session = Session::new(shared.chain.clone(), shared.nonce.fetch_add(1, Ordering::SeqCst));
         let magic = shared.magic;
-        let thread = std::thread::Builder::new()
-            .name("loopback-connection".into())
-            .spawn(move || drop(serve(stream, session, magic)));
+        let thread = std::thread::Builder::new().name("loopback-connection".into()).spawn(move || {
+            let _ = serve(&mut stream, session, magic);
+            // The other handle would keep it open.
+            let _ = stream.shutdown(Shutdown::Both);
+        });
         if let Ok(thread) = thread {
             let mut connections = shared.connections.lock();
             connections.retain(|(_, thread)| !thread.is_finished());
@@ -107,7 +109,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
     }
 }
 
-fn serve(mut stream: TcpStream, mut session: Session, magic: [u8; 4]) -> io::Result<()> {
+fn serve(stream: &mut TcpStream, mut session: Session, magic: [u8; 4]) -> io::Result<()> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(POLL))?;
     let mut decoder = Decoder::new(magic);
