@@ -45,6 +45,8 @@ const FIRST_TIME: u32 = 1_700_000_000;
 const OLD_TIP: &str = "-maxtipage=1000000000";
 /// Regtest's checks of the whole index and the mempool after each block.
 const NO_SELF_CHECKS: [&str; 2] = ["-checkblockindex=0", "-checkmempool=0"];
+/// As the example, which is told `--v1`: what is raced is not the encryption.
+const IN_THE_CLEAR: &str = "-v2transport=0";
 /// Headers of the profile `headers`, in all.
 const HEADERS: u32 = 1_000_000;
 
@@ -158,7 +160,7 @@ fn serve(profile: Profile, scale: u32) -> Bitcoind {
         let _ = std::fs::remove_dir_all(&folder);
     }
     std::fs::create_dir_all(&folder).expect("a folder for the serving node");
-    let options = [&["-par=2", "-dbcache=1000", OLD_TIP], &NO_SELF_CHECKS[..]].concat();
+    let options = [&["-par=2", "-dbcache=1000", OLD_TIP, IN_THE_CLEAR], &NO_SELF_CHECKS[..]].concat();
     let mut server = Bitcoind::start_in(&folder, &options);
     if !done.is_file() {
         let begun = Instant::now();
@@ -186,7 +188,7 @@ fn example() -> PathBuf {
 fn sync(example: &Path, server: SocketAddr, folder: &Path, terms: &Terms, store: &str) -> Command {
     let mut command = Command::new(example);
     command
-        .args(["--network", "regtest", "--assumevalid", "none"])
+        .args(["--network", "regtest", "--assumevalid", "none", "--v1"])
         .args(["--threads", &terms.threads, "--dbcache", &terms.dbcache, "--store", store])
         .args(["--connect", &server.to_string()])
         .arg("--datadir")
@@ -226,7 +228,7 @@ fn headlong(
 fn start_bitcoind(server: SocketAddr, terms: &Terms) -> Bitcoind {
     let (connect, par) = (format!("-connect={server}"), format!("-par={}", terms.threads));
     let dbcache = format!("-dbcache={}", terms.dbcache);
-    let mut options = vec![&connect[..], &par, &dbcache, "-assumevalid=0", "-blocksonly"];
+    let mut options = vec![&connect[..], &par, &dbcache, "-assumevalid=0", "-blocksonly", IN_THE_CLEAR];
     options.extend(NO_SELF_CHECKS);
     Bitcoind::start(&options)
 }

@@ -15,7 +15,7 @@ use headlong::chain::params::{HeadersSyncParams, Network, Params};
 use headlong::chain::work::ChainWork;
 use headlong::consensus::header::accept;
 use headlong::limits::{MAX_HEADERS, MAX_LOCATOR};
-use headlong::peer::{Cx, Demand, Effect, PeerId, PeerView, Wishes};
+use headlong::peer::{ConnectionKind, Cx, Demand, Effect, PeerId, PeerView, Wishes};
 use headlong::rng::Rng;
 use headlong::sim::forge::{forge_header, mine_header};
 use headlong::sync::headers::HeaderSync;
@@ -184,7 +184,7 @@ impl World {
             id,
             address: PeerAddress::Name(format!("peer{id}"), 18_444),
             ready: true,
-            manual,
+            kind: if manual { ConnectionKind::Manual } else { ConnectionKind::FullRelay },
             services: ServiceFlags::NETWORK | ServiceFlags::WITNESS,
             start_height,
             best_known: None,

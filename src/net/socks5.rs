@@ -104,8 +104,11 @@ mod tests {
 
     const ONION: &str = "pg6mmjiyjmcrsslvykfwnntlaru7p5svn6y2ymmju6nubxndf4pscryd.onion:8333";
 
+    /// The user, and the request.
+    type Asked = std::thread::JoinHandle<(Vec<u8>, Vec<u8>)>;
+
     /// A proxy that takes one request, tells what it was asked for, and answers by the script.
-    fn proxy(reply: &'static [u8]) -> (SocketAddr, std::thread::JoinHandle<(Vec<u8>, Vec<u8>)>) {
+    fn proxy(reply: &'static [u8]) -> (SocketAddr, Asked) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let thread = std::thread::spawn(move || {

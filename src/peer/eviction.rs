@@ -137,8 +137,8 @@ mod tests {
     fn fast_useful_and_old_ones_stay_and_the_youngest_goes() {
         let mut all: Vec<_> = (0..60).map(candidate).collect();
         // The youngest are worth something.
-        for n in 50..58 {
-            all[n].ping = Some(Duration::from_millis(1));
+        for peer in &mut all[50..58] {
+            peer.ping = Some(Duration::from_millis(1));
         }
         (all[58].last_block, all[59].last_block) = (Some(Timestamp::ZERO), Some(Timestamp::ZERO));
         let gone = order(all);

@@ -6,6 +6,7 @@
 //! 3. The peer's `wtxidrelay`, `sendaddrv2`, `sendtxrcncl` and `sendcmpct` between its `version` and its
 //!    `verack` are taken note of; anything else sent early is dropped, as in Core's net_processing.cpp.
 //! 4. The peer's `verack` completes it; we say `sendheaders` (BIP130).
+//!
 //! Where the other side opened the connection, its `version` comes first, and ours goes before the rest of the answer.
 //! Sixty seconds are allowed for all of it (the engine's timer).
 //!
