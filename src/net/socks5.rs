@@ -138,6 +138,10 @@ mod tests {
             };
             asked.extend(exactly(&mut stream, rest + 2));
             stream.write_all(reply).unwrap();
+            if reply != GRANTED {
+                // Nothing more comes, though the reply may be cut short.
+                let _ = stream.shutdown(std::net::Shutdown::Write);
+            }
             let mut hello = [0; 5];
             if stream.read_exact(&mut hello).is_ok() {
                 stream.write_all(&hello).unwrap();
