@@ -6,9 +6,7 @@ use crate::limits::HANDSHAKE_TIMEOUT;
 use crate::peer::book::NetGroup;
 use crate::peer::eviction::{Candidate, select};
 use crate::peer::handshake::Handshake;
-use crate::peer::lifecycle::{Life, PeerEvent};
-use crate::peer::{CloseReason, ConnectionKind, PeerAddress, PeerId, PeerView};
-use bitcoin::p2p::ServiceFlags;
+use crate::peer::{CloseReason, ConnectionKind, PeerAddress};
 
 /// A connection that waits for the engine's word, by a number of the driver's choice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -21,24 +19,10 @@ impl Engine {
             self.outputs.push_back(Output::Refuse(arrival));
             return;
         }
-        let id = PeerId(self.next_peer);
-        self.next_peer += 1;
         let me = self.introduction();
         let handshake = Handshake::answer(&me, address.socket_addr());
-        let mut life = Life::new();
-        let begun = life.apply(PeerEvent::ConnectInitiated);
-        debug_assert!(begun.is_ok());
-        let view = PeerView {
-            id,
-            address,
-            ready: false,
-            kind: ConnectionKind::Inbound,
-            services: ServiceFlags::NONE,
-            start_height: 0,
-            best_known: None,
-        };
         self.nonces.insert(me.nonce);
-        self.peers.insert(id, Peer::new(view, life, Some(handshake), self.now.at));
+        let id = self.new_peer(address, ConnectionKind::Inbound, Some(handshake));
         self.waits.set(id, self.now.at + HANDSHAKE_TIMEOUT);
         self.outputs.push_back(Output::Accept(arrival, id));
     }

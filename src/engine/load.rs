@@ -5,9 +5,9 @@
 
 use super::Engine;
 use crate::limits::{
-    ADDRESS_BUCKET, BLOCK_REQUESTS_MAX, BLOCK_SIZE_MAX, BLOCKS_IN_FLIGHT_MAX, LACKING_MAX, MAX_DISCOURAGED,
-    MAX_PATH_IN_FLIGHT, MAX_PAYLOAD, MAX_PRESYNCS, MAX_UNSTORED, NEW_BUCKETS, SENDERS_MAX, TRIED_BUCKETS,
-    WITHHELD_BLOCKS,
+    ADDRESS_BUCKET, BLOCK_REQUESTS_MAX, BLOCK_SIZE_MAX, BLOCKS_IN_FLIGHT_MAX, LACKING_MAX, MAX_ADDR,
+    MAX_DISCOURAGED, MAX_PATH_IN_FLIGHT, MAX_PAYLOAD, MAX_PRESYNCS, MAX_SERVED_REQUESTS, MAX_UNSTORED,
+    NEW_BUCKETS, SENDERS_MAX, TRIED_BUCKETS, WITHHELD_BLOCKS,
 };
 
 /// Counts and bytes, with the bound of each.
@@ -31,7 +31,10 @@ impl Load {
 impl Engine {
     /// What is held now. A walk over the peers.
     pub fn load(&self) -> Load {
-        let dialled = self.config.outbound_target + self.dialer.manual_addresses();
+        // One more while the tip is stale, a feeler, and the seeds that are asked over a proxy.
+        let seeds = if self.config.proxied { self.tree.params().dns_seeds.len() } else { 0 };
+        let own = self.config.outbound_target + self.config.block_relay_target + 2 + seeds;
+        let places = own + self.dialer.manual_addresses() + self.config.inbound_max;
         let peers = self.peers.len() as u64;
         let scheduler = self.config.scheduler;
         // What was asked for along another chain is still owed.
@@ -41,7 +44,9 @@ impl Engine {
         // The last delivery of each peer may come before it is paused.
         let unstored = MAX_UNSTORED as u64 + peers * MAX_PAYLOAD as u64;
         let figures = vec![
-            ("peers", peers, dialled as u64),
+            ("peers", peers, places as u64),
+            ("requests for blocks", self.serving.waiting() as u64, peers * MAX_SERVED_REQUESTS as u64),
+            ("addresses to tell", self.gossip.waiting() as u64, peers * MAX_ADDR as u64),
             (
                 "addresses",
                 self.dialer.book.len() as u64,

@@ -54,12 +54,18 @@ impl Peer {
 }
 
 impl Engine {
-    pub(super) fn start_dial(&mut self, address: PeerAddress, kind: ConnectionKind) {
+    /// Begins the life of a connection.
+    pub(super) fn new_peer(
+        &mut self,
+        address: PeerAddress,
+        kind: ConnectionKind,
+        handshake: Option<Handshake>,
+    ) -> PeerId {
         let id = PeerId(self.next_peer);
         self.next_peer += 1;
         let view = PeerView {
             id,
-            address: address.clone(),
+            address,
             ready: false,
             kind,
             services: ServiceFlags::NONE,
@@ -67,9 +73,14 @@ impl Engine {
             best_known: None,
         };
         let mut life = Life::new();
-        let dialling = life.apply(PeerEvent::ConnectInitiated);
-        debug_assert!(dialling.is_ok());
-        self.peers.insert(id, Peer::new(view, life, None, self.now.at));
+        let begun = life.apply(PeerEvent::ConnectInitiated);
+        debug_assert!(begun.is_ok());
+        self.peers.insert(id, Peer::new(view, life, handshake, self.now.at));
+        id
+    }
+
+    pub(super) fn start_dial(&mut self, address: PeerAddress, kind: ConnectionKind) {
+        let id = self.new_peer(address.clone(), kind, None);
         self.waits.set(id, self.now.at + DIAL_TIMEOUT);
         self.dialer.on_dialled(id, &address, kind, self.now);
         let services = self.dialer.book.services(&address);

@@ -86,7 +86,6 @@ pub struct Serving {
     reading: BTreeMap<BlockHash, Vec<PeerId>>,
     /// When the day of the budget began, and the bytes sent since.
     spent: (Timestamp, u64),
-    served: u64,
 }
 
 impl Serving {
@@ -98,18 +97,12 @@ impl Serving {
             turns: VecDeque::new(),
             reading: BTreeMap::new(),
             spent: (Timestamp::ZERO, 0),
-            served: 0,
         }
     }
 
     /// What is served.
     pub fn config(&self) -> &ServeConfig {
         &self.config
-    }
-
-    /// Blocks sent since the start.
-    pub fn served(&self) -> u64 {
-        self.served
     }
 
     /// Requests for blocks that wait, of all peers.
@@ -276,7 +269,6 @@ impl Serving {
             match block {
                 Some(block) => {
                     customer.unsent = customer.unsent.saturating_add(block.bytes().len());
-                    self.served += 1;
                     cx.send(peer, Message::Block(block.clone()));
                 }
                 None => cx.send(peer, Message::NotFound(vec![Inventory::WitnessBlock(hash)])),

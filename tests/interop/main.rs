@@ -54,6 +54,10 @@ impl Sync {
         for node in nodes {
             builder = builder.connect(PeerAddress::Ip(node.p2p()));
         }
+        Self::run(builder)
+    }
+
+    fn run(builder: Builder) -> Self {
         let (node, handle) = builder.build().expect("a node");
         let thread = std::thread::spawn(move || {
             node.run_blocking().expect("the node runs");

@@ -81,11 +81,7 @@ impl Transport for Watched {
 }
 
 fn start(builder: Builder) -> Sync {
-    let (node, handle) = builder.threads(2).store(MemoryStore::new()).build().expect("a node");
-    let thread = std::thread::spawn(move || {
-        node.run_blocking().expect("the node runs");
-    });
-    Sync { handle, thread: Some(thread) }
+    Sync::run(builder.threads(2).store(MemoryStore::new()))
 }
 
 #[test]

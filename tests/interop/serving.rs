@@ -33,11 +33,7 @@ fn listening(sync: &Sync) -> SocketAddr {
 fn serving(source: &Bitcoind) -> Sync {
     let builder = Builder::new(Network::Regtest).threads(2).store(MemoryStore::new());
     let builder = builder.connect(PeerAddress::Ip(source.p2p())).listen((Ipv4Addr::LOCALHOST, 0).into());
-    let (node, handle) = builder.build().expect("a node");
-    let thread = std::thread::spawn(move || {
-        node.run_blocking().expect("the node runs");
-    });
-    Sync { handle, thread: Some(thread) }
+    Sync::run(builder)
 }
 
 #[test]
@@ -58,16 +54,8 @@ fn a_bitcoind_syncs_from_headlong_alone_and_follows_its_tip() {
     assert!(peers[0]["subver"].as_str().is_some_and(|name| name.contains("headlong")), "{peers}");
 
     // A second headlong from the first.
-    let (node, handle) = Builder::new(Network::Regtest)
-        .threads(2)
-        .store(MemoryStore::new())
-        .connect(PeerAddress::Ip(address))
-        .build()
-        .expect("a node");
-    let thread = std::thread::spawn(move || {
-        node.run_blocking().expect("the node runs");
-    });
-    let second = Sync { handle, thread: Some(thread) };
+    let builder = Builder::new(Network::Regtest).threads(2).store(MemoryStore::new());
+    let second = Sync::run(builder.connect(PeerAddress::Ip(address)));
     second.reach(&source.tip());
     second.assert_same_coins(&source);
 
