@@ -11,7 +11,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 /// How long bitcoind may take to answer its first call.
@@ -41,6 +41,9 @@ fn fetch() -> Option<PathBuf> {
 
 /// A program that the script knows, from the target folder or from Debian's packages.
 pub fn fetch_program(name: &str) -> Option<PathBuf> {
+    // Tests run side by side: two that fetch into one folder at a time would fail each other.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _turn = ONE_AT_A_TIME.lock();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let program = folder.join("bin").join(name);
