@@ -76,15 +76,16 @@ pub mod wire;
 
 pub use chain::command::{BlockRef, RawBlock};
 pub use chain::params::{Network, Params};
-pub use engine::output::{EndedPeer, PeerStatus};
+pub use engine::output::{EndedPeer, PeerChange, PeerStatus};
 pub use engine::status::Stage;
 pub use error::Error;
 pub use net::{Clock, Executor, Transport};
 pub use node::{
-    At, BlockInfo, BuildError, Builder, Event, Events, Handle, HeaderInfo, KnownAddresses, Node,
+    At, BlockInfo, BuildError, Builder, Event, Events, Handle, HeaderInfo, KnownAddresses, Node, Reaction,
     RequestError, RunError, Status, Stopped,
 };
 pub use peer::book::Census;
+pub use peer::lifecycle::{PeerEvent, PeerState};
 pub use peer::{AddressNetwork, CloseReason, ConnectionKind, Fault, PeerAddress, PeerId};
 pub use store::backend::StoreBackend;
 #[cfg(feature = "fjall")]

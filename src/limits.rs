@@ -129,6 +129,8 @@ pub const PROTOCOL: u32 = 70_016;
 pub const MIN_PEER_PROTOCOL: u32 = 31_800;
 /// For the whole handshake (`DEFAULT_PEER_CONNECT_TIMEOUT`).
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
+/// For a peer that leaves to take what it asked for: about what a block takes, and no host waits longer for the end.
+pub const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// For a connection to be opened; Core allows 5 s, a proxy may need more.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between a pong and the next ping (`PING_INTERVAL`).

@@ -4,9 +4,13 @@
 
 mod world;
 
-use headlong::{Builder, ConnectionKind, Handle, PeerAddress};
+use headlong::peer::lifecycle::TRANSITIONS;
+use headlong::{Builder, ConnectionKind, Handle, PeerAddress, PeerChange, PeerId, PeerState, Reaction};
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use world::{PATIENCE, Running, World};
 
@@ -63,6 +67,50 @@ fn a_second_node_syncs_from_the_first_and_follows_its_tip() {
     second.stop();
     first.stop();
     server.stop();
+}
+
+/// Handlers by state: one keeps a record of every step, one sends the second visitor away.
+#[test]
+fn a_host_hears_of_each_step_of_a_peer_and_may_send_it_away() {
+    let world = World::new(5);
+    let steps = Arc::new(Mutex::new(Vec::<PeerChange>::new()));
+    let mut builder = world.builder().listen(LOOPBACK.into());
+    for state in PeerState::ALL {
+        let steps = steps.clone();
+        builder = builder.on_peer_state(state, move |change| {
+            steps.lock().unwrap().push(change.clone());
+            Reaction::Keep
+        });
+    }
+    let visitors = AtomicUsize::new(0);
+    let builder = builder.on_peer_state(PeerState::Connected, move |change| {
+        let second = change.kind == ConnectionKind::Inbound && visitors.fetch_add(1, Ordering::Relaxed) == 1;
+        if second { Reaction::Leave } else { Reaction::Keep }
+    });
+    let server = Running::start(builder.build().unwrap());
+    let first = client(&world, listening(&server.handle));
+    first.wait_for(world.tip());
+    let second = client(&world, listening(&server.handle));
+    let sent_away = |steps: &[PeerChange]| {
+        steps.iter().any(|step| step.kind == ConnectionKind::Inbound && step.to == PeerState::Disconnected)
+    };
+    wait("the second is sent away", || sent_away(&steps.lock().unwrap()));
+    assert!(inbound(&server.handle) >= 1, "the first stays");
+    second.stop();
+    first.stop();
+    server.stop();
+    let mut lives = BTreeMap::<PeerId, Vec<PeerState>>::new();
+    for step in steps.lock().unwrap().iter() {
+        assert!(TRANSITIONS.contains(&(step.from, step.event, step.to)), "{step:?}");
+        let life = lives.entry(step.id).or_insert_with(|| vec![PeerState::Disconnected]);
+        assert_eq!(life.last(), Some(&step.from), "no step is left out");
+        life.push(step.to);
+    }
+    assert!(lives.len() >= 3, "two visitors and whom the node dialled: {lives:?}");
+    for (id, life) in lives {
+        assert_eq!(life[..2], [PeerState::Disconnected, PeerState::Connecting], "{id}");
+        assert_eq!(life.last(), Some(&PeerState::Disconnected), "{id}");
+    }
 }
 
 #[test]

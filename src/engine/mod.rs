@@ -34,6 +34,7 @@ use crate::limits::{
 };
 use crate::peer::book::AddressBook;
 use crate::peer::dial::{DialConfig, Dialer};
+use crate::peer::lifecycle::PeerEvent;
 use crate::peer::ping::Pings;
 use crate::peer::timers::Timers;
 use crate::peer::{AddressNetwork, CloseReason, Cx, Demand, Fact, PeerAddress, PeerId, Wishes};
@@ -353,20 +354,24 @@ impl Engine {
             Input::Arrived(arrival, address) => self.on_arrival(arrival, address),
             Input::DialFailed(peer, why) => {
                 self.note_trouble(peer, why);
+                self.life_event(peer, PeerEvent::DiscoveryFailed);
                 self.drop_peer(peer, &CloseReason::Remote);
             }
             Input::Closed(peer) => {
                 self.note_trouble(peer, &CloseReason::Remote);
+                self.life_event(peer, PeerEvent::HeartbeatMissed);
                 self.drop_peer(peer, &CloseReason::Remote);
             }
             Input::Received(peer, message, bytes) => self.on_received(peer, message, bytes),
             Input::Progress(peer, bytes) => self.on_progress(peer, bytes),
             Input::Faulted(peer, fault) => self.close_peer(peer, CloseReason::Fault(fault)),
-            Input::Flushed(peer, bytes) => {
-                self.serving.on_flushed(cx!(self), peer, bytes);
-                if let Some(peer) = self.peers.get_mut(&peer) {
+            Input::Flushed(id, bytes) => {
+                self.serving.on_flushed(cx!(self), id, bytes);
+                if let Some(peer) = self.peers.get_mut(&id) {
                     peer.bytes_out = peer.bytes_out.saturating_add(bytes as u64);
                 }
+                self.settle();
+                self.end_leave(id);
             }
             Input::Resolved(seed, addresses) => {
                 if addresses.is_empty() {
@@ -384,7 +389,7 @@ impl Engine {
                 if let Some(peer) = self.peers.get(&peer) {
                     self.dialer.remove_manual(&peer.view.address);
                 }
-                self.close_peer(peer, CloseReason::Host);
+                self.leave_peer(peer, CloseReason::Host);
             }
             Input::Chain(report) => self.on_report(report),
             Input::Query(id, query) => {
@@ -421,6 +426,12 @@ impl Engine {
         if let ChainReport::Read(hash, block) = &report {
             self.serving.on_read(cx!(self), *hash, block.as_ref());
             self.settle();
+            if block.is_none() {
+                let leaving = self.peers.iter().filter(|(_, peer)| peer.leaving.is_some());
+                for peer in leaving.map(|(id, _)| *id).collect::<Vec<_>>() {
+                    self.end_leave(peer);
+                }
+            }
             return;
         }
         if let ChainReport::Storage(storage) = &report {
@@ -479,7 +490,7 @@ impl Engine {
         self.stopping = true;
         let peers: Vec<PeerId> = self.peers.keys().copied().collect();
         for peer in peers {
-            self.close_peer(peer, CloseReason::Shutdown);
+            self.leave_peer(peer, CloseReason::Shutdown);
         }
         if let Some(book) = self.dialer.take_changed() {
             self.outputs.push_back(Output::SaveAddresses(book));
@@ -515,7 +526,7 @@ impl Engine {
     }
 
     fn activation_is_done(&self) -> bool {
-        self.stopping && self.activation.is_quiet()
+        self.stopping && self.activation.is_quiet() && self.peers.is_empty()
     }
 
     /// Counts a delivered block until it is stored or refused.

@@ -3,6 +3,7 @@
 use super::{Arrival, QueryId};
 use crate::chain::command::{BlockRef, ChainCommand};
 use crate::peer::book::Census;
+use crate::peer::lifecycle::{PeerEvent, PeerState};
 use crate::peer::{CloseReason, ConnectionKind, PeerAddress, PeerId};
 use crate::time::Timestamp;
 use crate::wire::Message;
@@ -39,6 +40,8 @@ pub enum Output {
     SaveAddresses(Vec<u8>),
     /// Answer a question.
     Answer(QueryId, Answer),
+    /// A peer's state changed.
+    PeerChanged(PeerChange),
     /// The durable chain changed: consumers of events have something to fetch.
     EventsReady,
     /// The height to stop at is durable: the active block there. Given once.
@@ -106,7 +109,7 @@ pub struct PeerStatus {
     /// not encrypted.
     pub session: Option<[u8; 32]>,
     /// State in the transition table.
-    pub state: crate::peer::lifecycle::PeerState,
+    pub state: PeerState,
     /// User agent; empty before the handshake. Untrusted text.
     pub user_agent: String,
     /// Services offered.
@@ -125,6 +128,24 @@ pub struct PeerStatus {
     pub in_flight: usize,
     /// Download speed of blocks, in bytes a second, as last measured.
     pub bytes_per_second: u64,
+}
+
+/// A step of a peer through the [transition table](crate::peer::lifecycle::TRANSITIONS).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PeerChange {
+    /// Number of the connection.
+    pub id: PeerId,
+    /// Address.
+    pub address: PeerAddress,
+    /// What the connection is for.
+    pub kind: ConnectionKind,
+    /// The state before.
+    pub from: PeerState,
+    /// What happened.
+    pub event: PeerEvent,
+    /// The state now.
+    pub to: PeerState,
 }
 
 /// A connection that stood and has ended. Dials that failed are none.

@@ -2,7 +2,7 @@
 
 use super::output::EndedPeer;
 use super::{Engine, Output, cx};
-use crate::limits::{DIAL_TIMEOUT, HANDSHAKE_TIMEOUT, MAX_ADDR, MAX_ENDED_PEERS, MAX_INV};
+use crate::limits::{DIAL_TIMEOUT, HANDSHAKE_TIMEOUT, LEAVE_TIMEOUT, MAX_ADDR, MAX_ENDED_PEERS, MAX_INV};
 use crate::peer::book::Told;
 use crate::peer::dial::{Ending, Standing};
 use crate::peer::handshake::{Handshake, Introduction, Step};
@@ -35,6 +35,8 @@ pub(super) struct Peer {
     pub(super) last_block: Option<Timestamp>,
     /// Of an encrypted connection.
     pub(super) session: Option<[u8; 32]>,
+    /// It goes, and why, as soon as it has got what it asked for.
+    pub(super) leaving: Option<CloseReason>,
 }
 
 impl Peer {
@@ -49,6 +51,7 @@ impl Peer {
             since,
             last_block: None,
             session: None,
+            leaving: None,
         }
     }
 }
@@ -72,10 +75,8 @@ impl Engine {
             start_height: 0,
             best_known: None,
         };
-        let mut life = Life::new();
-        let begun = life.apply(PeerEvent::ConnectInitiated);
-        debug_assert!(begun.is_ok());
-        self.peers.insert(id, Peer::new(view, life, handshake, self.now.at));
+        self.peers.insert(id, Peer::new(view, Life::new(), handshake, self.now.at));
+        self.life_event(id, PeerEvent::ConnectInitiated);
         id
     }
 
@@ -129,6 +130,33 @@ impl Engine {
         }
     }
 
+    /// Ends a connection without need: what the peer owes us is asked of others at once; what it asked us for it still
+    /// gets, for a limited time.
+    pub(super) fn leave_peer(&mut self, id: PeerId, reason: CloseReason) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        if !peer.view.ready || self.serving.owes_nothing(id) {
+            return self.close_peer(id, reason);
+        }
+        if peer.leaving.is_some() {
+            return;
+        }
+        peer.leaving = Some(reason);
+        self.life_event(id, PeerEvent::GracefulShutdown);
+        self.pings.stop(id);
+        self.gossip.on_peer_gone(id);
+        self.waits.set(id, self.now.at + LEAVE_TIMEOUT);
+        self.facts.push_back(Fact::PeerGone(id));
+    }
+
+    /// Closes the connection of a peer that leaves and has got everything.
+    pub(super) fn end_leave(&mut self, id: PeerId) {
+        if let Some(reason) = self.peers.get(&id).and_then(|peer| peer.leaving.clone())
+            && self.serving.owes_nothing(id)
+        {
+            self.close_peer(id, reason);
+        }
+    }
+
     /// Keeps the reason for which an address did not become a peer, or ceased to be one.
     pub(super) fn note_trouble(&mut self, id: PeerId, why: impl fmt::Display) {
         if let Some(peer) = self.peers.get(&id) {
@@ -138,6 +166,7 @@ impl Engine {
 
     /// Forgets a connection that has ended.
     pub(super) fn drop_peer(&mut self, id: PeerId, reason: &CloseReason) {
+        self.life_event(id, PeerEvent::ConnectTimeout);
         let Some(peer) = self.peers.remove(&id) else { return };
         self.waits.cancel(&id);
         self.pings.stop(id);
@@ -158,7 +187,7 @@ impl Engine {
         }
         self.serving.on_peer_gone(id);
         self.gossip.on_peer_gone(id);
-        if peer.view.ready {
+        if peer.view.ready && peer.leaving.is_none() {
             self.facts.push_back(Fact::PeerGone(id));
         }
     }
@@ -256,6 +285,12 @@ impl Engine {
     }
 
     fn on_message(&mut self, id: PeerId, message: Message) {
+        if self.peers.get(&id).is_some_and(|peer| peer.leaving.is_some()) {
+            if let Message::Ping(nonce) = message {
+                self.send_all(id, vec![Message::Pong(nonce)]);
+            }
+            return;
+        }
         match message {
             Message::Ping(nonce) => self.send_all(id, vec![Message::Pong(nonce)]),
             Message::Pong(nonce) => {
@@ -332,7 +367,8 @@ impl Engine {
         let tip = self.activation.proved();
         if self.synced && self.is_at_end() && self.announced != Some(tip) {
             self.announced = Some(tip);
-            let peers = self.peers.values().map(|peer| &peer.view).filter(|view| view.ready);
+            let staying = self.peers.values().filter(|peer| peer.leaving.is_none());
+            let peers = staying.map(|peer| &peer.view).filter(|view| view.ready);
             self.serving.announce(cx!(self), &self.tree, tip, peers);
             self.settle();
         }

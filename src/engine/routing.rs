@@ -13,6 +13,7 @@
 //! | `CandidatesChanged` | activation | activation's next step, at the end of the pass |
 //! | `TipChanged` | activation | blocks, watch |
 
+use super::output::PeerChange;
 use super::{Engine, Output, cx};
 use crate::chain::command::ChainCommand;
 use crate::limits::MAX_PASSES;
@@ -145,8 +146,22 @@ impl Engine {
         if let Some(peer) = self.peers.get_mut(&id)
             && peer.life.peek(event).is_ok()
         {
+            let from = peer.life.state();
             let changed = peer.life.apply(event);
             debug_assert!(changed.is_ok());
+            let to = peer.life.state();
+            if from != to {
+                let view = &peer.view;
+                let (address, kind) = (view.address.clone(), view.kind);
+                self.outputs.push_back(Output::PeerChanged(PeerChange {
+                    id,
+                    address,
+                    kind,
+                    from,
+                    event,
+                    to,
+                }));
+            }
         }
     }
 
@@ -154,6 +169,10 @@ impl Engine {
     pub(super) fn on_timers(&mut self) {
         let now = self.now.at;
         while let Some(peer) = self.waits.pop_due(now) {
+            if let Some(reason) = self.peers.get(&peer).and_then(|peer| peer.leaving.clone()) {
+                self.close_peer(peer, reason);
+                continue;
+            }
             let ready = self.peers.get(&peer).is_some_and(|peer| peer.handshake.is_some());
             let what = match self.peers.get(&peer) {
                 Some(peer) if peer.view.ready => "addresses",

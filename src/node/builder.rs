@@ -5,6 +5,8 @@
 //! 3. Store, block files and header file are opened, and recovery yields the state that the last run left.
 //! 4. The engine starts from that state. Nothing is dialled before the node runs.
 
+mod peers;
+
 use super::addresses::{self, Saved};
 use super::bandwidth::Bandwidth;
 use super::budget::{Budget, counted};
@@ -13,6 +15,7 @@ use super::connection::Surroundings;
 use super::driver::{self, CloseWatches, Parts, RunError, Stopped};
 use super::handle::Handle;
 use super::inbox::Inbox;
+use super::peer_handlers::PeerHandlers;
 use super::requests::{NodeClock, Shared};
 use super::status::Meter;
 use super::trust::Trust;
@@ -123,6 +126,7 @@ pub struct Builder {
     executor: Option<Arc<dyn Executor>>,
     verifier: Option<Arc<dyn Verifier>>,
     seed: Option<[u8; 32]>,
+    peer_handlers: PeerHandlers,
 }
 
 impl Builder {
@@ -142,6 +146,7 @@ impl Builder {
             added: Vec::new(),
             dns: None,
             listen: Vec::new(),
+            peer_handlers: PeerHandlers::default(),
             serve: None,
             proxy: None,
             onion_proxy: None,
@@ -523,6 +528,7 @@ impl Builder {
             bandwidth,
             set_aside,
             listen,
+            peer_handlers: self.peer_handlers,
             encrypt,
             rng,
             trust,
@@ -539,6 +545,7 @@ struct Edge {
     clock: Arc<dyn Clock>,
     bandwidth: Option<u64>,
     set_aside: Option<PathBuf>,
+    peer_handlers: PeerHandlers,
     listen: Vec<SocketAddr>,
     encrypt: bool,
     rng: Rng,
@@ -590,6 +597,7 @@ impl Edge {
             },
             inbound,
             listen: self.listen,
+            peer_handlers: self.peer_handlers,
             close: CloseWatches(shared.clone()),
             shared,
         };

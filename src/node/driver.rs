@@ -13,6 +13,7 @@ use super::chain_thread::{ChainParts, ChainThread, Work};
 use super::connection::{Connection, Opened, Surroundings};
 use super::inbox::{Arrivals, Inbound, panic_message};
 use super::listener;
+use super::peer_handlers::{PeerHandlers, Reaction};
 use super::requests::{Request, Shared};
 use super::wait::let_others_run;
 use crate::chain::command::{BlockRef, ChainCommand, ChainReport};
@@ -82,6 +83,7 @@ pub(super) struct Parts {
     pub(super) around: Surroundings,
     pub(super) inbound: Arrivals,
     pub(super) listen: Vec<SocketAddr>,
+    pub(super) peer_handlers: PeerHandlers,
     /// The last field: whoever waits is woken when all else is gone.
     pub(super) close: CloseWatches,
 }
@@ -99,7 +101,8 @@ impl Drop for CloseWatches {
 
 /// Runs a node to its end.
 pub(super) async fn run(parts: Parts) -> Result<Stopped, RunError> {
-    let Parts { engine, chain, requests, shared, around, inbound, listen, close: _close } = parts;
+    let Parts { engine, chain, requests, shared, around, inbound, listen, peer_handlers, close: _close } =
+        parts;
     let listeners = listener::open(&listen, &around).await;
     let listeners = listeners.map_err(|(address, error)| RunError::Listen { address, error })?;
     let ended = shared.ended.clone();
@@ -120,6 +123,7 @@ pub(super) async fn run(parts: Parts) -> Result<Stopped, RunError> {
         pending: VecDeque::new(),
         outcome: None,
         accepting: Vec::new(),
+        peer_handlers,
         arrivals: BTreeMap::new(),
         next_arrival: 0,
     };
@@ -174,6 +178,7 @@ struct Driver {
     pending: VecDeque<Input>,
     outcome: Option<Result<BlockRef, Error>>,
     accepting: Vec<AbortHandle>,
+    peer_handlers: PeerHandlers,
     /// Connections that wait for the engine's word.
     arrivals: BTreeMap<Arrival, (BoxStream, PeerAddress)>,
     next_arrival: u64,
@@ -411,6 +416,12 @@ impl Driver {
                     height = block.height,
                     hash = block.hash
                 );
+            }
+            Output::PeerChanged(change) => {
+                trace::event!(DEBUG, "peer state", peer = change.id, from = change.from, to = change.to);
+                if self.peer_handlers.call(&change) == Reaction::Leave {
+                    self.pending.push_back(Input::RemovePeer(change.id));
+                }
             }
             Output::EventsReady => self.shared.events.update(|()| ()),
             Output::Status(status) => {

@@ -110,6 +110,13 @@ impl Serving {
         self.customers.values().map(|customer| customer.queue.len()).sum()
     }
 
+    /// Whether this peer has got everything that it asked for.
+    pub fn owes_nothing(&self, peer: PeerId) -> bool {
+        let owes =
+            |customer: &Customer| customer.reading || !customer.queue.is_empty() || customer.unsent > 0;
+        !self.customers.get(&peer).is_some_and(owes)
+    }
+
     /// A handshake is complete.
     pub fn on_peer_ready(&mut self, peer: PeerId) {
         if self.config.enabled {
@@ -175,6 +182,9 @@ impl Serving {
         peer: PeerId,
         wanted: &[Inventory],
     ) {
+        if !self.customers.contains_key(&peer) {
+            return;
+        }
         let mut absent = Vec::new();
         for item in wanted {
             match item {
@@ -190,7 +200,7 @@ impl Serving {
                 _ => absent.push(*item),
             }
         }
-        if !absent.is_empty() && self.customers.contains_key(&peer) {
+        if !absent.is_empty() {
             cx.send(peer, Message::NotFound(absent));
         }
         self.pump(cx);

@@ -7,12 +7,13 @@ mod world;
 
 use bitcoin::p2p::message_blockdata::Inventory;
 use headlong::chain::block_tree::BlockTree;
-use headlong::chain::command::{BlockRef, ChainReport, HeaderMark};
+use headlong::chain::command::{BlockRef, ChainReport, HeaderMark, RawBlock};
 use headlong::engine::output::Event;
 use headlong::engine::status::Stage;
 use headlong::engine::{Answer, Engine, EngineConfig, Input, Query};
 use headlong::peer::lifecycle::PeerState;
 use headlong::peer::{CloseReason, Fault};
+use headlong::relay::serve::ServeConfig;
 use headlong::rng::Rng;
 use headlong::sim::forge::Forge;
 use headlong::time::Now;
@@ -405,6 +406,61 @@ fn the_host_adds_and_removes_peers() {
     world.run(10 * MINUTE, |_| false);
     assert_eq!(world.closed, [(address(1), CloseReason::Host)]);
     assert_eq!(world.dials.len(), 1, "what the host removed is not dialled again");
+}
+
+/// What a peer asked us for, it still gets; what it wants after that, it does not. One that does not take its answers
+/// does not hold up the host.
+#[test]
+fn a_peer_that_leaves_gets_what_it_asked_for_in_a_limited_time() {
+    let mut forge = Forge::new(params(), 23);
+    let (branch, blocks) = chain(&mut forge, 10);
+    let chain = served(&blocks);
+    let wanted = |n: usize| Message::GetData(vec![Inventory::WitnessBlock(blocks[n].block_hash())]);
+    for takes in [true, false] {
+        let serve = ServeConfig { enabled: true, ..ServeConfig::default() };
+        let mut world = World::new(EngineConfig { serve, ..config(&[1]) }, 1);
+        world.serve(1, &chain, manner(10, 1));
+        assert!(world.run(MINUTE, |w| w.books.durable == branch.tip));
+        let peer = world.link(1).unwrap();
+        world.input(Input::Received(peer, wanted(3), 61));
+        world.input(Input::RemovePeer(peer));
+        assert_eq!(world.states[&peer].last(), Some(&PeerState::ShuttingDown));
+        world.input(Input::Received(peer, wanted(4), 61));
+        let raw = RawBlock::new(bitcoin::consensus::serialize(&blocks[3])).unwrap();
+        let (hash, bytes) = (raw.hash(), raw.bytes().len());
+        world.input(Input::Chain(ChainReport::Read(hash, Some(raw))));
+        assert_eq!(world.closed, [], "the block is on its way");
+        if takes {
+            world.input(Input::Flushed(peer, bytes));
+        } else {
+            world.run(3_000, |_| false);
+        }
+        assert_eq!(world.closed, [(address(1), CloseReason::Host)]);
+        let read = world.outputs.iter().filter(|line| line.contains("ReadBlock")).count();
+        assert_eq!(read, 1, "a peer that leaves asks in vain");
+        assert_eq!(world.states[&peer].last(), Some(&PeerState::Disconnected));
+    }
+}
+
+/// A block that can't be read is answered, too, and nobody waits for it.
+#[test]
+fn a_shutdown_waits_for_what_peers_have_asked_for_and_no_longer() {
+    let mut forge = Forge::new(params(), 24);
+    let (branch, blocks) = chain(&mut forge, 10);
+    let chain = served(&blocks);
+    let serve = ServeConfig { enabled: true, ..ServeConfig::default() };
+    let mut world = World::new(EngineConfig { serve, ..config(&[1, 2]) }, 1);
+    world.serve(1, &chain, manner(10, 1));
+    world.serve(2, &chain, manner(10, 1));
+    assert!(world.run(MINUTE, |w| w.books.durable == branch.tip && w.link(2).is_some()));
+    let (peer, hash) = (world.link(1).unwrap(), blocks[3].block_hash());
+    world.input(Input::Received(peer, Message::GetData(vec![Inventory::WitnessBlock(hash)]), 61));
+    world.input(Input::Shutdown);
+    assert_eq!(world.closed, [(address(2), CloseReason::Shutdown)]);
+    world.run(1_000, |_| false);
+    assert_eq!(world.stopped, None);
+    world.input(Input::Chain(ChainReport::Read(hash, None)));
+    assert_eq!(world.stopped, Some(branch.tip));
 }
 
 #[test]

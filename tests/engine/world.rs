@@ -15,6 +15,7 @@ use headlong::engine::output::Event;
 use headlong::engine::status::Status;
 use headlong::engine::{Answer, Engine, EngineConfig, Input, Output, Query, QueryId};
 use headlong::error::{Reject, RejectKind};
+use headlong::peer::lifecycle::{PeerState, TRANSITIONS};
 use headlong::peer::{CloseReason, PeerAddress, PeerId};
 use headlong::sim::forge::{BlockPlan, Branch, Forge};
 use headlong::sim::serve::{ServedChain, Session};
@@ -188,6 +189,8 @@ impl Books {
                 self.last = Some(checkpoint.clone());
                 vec![ChainReport::CheckpointDurable(checkpoint.clone()), ChainReport::Committed(checkpoint)]
             }
+            // Answered by hand.
+            ChainCommand::ReadBlock(_) => vec![],
             other => panic!("unexpected command {other:?}"),
         }
     }
@@ -218,6 +221,8 @@ pub struct World {
     pub reached: Option<BlockRef>,
     pub fatal: Option<String>,
     pub events_ready: u32,
+    /// The states that each connection came into.
+    pub states: BTreeMap<PeerId, Vec<PeerState>>,
     pub answer: Option<Answer>,
     pub saved: Option<Vec<u8>>,
     /// Every output, as text.
@@ -269,6 +274,7 @@ impl World {
             reached: None,
             fatal: None,
             events_ready: 0,
+            states: BTreeMap::new(),
             answer: None,
             saved: None,
             outputs: Vec::new(),
@@ -485,6 +491,11 @@ impl World {
             }
             Output::SaveAddresses(book) => self.saved = Some(book),
             Output::Answer(_, answer) => self.answer = Some(answer),
+            Output::PeerChanged(change) => {
+                let step = (change.from, change.event, change.to);
+                assert!(TRANSITIONS.contains(&step), "{change:?}");
+                self.states.entry(change.id).or_default().push(change.to);
+            }
             Output::EventsReady => self.events_ready += 1,
             Output::Status(status) => self.status.push(*status),
             Output::Stopped(block) => self.stopped = Some(block),

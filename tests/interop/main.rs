@@ -275,6 +275,14 @@ fn a_frozen_node_does_not_stop_the_sync_and_nobody_honest_is_banned() {
     sync.stop();
 }
 
+/// The only connection of the node, as it sees it, is this one.
+fn assert_same_session(node: &Bitcoind, transport: &str, ours: Option<[u8; 32]>) {
+    let peers = node.call("getpeerinfo", json!([]));
+    assert_eq!(peers[0]["transport_protocol_type"], transport, "{peers}");
+    let ours = ours.map(|id| id.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+    assert_eq!(peers[0]["session_id"].as_str().unwrap_or_default(), ours.unwrap_or_default(), "{peers}");
+}
+
 #[test]
 fn servers_with_and_without_the_v2_transport() {
     if !available() {
@@ -282,12 +290,14 @@ fn servers_with_and_without_the_v2_transport() {
     }
     let (mut forge, mut branch) = forge(7, 120);
     let blocks = extend(&mut forge, &mut branch, 120, 4);
-    for option in ["-v2transport=0", "-v2transport=1"] {
+    for (option, transport) in [("-v2transport=0", "v1"), ("-v2transport=1", "v2")] {
         let node = Bitcoind::start(&[option]);
         node.submit(&blocks);
         let sync = Sync::start(None, &[&node]);
         sync.reach(&node.tip());
         sync.assert_same_coins(&node);
+        let peers = sync.handle.peers_blocking().unwrap();
+        assert_same_session(&node, transport, peers[0].session);
         sync.stop();
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{PATIENCE, Sync, extend, forge};
 use crate::bitcoind::{Bitcoind, available};
-use headlong::{Builder, MemoryStore, Network, PeerAddress};
+use headlong::{Builder, ConnectionKind, MemoryStore, Network, PeerAddress};
 use serde_json::json;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -37,6 +37,25 @@ fn serving(source: &Bitcoind) -> Sync {
 }
 
 #[test]
+fn a_bitcoind_that_speaks_v1_syncs_from_headlong() {
+    if !available() {
+        return;
+    }
+    let (mut forge, mut branch) = forge(32, 120);
+    let source = Bitcoind::start(&[]);
+    source.submit(&extend(&mut forge, &mut branch, 30, 4));
+    let sync = serving(&source);
+    sync.reach(&source.tip());
+    let pupil = Bitcoind::start(&[&format!("-connect={}", listening(&sync)), "-v2transport=0"]);
+    wait_for_tip(&pupil, &source.tip());
+    super::assert_same_session(&pupil, "v1", None);
+    let inbound = sync.handle.peers_blocking().unwrap();
+    let visitor = inbound.iter().find(|peer| peer.kind == ConnectionKind::Inbound).unwrap();
+    assert_eq!(visitor.session, None);
+    sync.stop();
+}
+
+#[test]
 fn a_bitcoind_syncs_from_headlong_alone_and_follows_its_tip() {
     if !available() {
         return;
@@ -50,6 +69,9 @@ fn a_bitcoind_syncs_from_headlong_alone_and_follows_its_tip() {
     let pupil = Bitcoind::start(&[&format!("-connect={address}"), "-assumevalid=0"]);
     wait_for_tip(&pupil, &source.tip());
     assert_eq!(pupil.coins(), source.coins());
+    let inbound = sync.handle.peers_blocking().unwrap();
+    let visitor = inbound.iter().find(|peer| peer.kind == ConnectionKind::Inbound).unwrap();
+    super::assert_same_session(&pupil, "v2", visitor.session);
     let peers = pupil.call("getpeerinfo", json!([]));
     assert!(peers[0]["subver"].as_str().is_some_and(|name| name.contains("headlong")), "{peers}");
 

@@ -7,6 +7,7 @@ use crate::engine::output::Event;
 use crate::engine::{Answer, Input, Output, Query, QueryId};
 use crate::error::Error;
 use crate::peer::PeerAddress;
+use crate::peer::lifecycle::TRANSITIONS;
 use crate::sim::disk::{Crash, DiskFault};
 use crate::sim::invariants;
 use crate::sim::node::SimNode;
@@ -218,6 +219,11 @@ impl World {
                 }
             }
             Output::Answer(_, answer) => self.take_answer(node, answer),
+            Output::PeerChanged(change) => {
+                if !TRANSITIONS.contains(&(change.from, change.event, change.to)) {
+                    self.violate(node, "peers keep to the transition table", format!("{change:?}"));
+                }
+            }
             Output::EventsReady => {
                 if let Some(life) = &mut self.nodes[node].life {
                     life.news = true;
