@@ -3,16 +3,19 @@
 //!
 //! `README.md` says what each target checks.
 
+pub mod address_file;
 pub mod base;
 pub mod block;
 pub mod block_files;
 pub mod chainstate_connect;
+pub mod encryption;
 pub mod engine;
 pub mod feed;
 pub mod frame;
 pub mod header_sync;
 pub mod message;
 pub mod meter;
+pub mod proxy;
 pub mod seeds;
 pub mod small_files;
 pub mod store_decoding;
@@ -22,7 +25,7 @@ pub mod undo;
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("frame", frame::run),
     ("message", message::run),
     ("block", block::run),
@@ -33,4 +36,7 @@ pub const TARGETS: [(&str, Target); 10] = [
     ("store_decoding", store_decoding::run),
     ("block_files", block_files::run),
     ("small_files", small_files::run),
+    ("address_file", address_file::run),
+    ("encryption", encryption::run),
+    ("proxy", proxy::run),
 ];

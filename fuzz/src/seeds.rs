@@ -15,17 +15,20 @@ use bitcoin::p2p::message_filter::{CFCheckpt, CFHeaders, CFilter, GetCFCheckpt, 
 use bitcoin::p2p::message_network::VersionMessage;
 use bitcoin::p2p::{Magic, ServiceFlags};
 use bitcoin::{Block, BlockHash, MerkleBlock, OutPoint, Transaction, Txid, Witness};
+use headlong::PeerAddress;
 use headlong::chain::command::{BlockRef, HeaderMark, RawBlock, RollbackCheckpoint};
 use headlong::limits::MAX_LOCATOR;
+use headlong::peer::book::{AddressBook, NetGroup, Told};
 use headlong::rng::Rng;
 use headlong::store::header_file::{HEADER_FILE, HeaderFile};
 use headlong::store::medium::{Medium, MemoryMedium};
 use headlong::store::schema::{BlockEntry, block_entry};
 use headlong::store::{Store, Table};
-use headlong::wire::{Message, frame};
+use headlong::wire::{Message, frame, v2};
 use std::net::SocketAddr;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The seeds of a target; none if there is no such target.
 pub fn of(target: &str) -> Vec<Vec<u8>> {
@@ -37,6 +40,9 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "store_decoding" => [store(), steps(5, 24, 60)].concat(),
         "block_files" => [files(), steps(1, 24, 200), steps(0, 8, 200)].concat(),
         "small_files" => small_files(),
+        "address_file" => [address_files(), steps(1, 24, 300)].concat(),
+        "encryption" => [v1_starts(), steps(0, 8, 400), steps(1, 8, 6_000), packets()].concat(),
+        "proxy" => proxies(),
         "header_sync" => [steps(0, 24, 120), steps(6, 24, 240), presyncs()].concat(),
         "engine" => [steps(1, 24, 300), steps(3, 24, 800), syncs(), changed_bodies()].concat(),
         "chainstate_connect" => [steps(0, 40, 200), steps(9, 40, 400)].concat(),
@@ -267,6 +273,72 @@ fn small_files() -> Vec<Vec<u8>> {
     let version = format!("headlong\nlayout 1\nmagic {magic}\ngenesis {genesis}\n");
     let addresses = "127.0.0.1:8333\n[2001:db8::1]:18444\nseed.example:8333\nname:99999\na b:1\n";
     vec![with(0, addresses.as_bytes()), with(1, version.as_bytes()), with(1, b"headlong\nlayout 2\nmore\n")]
+}
+
+/// Saved address books without the hash at their end.
+fn address_files() -> Vec<Vec<u8>> {
+    let mut rng = Rng::from_number(77);
+    let mut book = AddressBook::new([7; 16]);
+    let mut seeds = Vec::new();
+    let now = 1_790_000_000;
+    for n in 0..9u8 {
+        let bytes = book.encode();
+        seeds.push(with(0, &bytes[..bytes.len() - 32]));
+        let source = NetGroup::of(&PeerAddress::Ip(([9, n, 1, 1], 8_333).into()));
+        let address = match n % 3 {
+            0 => PeerAddress::Ip(([11, n, 1, 1], 8_333).into()),
+            1 => PeerAddress::Onion([n; 32], 8_333),
+            _ => PeerAddress::I2p([n; 32], 0),
+        };
+        let services = ServiceFlags::NETWORK | ServiceFlags::WITNESS;
+        book.add(
+            &Told { address: address.clone(), services, seen: now },
+            &source,
+            Duration::ZERO,
+            now,
+            &mut rng,
+        );
+        if n % 2 == 0 {
+            book.on_good(&address, services, now);
+        }
+    }
+    seeds
+}
+
+fn v1_starts() -> Vec<Vec<u8>> {
+    let version = frame::encode(MAGIC, &messages().remove(0));
+    [0, 1].map(|mode| [&[mode, 16], version.as_slice()].concat()).to_vec()
+}
+
+/// What the target packs: a message, a decoy, one that is changed on its way.
+fn packets() -> Vec<Vec<u8>> {
+    let packet = |kind: u8, message: &Message| {
+        let contents = v2::contents(message);
+        [&[kind], &(contents.len() as u16).to_le_bytes()[..], &contents].concat()
+    };
+    let small: Vec<Message> =
+        messages().into_iter().filter(|message| v2::contents(message).len() < 300).collect();
+    let mut seeds: Vec<Vec<u8>> = small.iter().map(|message| with(2, &packet(0, message))).collect();
+    let ping = Message::Ping(1);
+    seeds.push([&[2][..], &packet(1, &ping), &packet(0, &ping), &packet(3, &ping)].concat());
+    seeds
+}
+
+/// The answers of a proxy that agrees, and of some that do not.
+fn proxies() -> Vec<Vec<u8>> {
+    let method = [5, 2];
+    let login = [1, 0];
+    let good = [5, 0, 0, 1, 127, 0, 0, 1, 0, 80];
+    let name = [5, 0, 0, 3, 3, b'a', b'.', b'b', 0, 80];
+    let refused = [5, 5, 0, 1, 0, 0, 0, 0, 0, 0];
+    let mut seeds = Vec::new();
+    for kind in 0..4 {
+        for end in [&good, &name, &refused] {
+            seeds.push([&[kind, 3][..], &method, &login, end].concat());
+        }
+    }
+    seeds.extend([vec![0, 9, 5, 0xff], vec![1, 9, 5, 2, 1, 1], vec![2, 9, 4, 0]]);
+    seeds
 }
 
 /// Peers that show a long chain on a network that asks for its work.

@@ -1,6 +1,7 @@
 //! The edge: traits by which a host plugs in its sockets, executor and clock, and defaults that need no
 //! runtime (feature `native`).
 
+pub mod encryption;
 #[cfg(feature = "native")]
 pub mod native;
 #[cfg(feature = "socks5")]

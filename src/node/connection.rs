@@ -9,12 +9,12 @@
 //! up is dropped.
 
 use super::bandwidth::Bandwidth;
-use super::encryption::{self, Agreed, NoSession, Secrets, Session};
 use super::inbox::{Inbound, Inbox};
 use super::wait::let_others_run;
 use crate::limits::{
     CLOSE_MILLIS, DIAL_MILLIS, ENCRYPTION_MILLIS, MAX_UNHANDLED_BYTES, MAX_UNSENT_BYTES, READ_CHUNK,
 };
+use crate::net::encryption::{self, Agreed, NoSession, Secrets, Session};
 use crate::net::{BoxStream, Executor, Transport};
 use crate::peer::{Fault, PeerAddress, PeerId};
 use crate::rng::Rng;

@@ -15,7 +15,6 @@ pub mod builder;
 mod chain_thread;
 mod connection;
 pub mod driver;
-mod encryption;
 pub mod events;
 pub mod handle;
 mod inbox;

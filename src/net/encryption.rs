@@ -15,6 +15,7 @@ use bip324::{
     FillBytes, GarbageResult, Handshake, InboundCipher, Initialized, OutboundCipher, ReceivedKey, Role,
     VersionResult,
 };
+use core::fmt;
 use futures::io::{AsyncReadExt, AsyncWriteExt};
 use secp256k1::Secp256k1;
 use std::io;
@@ -27,25 +28,29 @@ const GARBAGE: u64 = 1_024;
 const CHUNK: usize = 512;
 
 /// What both ends share from now on.
-pub(super) struct Session {
+pub struct Session {
     /// The same on both sides; people compare it to see that nobody stands between.
-    pub(super) id: [u8; 32],
-    pub(super) inbound: InboundCipher,
-    pub(super) outbound: OutboundCipher,
+    pub id: [u8; 32],
+    /// For [`v2::Decoder`](crate::wire::v2::Decoder).
+    pub inbound: InboundCipher,
+    /// For [`v2::encode`](crate::wire::v2::encode()).
+    pub outbound: OutboundCipher,
     /// Bytes that were read and belong to what follows.
-    pub(super) rest: Vec<u8>,
+    pub rest: Vec<u8>,
 }
 
 /// What was agreed on by who was called.
-pub(super) enum Agreed {
+#[derive(Debug)]
+pub enum Agreed {
     /// The other side speaks v1; these bytes of it were read.
     Plain(Vec<u8>),
+    /// Both have the same keys.
     Encrypted(Box<Session>),
 }
 
 /// Why there are no keys.
 #[derive(Debug)]
-pub(super) enum NoSession {
+pub enum NoSession {
     /// The other side sent no key: perhaps it speaks v1 only.
     NoKey(io::Error),
     /// It broke the protocol, or the connection broke.
@@ -53,7 +58,8 @@ pub(super) enum NoSession {
 }
 
 impl NoSession {
-    pub(super) fn into_io(self) -> io::Error {
+    /// As an error of the connection.
+    pub fn into_io(self) -> io::Error {
         match self {
             Self::NoKey(error) | Self::Failed(error) => error,
         }
@@ -64,11 +70,26 @@ fn broken(what: &'static str) -> NoSession {
     NoSession::Failed(io::Error::new(io::ErrorKind::InvalidData, what))
 }
 
-/// Randomness of one handshake.
-pub(super) struct Secrets(Rng);
+/// Randomness of one handshake, from which keys come: it has to be the operating system's, or a generator's that has its
+/// seed from there.
+pub struct Secrets(Rng);
+
+// Neither shows what it holds.
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Secrets").finish_non_exhaustive()
+    }
+}
 
 impl Secrets {
-    pub(super) fn new(rng: Rng) -> Self {
+    /// Secrets out of this generator, which is used for nothing else.
+    pub fn new(rng: Rng) -> Self {
         Self(rng)
     }
 
@@ -124,8 +145,11 @@ impl Input<'_> {
     }
 }
 
-/// As the side that opened the connection.
-pub(super) async fn call(
+/// As the side that opened the connection. The caller limits the time.
+///
+/// # Errors
+/// [`NoSession`]; the connection is of no more use.
+pub async fn call(
     stream: &mut BoxStream,
     magic: [u8; 4],
     mut secrets: Secrets,
@@ -146,8 +170,11 @@ pub(super) async fn call(
     agree(input, handshake).await
 }
 
-/// As the side that was called.
-pub(super) async fn answer(
+/// As the side that was called, whose peer may speak v1. The caller limits the time.
+///
+/// # Errors
+/// [`NoSession`]; the connection is of no more use.
+pub async fn answer(
     stream: &mut BoxStream,
     magic: [u8; 4],
     mut secrets: Secrets,
