@@ -77,12 +77,12 @@ pub mod wire;
 pub use chain::command::{BlockRef, RawBlock};
 pub use chain::params::{Network, Params};
 pub use engine::output::{EndedPeer, PeerChange, PeerStatus};
-pub use engine::status::Stage;
+pub use engine::status::{Stage, WaitsFor};
 pub use error::Error;
 pub use net::{Clock, Executor, Transport};
 pub use node::{
-    At, BlockInfo, BuildError, Builder, Event, Events, Handle, HeaderInfo, KnownAddresses, Node, Reaction,
-    RequestError, RunError, Status, Stopped,
+    At, BlockInfo, Blocked, BuildError, Builder, EstimateQuality, Event, Events, Handle, HeaderInfo,
+    KnownAddresses, Node, Reaction, RequestError, RunError, Status, Stopped, TimeLeft,
 };
 pub use peer::book::Census;
 pub use peer::lifecycle::{PeerEvent, PeerState};
@@ -94,4 +94,6 @@ pub use store::memory::MemoryStore;
 #[cfg(feature = "sled")]
 pub use store::sled::SledStore;
 pub use store::{Store, StoreError};
+pub use sync::diagnosis::{Bound, Diagnosis, Thresholds};
+pub use sync::tuning::{Action, Change, TuningConfig};
 pub use verify::{Proof, Verifier};

@@ -343,6 +343,19 @@ pub const SENDERS_MAX: usize = 4_096;
 /// With no more blocks to ask for than this, the peer that announced one is asked first.
 pub const DIRECT_FETCH_BLOCKS: usize = 16;
 
+// ---- diagnosis and what is done about it ----
+
+/// Between two diagnoses while blocks are synced: long enough for a few large blocks on a usual link.
+pub const DIAGNOSIS_INTERVAL: Duration = Duration::from_secs(10);
+/// How many times the usual window the widest is: what is stored and perhaps never connected grows with it.
+pub const WINDOW_WIDEST: u32 = 4;
+/// How many times the usual work a peer is given at most.
+pub const AHEAD_MOST: u64 = 4;
+/// Between two replacements of a slow peer: a newcomer needs its time to show what it can.
+pub const REPLACE_EVERY: Duration = Duration::from_secs(120);
+/// Actions that are remembered.
+pub const TUNING_RECORDS: usize = 64;
+
 // ---- chainstate: what waits between the network and the disk ----
 
 /// Blocks whose scripts are not proved. Enough to keep all threads busy across small blocks; all of them are taken

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 /// Seconds between lines where there is no terminal.
 const LINES_EVERY: Duration = Duration::from_secs(5);
+/// A wait that is shown.
+const NOTEWORTHY: Duration = Duration::from_secs(2);
 /// Time between JSON objects.
 const JSON_EVERY: Duration = Duration::from_secs(1);
 
@@ -93,6 +95,12 @@ impl Display {
             "inputs_per_second": status.inputs_per_second,
             "bytes_per_second": status.bytes_per_second,
             "seconds_left": status.time_left.map(|left| left.as_secs()),
+            "seconds_left_band": status.time_left_band.map(|band| [band.least.as_secs(), band.most.as_secs()]),
+            "estimates": status.estimate_quality.map(|quality| {
+                json!({ "count": quality.count, "within": quality.within, "mean_error": quality.mean_error })
+            }),
+            "bound": status.diagnosis.map(|diagnosis| diagnosis.to_string()),
+            "blocker": status.blocker.as_ref().map(ToString::to_string),
             "pipeline": pipeline(&status.pipeline),
             "elapsed_seconds": self.begun.elapsed().as_secs_f64(),
         })
@@ -170,7 +178,7 @@ pub fn stage(stage: Stage) -> &'static str {
 
 fn message(status: &Status) -> String {
     let left = match status.time_left {
-        Some(left) if status.stage == Stage::Blocks => format!(", {} left", span(left)),
+        Some(left) if status.stage == Stage::Blocks => format!(", {} left{}", span(left), why(status)),
         left if status.stage == Stage::Stopping => {
             let time = left.map_or_else(String::new, |left| format!(", {} left", span(left)));
             format!(", {} coins to write{time}", status.pipeline.memory.dirty_entries)
@@ -192,6 +200,20 @@ fn message(status: &Status) -> String {
         status.peers,
         status.durable.height,
     )
+}
+
+/// The band of the estimate, what bounds the sync, and what is waited for, if that is worth a word.
+fn why(status: &Status) -> String {
+    let mut text = status
+        .time_left_band
+        .map_or_else(String::new, |band| format!(" ({} to {})", span(band.least), span(band.most)));
+    if let Some(diagnosis) = &status.diagnosis {
+        text.push_str(&format!(", {diagnosis}"));
+    }
+    if let Some(blocker) = status.blocker.as_ref().filter(|blocker| blocker.time >= NOTEWORTHY) {
+        text.push_str(&format!(", {blocker}"));
+    }
+    text
 }
 
 fn span(time: Duration) -> String {

@@ -1,9 +1,11 @@
 //! The table of peers that `sync --peers` shows.
 
-use headlong::{ConnectionKind, Handle, PeerStatus};
+use headlong::{ConnectionKind, Diagnosis, Handle, PeerStatus};
 
 /// Characters of a user agent that are shown.
 const AGENT: usize = 24;
+/// The last things done about the bound of the sync that are shown.
+const ACTIONS: usize = 5;
 
 /// A line for each peer, and one for the address book.
 pub fn table(handle: &Handle) -> Result<String, headlong::RequestError> {
@@ -36,6 +38,16 @@ pub fn table(handle: &Handle) -> Result<String, headlong::RequestError> {
         text.push_str(&format!("; {}: {} told, {} tried", census.network, census.new, census.tried));
     }
     text.push('\n');
+    for action in handle.actions_blocking()?.iter().rev().take(ACTIONS).rev() {
+        let rate = |diagnosis: &Diagnosis| diagnosis.bytes_per_second / 1_000;
+        let effect =
+            action.effect.map_or_else(String::new, |effect| format!(", then {} kB/s", rate(&effect)));
+        let (bound, change) = (action.cause.bound, action.change);
+        text.push_str(&format!(
+            "done: {change}, as {bound} was the bound ({} kB/s{effect})\n",
+            rate(&action.cause)
+        ));
+    }
     Ok(text)
 }
 

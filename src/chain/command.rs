@@ -202,6 +202,8 @@ pub enum ChainCommand {
     },
     /// Read a stored block.
     ReadBlock(BlockHash),
+    /// The cache of coins may use so many bytes more than its own until told otherwise. Nothing is answered.
+    LendToCoins(u64),
 }
 
 /// What the chainstate tells the engine.

@@ -108,6 +108,8 @@ pub struct Coins {
     /// The cache holds all that the store does.
     complete: bool,
     budget: usize,
+    /// The same without what is lent.
+    own_budget: usize,
     /// A coin as bytes, on its way.
     packed: Vec<u8>,
 }
@@ -127,8 +129,14 @@ impl Coins {
             unproved: VecDeque::new(),
             complete,
             budget,
+            own_budget: budget,
             packed: Vec::new(),
         })
+    }
+
+    /// Gives it so many bytes beyond its own budget, in place of what it was lent before.
+    pub fn lend(&mut self, bytes: usize) {
+        self.budget = self.own_budget.saturating_add(bytes);
     }
 
     /// Whether the cache has reached its budget.

@@ -7,6 +7,7 @@ use super::memory::ChainstateMemory;
 use super::pipeline::Chainstate;
 use crate::chain::command::ChainCommand;
 use crate::verify::pool::Effort;
+use core::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -56,6 +57,8 @@ pub struct PipelineStatus {
     pub wait_scripts: WaitStatus,
     /// Waiting for a commit: the cache is full of coins that are not written.
     pub wait_commit: WaitStatus,
+    /// What is waited for now.
+    pub waiting: Option<Wait>,
     /// Longest time that work for a commit took on the connecting thread at a stretch.
     pub longest_commit_step: Duration,
     /// Memory in use.
@@ -72,13 +75,31 @@ impl PipelineStatus {
 }
 
 /// What the connecting thread waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wait {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Wait {
+    /// Something to connect.
     Blocks,
+    /// The next block to be decoded and checked, or read back.
     Bodies,
+    /// Its coins to be read.
     Coins,
+    /// Scripts to be proved.
     Scripts,
+    /// Coins to be written.
     Commit,
+}
+
+impl fmt::Display for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Blocks => "blocks",
+            Self::Bodies => "its body to be decoded",
+            Self::Coins => "coins to be read",
+            Self::Scripts => "scripts to be proved",
+            Self::Commit => "coins to be written",
+        })
+    }
 }
 
 /// The chainstate's own account.
@@ -131,6 +152,7 @@ impl Gauges {
             wait_coins: waited(Wait::Coins),
             wait_scripts: waited(Wait::Scripts),
             wait_commit: waited(Wait::Commit),
+            waiting: self.since.map(|(what, _)| what),
             longest_commit_step: self.commit_step,
             ..PipelineStatus::default()
         }

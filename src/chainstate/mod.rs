@@ -41,7 +41,7 @@ pub mod undo;
 pub mod utxo_hash;
 
 pub use front::{BlockVerdict, Front};
-pub use gauges::{PipelineStatus, StageStatus, WaitStatus};
+pub use gauges::{PipelineStatus, StageStatus, Wait, WaitStatus};
 pub use memory::{ChainstateMemory, ChainstateOptions};
 pub use pipeline::{Chainstate, Completion};
 pub use prune::PruneOptions;

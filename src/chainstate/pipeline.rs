@@ -230,6 +230,10 @@ impl Chainstate {
             ChainCommand::SaveMark(hash, mark) => self.save_mark(hash, mark),
             ChainCommand::StoreBlock(context, raw) => self.store_block(context, raw),
             ChainCommand::ReadBlock(hash) => self.answer_read(hash),
+            ChainCommand::LendToCoins(bytes) => {
+                self.coins.lend(usize::try_from(bytes).unwrap_or(usize::MAX));
+                Ok(())
+            }
             ordered @ (ChainCommand::Connect(_)
             | ChainCommand::Disconnect(_)
             | ChainCommand::Commit { .. }) => {

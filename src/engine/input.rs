@@ -3,6 +3,7 @@
 use super::Arrival;
 use crate::chain::command::{BlockRef, ChainReport};
 use crate::peer::{Fault, PeerAddress, PeerId};
+use crate::sync::diagnosis::Figures;
 use crate::wire::Message;
 use bitcoin::BlockHash;
 
@@ -41,6 +42,8 @@ pub enum Input {
     RemovePeer(PeerId),
     /// The chainstate reports.
     Chain(ChainReport),
+    /// The answer to `Measure`.
+    Measured(Figures),
     /// The host asks.
     Query(QueryId, Query),
     /// The host wants the block and its descendants treated as invalid.
@@ -70,6 +73,8 @@ pub enum Query {
     HeaderByHeight(u32),
     /// The connected peers.
     Peers,
+    /// What was done about what bounds the sync.
+    Actions,
     /// The last connections that have ended, and why.
     EndedPeers,
     /// How many addresses of each network are known.

@@ -10,6 +10,7 @@
 //! The same seed and the same inputs give the same outputs. The parts: [`routing`] passes facts and demands
 //! between the machines, `peers` holds the connections, `queries` answers the host.
 
+mod control;
 mod inbound;
 pub mod input;
 pub mod load;
@@ -43,11 +44,14 @@ use crate::relay::serve::{ServeConfig, Serving};
 use crate::rng::Rng;
 use crate::sync::activation::{Activation, ActivationConfig};
 use crate::sync::blocks::{BlockScheduler, SchedulerConfig};
+use crate::sync::diagnosis::Thresholds;
 use crate::sync::headers::HeaderSync;
 use crate::sync::rollback::BrokenChain;
+use crate::sync::tuning::TuningConfig;
 use crate::sync::watch::PeerWatch;
 use crate::time::{Now, Timestamp};
 use bitcoin::BlockHash;
+use control::Control;
 use core::time::Duration;
 use peers::Peer;
 use status::{Stage, Status};
@@ -94,6 +98,10 @@ pub struct EngineConfig {
     pub commit_interval: Duration,
     /// How far blocks are fetched ahead.
     pub scheduler: SchedulerConfig,
+    /// What counts as the bound of the sync.
+    pub thresholds: Thresholds,
+    /// What may be done about it.
+    pub tuning: TuningConfig,
 }
 
 impl Default for EngineConfig {
@@ -118,6 +126,8 @@ impl Default for EngineConfig {
             stop_at_height: None,
             commit_interval: COMMIT_INTERVAL,
             scheduler: SchedulerConfig::default(),
+            thresholds: Thresholds::default(),
+            tuning: TuningConfig::default(),
         }
     }
 }
@@ -157,6 +167,7 @@ pub struct Engine {
     storage: BlockStorage,
     blocks: BlockScheduler,
     watch: PeerWatch,
+    control: Control,
     serving: Serving,
     gossip: Gossip,
     /// Chooses whom a newcomer displaces.
@@ -263,6 +274,7 @@ impl Engine {
             storage: BlockStorage::default(),
             activation: Activation::new(activation, &tree, id, last)?,
             blocks: BlockScheduler::new(config.scheduler, &tree, id).up_to(&tree, config.stop_at_height),
+            control: Control::new(config.thresholds, config.tuning, config.scheduler),
             serving: Serving::new(config.serve),
             gossip,
             eviction_key,
@@ -392,6 +404,7 @@ impl Engine {
                 self.leave_peer(peer, CloseReason::Host);
             }
             Input::Chain(report) => self.on_report(report),
+            Input::Measured(figures) => self.on_measured(figures),
             Input::Query(id, query) => {
                 let answer = self.answer(query);
                 self.outputs.push_back(Output::Answer(id, answer));
@@ -521,6 +534,7 @@ impl Engine {
             self.reached = true;
             self.outputs.push_back(Output::Reached(block));
         }
+        self.control(self.stage());
         let status_due = self.push_status(false);
         self.deadline = self.soonest(status_due);
     }
@@ -582,17 +596,7 @@ impl Engine {
         let best = self.tree.best_header();
         let ready = self.peers.values().filter(|peer| peer.view.ready).count();
         let (blocks, inputs) = self.activation.totals();
-        let stage = if self.stopping {
-            Stage::Stopping
-        } else if ready == 0 && !self.synced {
-            Stage::Connecting
-        } else if !self.synced {
-            Stage::Headers
-        } else if !self.is_at_end() {
-            Stage::Blocks
-        } else {
-            Stage::Synced
-        };
+        let stage = self.stage();
         Status {
             stage,
             tip: self.tree.block(tip),
@@ -608,6 +612,22 @@ impl Engine {
             pruned_below: self.storage.pruned_below,
             block_bytes: self.storage.bytes,
             trouble: self.trouble.clone().filter(|_| ready == 0).or_else(|| self.lost_block()),
+            blocker: if stage == Stage::Blocks { self.blocker() } else { None },
+            diagnosis: self.control.latest(),
+        }
+    }
+
+    fn stage(&self) -> Stage {
+        if self.stopping {
+            Stage::Stopping
+        } else if !self.synced && !self.peers.values().any(|peer| peer.view.ready) {
+            Stage::Connecting
+        } else if !self.synced {
+            Stage::Headers
+        } else if !self.is_at_end() {
+            Stage::Blocks
+        } else {
+            Stage::Synced
         }
     }
 
@@ -645,6 +665,7 @@ impl Engine {
             self.pings.next_deadline(),
             if self.stopping { None } else { self.headers.next_deadline() },
             self.activation.next_deadline(),
+            self.control.next_deadline(),
             if self.stopping { None } else { self.blocks.next_deadline() },
             if self.stopping { None } else { self.watch.next_deadline() },
             if self.stopping { None } else { self.gossip.next_deadline() },

@@ -5,6 +5,7 @@ use crate::chain::command::{BlockRef, ChainCommand};
 use crate::peer::book::Census;
 use crate::peer::lifecycle::{PeerEvent, PeerState};
 use crate::peer::{CloseReason, ConnectionKind, PeerAddress, PeerId};
+use crate::sync::tuning::Action;
 use crate::time::Timestamp;
 use crate::wire::Message;
 use bitcoin::block::Header;
@@ -42,6 +43,8 @@ pub enum Output {
     Answer(QueryId, Answer),
     /// A peer's state changed.
     PeerChanged(PeerChange),
+    /// Tell what the chainstate did since the start, by `Measured`.
+    Measure,
     /// The durable chain changed: consumers of events have something to fetch.
     EventsReady,
     /// The height to stop at is durable: the active block there. Given once.
@@ -83,6 +86,8 @@ pub enum Answer {
     },
     /// To `Peers`.
     Peers(Vec<PeerStatus>),
+    /// To `Actions`, the latest last.
+    Actions(Vec<Action>),
     /// To `EndedPeers`, the latest last.
     EndedPeers(Vec<EndedPeer>),
     /// To `Addresses`.

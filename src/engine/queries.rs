@@ -14,6 +14,7 @@ impl Engine {
                 self.answer_header(self.tree.ancestor(self.activation.proved(), height))
             }
             Query::Peers => Answer::Peers(self.peer_statuses()),
+            Query::Actions => Answer::Actions(self.control.actions()),
             Query::EndedPeers => Answer::EndedPeers(self.ended_peers.iter().cloned().collect()),
             Query::Addresses => Answer::Addresses(self.dialer.book.census().to_vec()),
             Query::Events(cursor, limit) => self.events_after(cursor, limit),

@@ -114,6 +114,7 @@ impl Engine {
                 Fact::TipChanged(tip) => {
                     // No fact for a machine of an earlier rank: it wishes nothing because of it.
                     self.headers.set_tip(tip);
+                    self.control.on_tip(self.now.at);
                     self.blocks.on_tip(cx!(self), &self.tree, tip);
                     self.watch.on_tip(cx!(self), &self.tree, tip);
                 }

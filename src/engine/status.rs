@@ -1,6 +1,9 @@
 //! Where the sync stands, as a value.
 
 use crate::chain::command::BlockRef;
+use crate::peer::{PeerAddress, PeerId};
+use crate::sync::diagnosis::Diagnosis;
+use crate::time::Timestamp;
 
 /// What the node is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -16,6 +19,29 @@ pub enum Stage {
     Synced,
     /// Stopping.
     Stopping,
+}
+
+/// What the next block to connect waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blocker {
+    /// Its height.
+    pub height: u32,
+    /// Since when.
+    pub since: Timestamp,
+    /// What.
+    pub waits_for: WaitsFor,
+}
+
+/// See [`Blocker`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WaitsFor {
+    /// It is asked of this peer.
+    Peer(PeerId, PeerAddress),
+    /// No peer that may have it can be asked.
+    AnyPeer,
+    /// It is there: the chainstate is to connect it.
+    Checks,
 }
 
 /// The latest state. `tip` may run ahead of `durable`.
@@ -51,4 +77,8 @@ pub struct Status {
     /// Why nothing goes on, for people: the last dial, handshake or look-up that failed while there is no ready
     /// peer, or a damaged block that a reorg waits for and no peer has. `None` otherwise.
     pub trouble: Option<String>,
+    /// What the next block to connect waits for, while blocks are synced.
+    pub blocker: Option<Blocker>,
+    /// What bounds the sync of blocks, as of the last interval.
+    pub diagnosis: Option<Diagnosis>,
 }

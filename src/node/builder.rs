@@ -5,6 +5,7 @@
 //! 3. Store, block files and header file are opened, and recovery yields the state that the last run left.
 //! 4. The engine starts from that state. Nothing is dialled before the node runs.
 
+mod control;
 mod peers;
 
 use super::addresses::{self, Saved};
@@ -529,6 +530,7 @@ impl Builder {
             set_aside,
             listen,
             peer_handlers: self.peer_handlers,
+            threads,
             encrypt,
             rng,
             trust,
@@ -546,6 +548,7 @@ struct Edge {
     bandwidth: Option<u64>,
     set_aside: Option<PathBuf>,
     peer_handlers: PeerHandlers,
+    threads: usize,
     listen: Vec<SocketAddr>,
     encrypt: bool,
     rng: Rng,
@@ -565,6 +568,7 @@ impl Edge {
             chain: to_chain,
             status: Arc::new(Watch::new(Meter::new(clock.now().at, engine.status()))),
             pipeline: Arc::new(Mutex::new(chainstate.pipeline())),
+            threads: self.threads,
             events: Arc::new(Watch::new(())),
             ended: ended.clone(),
             clock,

@@ -423,6 +423,7 @@ impl Driver {
                     self.pending.push_back(Input::RemovePeer(change.id));
                 }
             }
+            Output::Measure => self.pending.push_back(Input::Measured(self.shared.figures())),
             Output::EventsReady => self.shared.events.update(|()| ()),
             Output::Status(status) => {
                 let now = self.shared.clock.now().at;

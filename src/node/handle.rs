@@ -17,6 +17,7 @@ use crate::engine::status::Stage;
 use crate::net::Executor;
 use crate::peer::{PeerAddress, PeerId};
 use crate::store::coin::Coin;
+use crate::sync::tuning::Action;
 use bitcoin::{BlockHash, OutPoint};
 use core::future::Future;
 use core::pin::pin;
@@ -228,6 +229,22 @@ impl Handle {
     /// As [`Self::peers`].
     pub fn peers_blocking(&self) -> Result<Vec<PeerStatus>, RequestError> {
         self.blocking(SHORT, self.shared.peers())
+    }
+
+    /// What the node did about what bounds its sync, the latest last; at most [`crate::limits::TUNING_RECORDS`].
+    ///
+    /// # Errors
+    /// [`RequestError`]: stopped, busy or out of time.
+    pub async fn actions(&self) -> Result<Vec<Action>, RequestError> {
+        self.within(SHORT, self.shared.actions()).await
+    }
+
+    /// Blocking form of [`Self::actions`].
+    ///
+    /// # Errors
+    /// As [`Self::actions`].
+    pub fn actions_blocking(&self) -> Result<Vec<Action>, RequestError> {
+        self.blocking(SHORT, self.shared.actions())
     }
 
     /// The last connections that have ended and why, the latest last; at most

@@ -15,6 +15,7 @@ pub mod builder;
 mod chain_thread;
 mod connection;
 pub mod driver;
+mod estimate;
 pub mod events;
 pub mod handle;
 mod inbox;
@@ -27,8 +28,9 @@ mod wait;
 
 pub use builder::{BuildError, Builder, Node};
 pub use driver::{RunError, Stopped};
+pub use estimate::{EstimateQuality, TimeLeft};
 pub use events::{Event, Events};
 pub use handle::Handle;
 pub use peer_handlers::Reaction;
 pub use requests::{At, BlockInfo, HeaderInfo, KnownAddresses, RequestError};
-pub use status::Status;
+pub use status::{Blocked, Status};

@@ -20,6 +20,8 @@ use crate::peer::book::Census;
 use crate::peer::{PeerAddress, PeerId};
 use crate::store::StoreError;
 use crate::store::coin::Coin;
+use crate::sync::diagnosis::Figures;
+use crate::sync::tuning::Action;
 use crate::time::{Now, Timestamp};
 use crate::verify::Proof;
 use bitcoin::block::Header;
@@ -175,6 +177,8 @@ pub(crate) struct Shared {
     pub(crate) status: Arc<Watch<Meter>>,
     /// What the chainstate's thread last said of its pipeline.
     pub(crate) pipeline: Arc<Mutex<PipelineStatus>>,
+    /// Threads of the pool that checks.
+    pub(crate) threads: usize,
     /// Counts `EventsReady`.
     pub(crate) events: Arc<Watch<()>>,
     /// The durable tip, once the chainstate and its files are closed.
@@ -191,6 +195,20 @@ impl Shared {
     pub(crate) fn status(&self) -> Status {
         let (now, pipeline) = (self.clock.now().at, *self.pipeline.lock());
         self.status.read(|meter, version| meter.status(now, version, pipeline))
+    }
+
+    /// What the chainstate did, for the engine.
+    pub(crate) fn figures(&self) -> Figures {
+        let pipeline = *self.pipeline.lock();
+        Figures {
+            reading: pipeline.wait_coins.total,
+            writing: pipeline.wait_commit.total,
+            longest_write: pipeline.wait_commit.longest,
+            connecting: pipeline.connect.busy,
+            proving: pipeline.wait_bodies.total + pipeline.wait_scripts.total,
+            pool: pipeline.check.busy + pipeline.fetch.busy + pipeline.scripts.busy,
+            threads: self.threads,
+        }
     }
 
     pub(crate) async fn status_changed(&self, seen: u64) -> Result<Status, RequestError> {
@@ -284,6 +302,13 @@ impl Shared {
         match self.query(Query::Addresses).await? {
             Answer::Addresses(networks) => Ok(KnownAddresses { networks, set_aside: self.set_aside.clone() }),
             _ => Err(RequestError::Failed(Error::Bug("the engine answered another question"))),
+        }
+    }
+
+    pub(crate) async fn actions(&self) -> Result<Vec<Action>, RequestError> {
+        match self.query(Query::Actions).await? {
+            Answer::Actions(actions) => Ok(actions),
+            _ => Err(RequestError::Stopped),
         }
     }
 

@@ -3,11 +3,14 @@
 //! Samples are taken when the engine reports a change; rates are worked out when somebody looks, so that a
 //! sync that stands still shows falling rates although nothing wakes up.
 
+use super::estimate::{EstimateQuality, Estimator, TimeLeft};
 use crate::chain::command::BlockRef;
-use crate::chainstate::PipelineStatus;
-use crate::engine::status::{Stage, Status as EngineStatus};
+use crate::chainstate::{PipelineStatus, Wait};
+use crate::engine::status::{Stage, Status as EngineStatus, WaitsFor};
 use crate::limits::{RATE_SAMPLE_MILLIS, RATE_SAMPLES};
+use crate::sync::diagnosis::Diagnosis;
 use crate::time::Timestamp;
+use core::fmt;
 use core::time::Duration;
 use std::collections::VecDeque;
 
@@ -57,8 +60,43 @@ pub struct Status {
     /// pause. Blocks of different ages differ much in size, so that on the main network this is a rough figure. While
     /// the node stops: [`PipelineStatus::time_to_write`].
     pub time_left: Option<Duration>,
+    /// The same with a band.
+    pub time_left_band: Option<TimeLeft>,
+    /// How good the estimates of the last sync of blocks were, once it is over.
+    pub estimate_quality: Option<EstimateQuality>,
+    /// What the next block to connect waits for, while blocks are synced.
+    pub blocker: Option<Blocked>,
+    /// What bounds the sync of blocks, as of the last ten seconds.
+    pub diagnosis: Option<Diagnosis>,
     /// Where the time of checking and connecting blocks goes, since the start.
     pub pipeline: PipelineStatus,
+}
+
+/// What the next block to connect waits for. As text: `height 812001 waits for peer 7 (192.0.2.1:8333), 14 s`.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Blocked {
+    /// Its height.
+    pub height: u32,
+    /// What it waits for.
+    pub waits_for: WaitsFor,
+    /// If it is checked and connected: what that waits for.
+    pub within: Option<Wait>,
+    /// For how long.
+    pub time: Duration,
+}
+
+impl fmt::Display for Blocked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "height {} ", self.height)?;
+        match (&self.waits_for, self.within) {
+            (WaitsFor::Peer(id, address), _) => write!(f, "waits for peer {id} ({address})")?,
+            (WaitsFor::AnyPeer, _) => f.write_str("waits for a peer that has it")?,
+            (WaitsFor::Checks, Some(wait)) if wait != Wait::Blocks => write!(f, "waits for {wait}")?,
+            (WaitsFor::Checks, _) => f.write_str("is being connected")?,
+        }
+        write!(f, ", {} s", self.time.as_secs())
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -74,12 +112,17 @@ struct Sample {
 pub(crate) struct Meter {
     latest: EngineStatus,
     samples: VecDeque<Sample>,
+    estimator: Estimator,
 }
 
 impl Meter {
     /// A meter that starts with this status.
     pub(crate) fn new(at: Timestamp, latest: EngineStatus) -> Self {
-        let mut meter = Self { samples: VecDeque::with_capacity(RATE_SAMPLES), latest: latest.clone() };
+        let mut meter = Self {
+            samples: VecDeque::with_capacity(RATE_SAMPLES),
+            latest: latest.clone(),
+            estimator: Estimator::default(),
+        };
         meter.record(at, latest);
         meter
     }
@@ -96,6 +139,12 @@ impl Meter {
             }
             let (blocks, inputs, bytes) = (status.blocks, status.inputs, status.bytes_in);
             self.samples.push_back(Sample { at, blocks, inputs, bytes });
+        }
+        let missing = status.best_header.height.saturating_sub(status.tip.height);
+        match status.stage {
+            Stage::Blocks if !status.paused => self.estimator.record(at, status.tip.height, missing),
+            Stage::Synced => self.estimator.finish(at),
+            _ => {}
         }
         self.latest = status;
     }
@@ -118,13 +167,15 @@ impl Meter {
         };
         let blocks_per_second = rate(latest.blocks, base.map(|s| s.blocks));
         let missing = latest.best_header.height.saturating_sub(latest.tip.height);
+        let band = self.estimator.estimate(now, latest.tip.height, missing);
+        let band = band.filter(|_| latest.stage == Stage::Blocks && !latest.paused);
         let time_left = match (latest.stage, missing) {
             (Stage::Stopping, _) => pipeline.time_to_write(),
             // Before the headers are there, nobody knows what is missing.
             (Stage::Connecting | Stage::Headers, 0) => None,
             (_, 0) => Some(Duration::ZERO),
             _ if latest.paused => None,
-            _ => Duration::try_from_secs_f64(f64::from(missing) / blocks_per_second).ok(),
+            _ => band.map(|band| band.likely),
         };
         Status {
             version,
@@ -146,6 +197,15 @@ impl Meter {
             inputs_per_second: rate(latest.inputs, base.map(|s| s.inputs)),
             bytes_per_second: rate(latest.bytes_in, base.map(|s| s.bytes)),
             time_left,
+            time_left_band: band,
+            estimate_quality: self.estimator.quality(),
+            blocker: latest.blocker.as_ref().map(|blocker| Blocked {
+                height: blocker.height,
+                waits_for: blocker.waits_for.clone(),
+                within: pipeline.waiting.filter(|_| blocker.waits_for == WaitsFor::Checks),
+                time: now.since(blocker.since),
+            }),
+            diagnosis: latest.diagnosis,
             pipeline,
         }
     }
@@ -174,6 +234,8 @@ mod tests {
             pruned_below: 0,
             block_bytes: 0,
             trouble: None,
+            blocker: None,
+            diagnosis: None,
         }
     }
 

@@ -30,10 +30,11 @@ mod withheld;
 use crate::chain::block_tree::{BlockTree, HeaderId};
 use crate::chain::command::{BlockRef, ChainCommand, ChainReport, RawBlock};
 use crate::limits::{
-    BLOCK_RESERVED_BYTES, BLOCK_WINDOW, DIRECT_FETCH_BLOCKS, LIFE_BYTES, LIMITED_PEER_BLOCKS, SEGMENT_BLOCKS,
-    SEGMENT_TIMEOUT, STALL_TIMEOUT_MIN, STRIKES_MAX,
+    BLOCK_RESERVED_BYTES, BLOCK_WINDOW, BLOCKS_IN_FLIGHT_SECONDS, DIRECT_FETCH_BLOCKS, LIFE_BYTES,
+    LIMITED_PEER_BLOCKS, SEGMENT_BLOCKS, SEGMENT_TIMEOUT, STALL_TIMEOUT_MIN, STRIKES_MAX,
 };
 use crate::peer::{Cx, Demand, PeerId, PeerView};
+use crate::sync::tuning::Settings;
 use crate::time::Timestamp;
 use crate::wire::Message;
 use bitcoin::BlockHash;
@@ -227,6 +228,8 @@ pub struct BlockScheduler {
     deadlines: BTreeSet<(Timestamp, u64)>,
     next_segment: u64,
     reserved: u64,
+    /// A peer may owe what it delivers in so many seconds.
+    ahead: u64,
     size: SizeEstimate,
     times: DeliveryTimes,
     stall: Option<Stall>,
@@ -261,6 +264,7 @@ impl BlockScheduler {
             deadlines: BTreeSet::new(),
             next_segment: 0,
             reserved: 0,
+            ahead: BLOCKS_IN_FLIGHT_SECONDS,
             size: SizeEstimate::new(),
             times: DeliveryTimes::default(),
             stall: None,
@@ -299,7 +303,7 @@ impl BlockScheduler {
             closing: false,
             owes: BTreeSet::new(),
             waiting_since: cx.now.at,
-            meter: Meter::default(),
+            meter: Meter::new(self.ahead),
             life: cx.now.at,
             life_bytes: 0,
             bytes: 0,
@@ -561,6 +565,42 @@ impl BlockScheduler {
     /// Bytes of blocks that are under way (as expected) or waiting to be stored (as they are).
     pub fn reserved(&self) -> u64 {
         self.reserved
+    }
+
+    /// Fetches within other limits from now on. What is asked for already stays asked for.
+    pub fn set_limits(&mut self, cx: &mut Cx<'_>, tree: &BlockTree, settings: Settings) {
+        self.config = SchedulerConfig { window: settings.window, reserved_bytes: settings.reserved_bytes };
+        self.ahead = settings.ahead;
+        for source in self.sources.values_mut() {
+            source.meter.ahead = settings.ahead;
+        }
+        self.follow(tree);
+        self.settle(cx, tree);
+    }
+
+    /// The height of the next block to connect, and of whom and since when it is asked; `None` if there is none.
+    pub fn waits_for(&self, tree: &BlockTree) -> Option<(u32, Option<(PeerId, Timestamp)>)> {
+        let height = self.tip_height.saturating_add(1);
+        let id = self.next_of(tree)?;
+        let first = self.flights.get(&id).and_then(|flight| flight.requests.first());
+        Some((height, first.map(|request| (request.peer, request.at))))
+    }
+
+    /// Whether the next block to connect is there, and perhaps connecting.
+    pub fn has_next(&self, tree: &BlockTree) -> bool {
+        self.next_of(tree).is_some_and(|id| tree.has_body(id) || self.arrived.contains_key(&id))
+    }
+
+    fn next_of(&self, tree: &BlockTree) -> Option<HeaderId> {
+        let target = self.target.filter(|target| *target != self.tip)?;
+        let fork = tree.height(tree.fork_point(self.tip, target));
+        tree.ancestor(target, fork.saturating_add(1))
+    }
+
+    /// Whether every block of the window is asked for or there, and the chain goes on behind it.
+    pub fn window_is_spent(&self, tree: &BlockTree) -> bool {
+        let goes_on = self.target.is_some_and(|target| self.window.end() < tree.height(target));
+        goes_on && !self.window.is_needy()
     }
 
     // ---- the window ----

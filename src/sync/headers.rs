@@ -41,6 +41,7 @@ use bitcoin::BlockHash;
 use bitcoin::block::Header;
 use bitcoin::hashes::Hash;
 use bitcoin::p2p::message_blockdata::GetHeadersMessage;
+use core::time::Duration;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -114,9 +115,16 @@ pub struct HeaderSync {
     tip: Option<HeaderId>,
     synced: bool,
     recent: bool,
+    /// How long the last answer took.
+    last_answer: Option<Duration>,
 }
 
 impl HeaderSync {
+    /// How long the last answer to a `getheaders` took; `None` before the first.
+    pub fn last_answer(&self) -> Option<Duration> {
+        self.last_answer
+    }
+
     /// A machine without peers, for a network. Chains with less work than
     /// `params.minimum_chain_work` are never kept.
     pub fn new(params: Arc<Params>) -> Self {
@@ -128,6 +136,7 @@ impl HeaderSync {
             inv_trigger: None,
             tip: None,
             synced: false,
+            last_answer: None,
             recent: false,
         }
     }
@@ -315,7 +324,9 @@ impl HeaderSync {
         };
         if let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.presync.is_none()) {
             // A message that connects answers what we asked.
-            peer.asked_at = None;
+            if let Some(at) = peer.asked_at.take() {
+                self.last_answer = Some(cx.now.at.since(at));
+            }
         }
         let known = tree.find(&claimed).is_some_and(|last| tree.is_ancestor(last, tree.best_header()));
         if !proved && !known && self.is_low_work(tree, start, &headers) {

@@ -9,15 +9,18 @@ use bitcoin::p2p::message_blockdata::Inventory;
 use headlong::chain::block_tree::BlockTree;
 use headlong::chain::command::{BlockRef, ChainReport, HeaderMark, RawBlock};
 use headlong::engine::output::Event;
-use headlong::engine::status::Stage;
+use headlong::engine::status::{Stage, WaitsFor};
 use headlong::engine::{Answer, Engine, EngineConfig, Input, Query};
 use headlong::peer::lifecycle::PeerState;
 use headlong::peer::{CloseReason, Fault};
 use headlong::relay::serve::ServeConfig;
 use headlong::rng::Rng;
 use headlong::sim::forge::Forge;
+use headlong::sync::diagnosis::Bound;
+use headlong::sync::tuning::{Change, TuningConfig};
 use headlong::time::Now;
 use headlong::wire::Message;
+use std::time::Duration;
 use world::{Manner, World, address, block_ref, chain, config, extend, padded, params, served};
 
 const MINUTE: u64 = 60_000;
@@ -461,6 +464,54 @@ fn a_shutdown_waits_for_what_peers_have_asked_for_and_no_longer() {
     assert_eq!(world.stopped, None);
     world.input(Input::Chain(ChainReport::Read(hash, None)));
     assert_eq!(world.stopped, Some(branch.tip));
+}
+
+#[test]
+fn what_the_next_block_waits_for_is_named() {
+    let mut forge = Forge::new(params(), 25);
+    let (branch, blocks) = chain(&mut forge, 40);
+    let chain = served(&blocks);
+    let mut world = World::new(config(&[1]), 1);
+    world.serve(1, &chain, Manner { silent_after: Some(12), ..manner(10, 1) });
+    assert!(world.run(MINUTE, |w| w.books.tip.height == 12));
+    world.run(20_000, |_| false);
+    let peer = world.link(1).unwrap();
+    let blocker = world.status.last().unwrap().blocker.clone().unwrap();
+    assert_eq!((blocker.height, blocker.waits_for), (13, WaitsFor::Peer(peer, address(1))));
+    assert!(world.clock().at.since(blocker.since) >= Duration::from_secs(10));
+    world.serve(2, &chain, manner(10, 1));
+    world.input(Input::AddPeer(address(2)));
+    assert!(world.run(MINUTE, |w| w.books.tip == branch.tip));
+    world.run(1_000, |_| false);
+    assert_eq!(world.status.last().unwrap().blocker, None);
+    assert_eq!(world.status.last().unwrap().diagnosis, None, "nothing is diagnosed at the tip");
+}
+
+/// Two slow peers: the network is the bound, they are given more work, and each action has its cause and effect. Nothing
+/// is done that is turned off.
+#[test]
+fn a_sync_bound_by_the_network_is_diagnosed_and_acted_upon() {
+    let mut forge = Forge::new(params(), 26);
+    let (branch, blocks) = chain(&mut forge, 400);
+    let chain = served(&blocks);
+    for tuning in [TuningConfig::ALL, TuningConfig::NOTHING] {
+        let mut world = World::new(EngineConfig { tuning, ..config(&[1, 2]) }, 1);
+        for n in [1, 2] {
+            world.serve(n, &chain, manner(200, 400));
+        }
+        assert!(world.run(10 * MINUTE, |w| w.books.durable == branch.tip));
+        let bounds: Vec<Bound> =
+            world.status.iter().filter_map(|status| Some(status.diagnosis?.bound)).collect();
+        assert!(bounds.contains(&Bound::Network), "{bounds:?}");
+        let Answer::Actions(actions) = world.ask(Query::Actions) else { panic!("another answer") };
+        if tuning == TuningConfig::NOTHING {
+            assert_eq!(actions, []);
+            continue;
+        }
+        let first = actions[0];
+        assert_eq!((first.cause.bound, first.change), (Bound::Network, Change::Ahead { from: 4, to: 8 }));
+        assert!(first.effect.is_some_and(|effect| effect.at > first.cause.at));
+    }
 }
 
 #[test]

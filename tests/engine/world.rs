@@ -19,6 +19,7 @@ use headlong::peer::lifecycle::{PeerState, TRANSITIONS};
 use headlong::peer::{CloseReason, PeerAddress, PeerId};
 use headlong::sim::forge::{BlockPlan, Branch, Forge};
 use headlong::sim::serve::{ServedChain, Session};
+use headlong::sync::diagnosis::Figures;
 use headlong::time::Now;
 use headlong::wire::Message;
 use parking_lot::RwLock;
@@ -496,6 +497,7 @@ impl World {
                 assert!(TRANSITIONS.contains(&step), "{change:?}");
                 self.states.entry(change.id).or_default().push(change.to);
             }
+            Output::Measure => self.later(0, Happening::ToEngine(Input::Measured(Figures::default()))),
             Output::EventsReady => self.events_ready += 1,
             Output::Status(status) => self.status.push(*status),
             Output::Stopped(block) => self.stopped = Some(block),

@@ -12,6 +12,7 @@ use crate::sim::disk::{Crash, DiskFault};
 use crate::sim::invariants;
 use crate::sim::node::SimNode;
 use crate::store::StoreErrorKind;
+use crate::sync::diagnosis::Figures;
 use crate::time::Now;
 
 /// How often a pruned node syncs anew since a reorg needed what it had pruned; then it has the room to keep everything. As
@@ -258,6 +259,12 @@ impl World {
             }
             // Nobody comes to a node of the simulation.
             Output::Accept(..) | Output::Refuse(_) => {}
+            // Figures of a real clock would make runs differ.
+            Output::Measure => {
+                let number = self.nodes[node].number;
+                let input = Input::Measured(Figures::default());
+                self.at(self.now, Happening::Input(node, number, input));
+            }
             Output::Resolve(..) | Output::SaveAddresses(_) | Output::Reached(_) | Output::Idle { .. } => {}
         }
     }

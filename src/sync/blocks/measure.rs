@@ -1,16 +1,18 @@
 //! What is measured of the peers: speed, times of delivery, sizes of blocks.
 
 use crate::limits::{
-    BLOCK_SIZE_MAX, BLOCKS_IN_FLIGHT_MAX, BLOCKS_IN_FLIGHT_MIN, BLOCKS_IN_FLIGHT_SECONDS,
-    BLOCKS_IN_FLIGHT_START, DELIVERY_SAMPLES, HEDGE_MAX, HEDGE_MIN, HEDGE_START, SPEED_SAMPLE_MILLIS,
+    BLOCK_SIZE_MAX, BLOCKS_IN_FLIGHT_MAX, BLOCKS_IN_FLIGHT_MIN, BLOCKS_IN_FLIGHT_START, DELIVERY_SAMPLES,
+    HEDGE_MAX, HEDGE_MIN, HEDGE_START, SPEED_SAMPLE_MILLIS,
 };
 use crate::time::Timestamp;
 use core::time::Duration;
 use std::collections::VecDeque;
 
 /// Speed of one peer's blocks while it owes any.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Meter {
+    /// It may owe what it delivers in so many seconds.
+    pub ahead: u64,
     /// Bytes a second; moving average.
     rate: u64,
     measured: bool,
@@ -21,6 +23,11 @@ pub(super) struct Meter {
 }
 
 impl Meter {
+    /// Nothing measured; the peer may owe what it delivers in so many seconds.
+    pub fn new(ahead: u64) -> Self {
+        Self { ahead, rate: 0, measured: false, bytes: 0, blocks: 0, millis: 0, mark: Timestamp::ZERO }
+    }
+
     /// The peer owes a block after it owed none: the idle time before does not count.
     pub fn start(&mut self, now: Timestamp) {
         self.mark = now;
@@ -57,7 +64,7 @@ impl Meter {
         if !self.measured {
             return BLOCKS_IN_FLIGHT_START;
         }
-        let blocks = self.rate.saturating_mul(BLOCKS_IN_FLIGHT_SECONDS) / size.max(1);
+        let blocks = self.rate.saturating_mul(self.ahead) / size.max(1);
         usize::try_from(blocks).unwrap_or(usize::MAX).clamp(BLOCKS_IN_FLIGHT_MIN, BLOCKS_IN_FLIGHT_MAX)
     }
 }
@@ -116,10 +123,11 @@ impl SizeEstimate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::BLOCKS_IN_FLIGHT_SECONDS;
 
     #[test]
     fn a_peer_may_owe_what_it_delivers_in_four_seconds() {
-        let mut meter = Meter::default();
+        let mut meter = Meter::new(BLOCKS_IN_FLIGHT_SECONDS);
         assert_eq!((meter.rate(), meter.limit(1)), (0, BLOCKS_IN_FLIGHT_START));
         meter.start(Timestamp::from_millis(10_000));
         // 100 kB each 100 ms; the idle time before `start` does not count.
@@ -137,7 +145,7 @@ mod tests {
 
     #[test]
     fn blocks_that_come_in_no_time_are_measured_too() {
-        let mut meter = Meter::default();
+        let mut meter = Meter::new(BLOCKS_IN_FLIGHT_SECONDS);
         meter.start(Timestamp::ZERO);
         for _ in 0..BLOCKS_IN_FLIGHT_START {
             meter.delivered(Timestamp::ZERO, u64::MAX);
