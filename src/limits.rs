@@ -241,6 +241,54 @@ pub const ADDR_TELL_OWN_INTERVAL: Duration = Duration::from_secs(24 * 3_600);
 /// Addresses that a peer is remembered to know (`addrKnown`).
 pub const MAX_KNOWN_ADDRESSES: usize = 5_000;
 
+// ---- relay: rates and queues (relay::rate, relay::priority) ----
+
+/// Seconds over which the bandwidth is averaged.
+pub const BANDWIDTH_SECONDS: u64 = 10;
+/// Seconds' worth of messages that a bucket holds and may owe: what a peer has to say at the start of a connection, and the
+/// longest pause that a flood earns.
+pub const RATE_BURST_SECONDS: u64 = 10;
+/// Times that a queue is passed over by others of its connection before it goes first.
+pub const MAX_PASSED_OVER: u32 = 8;
+/// Bytes that may wait to be written to one peer. A peer that lets more pile up does not read: it is
+/// dropped. More than all requests for a full window of blocks and the largest message.
+pub const MAX_UNSENT_BYTES: usize = MAX_PAYLOAD + 1_000_000;
+/// Messages that may wait to be written to one peer; more as above. More than all blocks that it may ask for, and a pong
+/// for each ping that it may send in minutes.
+pub const MAX_UNSENT_MESSAGES: usize = 10_000;
+/// Announcements, and messages of gossip, that wait for one peer. There is one for each block, and one for each half minute.
+pub const MAX_UNSENT_NEWS: usize = 100;
+/// Bytes that wait to be written to all peers that came to us. Beyond, the one with the most is given up.
+pub const MAX_UNSENT_INBOUND: usize = 48 << 20;
+/// Bytes of blocks that wait to be sent to all peers: beyond, no further block is read for any, and a peer that takes
+/// nothing for [`IDLE_CUSTOMER`] is left. With the last blocks that are read it stays below [`MAX_UNSENT_INBOUND`].
+pub const MAX_SERVED_UNSENT_ALL: usize = 24 << 20;
+/// See [`MAX_SERVED_UNSENT_ALL`].
+pub const IDLE_CUSTOMER: Duration = Duration::from_secs(20);
+/// Bytes written to a socket at once: after each it is told that they have left, and with an upload rate they are paid for.
+pub const WRITE_CHUNK: usize = 128 * 1024;
+/// Bytes of all peers that came to us that were read and are not handled, begun messages among them. Beyond, each of them
+/// is read only as far as one [`READ_CHUNK`]; those that we chose have their own room.
+pub const MAX_UNHANDLED_INBOUND: usize = 32 << 20;
+/// Milliseconds for that to pass; then the peer that holds the most of it is given up.
+pub const CROWDED_MILLIS: u64 = 5_000;
+/// Messages of one peer that were read and not yet handled; above, its socket is not read.
+pub const MAX_UNHANDLED_MESSAGES: usize = 20_000;
+/// First wait before an announcement that found no room is made again; doubles …
+pub const ANNOUNCE_AGAIN_FIRST: Duration = Duration::from_secs(1);
+/// … up to this.
+pub const ANNOUNCE_AGAIN_MAX: Duration = Duration::from_secs(60);
+/// The least upload rate that a host may allow, in bytes a second: a block of the usual size takes a minute and a half.
+pub const LEAST_UPLOAD_RATE: u64 = 16_000;
+/// The least that a host may allow a day, in bytes: two blocks of the largest size, and headers for months.
+pub const LEAST_DAILY_BYTES: u64 = 10_000_000;
+/// Connections for everything and for blocks only that a metered node keeps up: few, but not of one owner.
+pub const METERED_OUTBOUND: (usize, usize) = (4, 1);
+/// Connections that others may open to a metered node.
+pub const METERED_INBOUND: usize = 16;
+/// Mean time between feelers of a metered node.
+pub const METERED_FEELER_INTERVAL: Duration = Duration::from_secs(3_600);
+
 // ---- engine: work that is under way ----
 
 /// Bytes of delivered blocks of one peer that are not stored yet, above which we stop reading from it
@@ -389,9 +437,6 @@ pub const MAX_REQUESTS: usize = 1_024;
 /// Bytes of messages of one peer that were read and not yet handled, with their places in the queue; above,
 /// its socket is not read. Two messages of the largest size, so that one is decoded while the other waits.
 pub const MAX_UNHANDLED_BYTES: usize = 2 * MAX_PAYLOAD;
-/// Bytes that may wait to be written to one peer. A peer that lets more pile up does not read: it is
-/// dropped. More than all requests for a full window of blocks and the largest message.
-pub const MAX_UNSENT_BYTES: usize = MAX_PAYLOAD + 1_000_000;
 /// Bytes asked of a socket at once. Large enough that a block takes few system calls.
 pub const READ_CHUNK: usize = 128 * 1024;
 /// The same where the host limits the bandwidth, at least: a header and a short message.

@@ -4,6 +4,7 @@
 //! for machines of a later rank, *demands* for what goes against the rank. It never calls another machine.
 
 pub mod address;
+pub mod backoff;
 pub mod book;
 pub mod dial;
 pub mod eviction;
