@@ -76,17 +76,21 @@ pub mod wire;
 
 pub use chain::command::{BlockRef, RawBlock};
 pub use chain::params::{Network, Params};
+pub use engine::allowance::AllowanceStatus;
 pub use engine::output::{EndedPeer, PeerChange, PeerStatus};
 pub use engine::status::{Stage, WaitsFor};
 pub use error::Error;
 pub use net::{Clock, Executor, Transport};
 pub use node::{
     At, BlockInfo, Blocked, BuildError, Builder, EstimateQuality, Event, Events, Handle, HeaderInfo,
-    KnownAddresses, Node, Reaction, RequestError, RunError, Status, Stopped, TimeLeft,
+    KnownAddresses, Node, Profile, Reaction, RequestError, RunError, Status, Stopped, TimeLeft,
+    TrafficStatus,
 };
 pub use peer::book::Census;
 pub use peer::lifecycle::{PeerEvent, PeerState};
 pub use peer::{AddressNetwork, CloseReason, ConnectionKind, Fault, PeerAddress, PeerId};
+pub use relay::priority::QueueCounts;
+pub use relay::rate::{Bandwidths, PeerTraffic, RateConfig};
 pub use store::backend::StoreBackend;
 #[cfg(feature = "fjall")]
 pub use store::fjall::FjallStore;

@@ -200,8 +200,10 @@ pub const RECONNECT_FIRST: Duration = Duration::from_secs(1);
 pub const RECONNECT_MAX: Duration = Duration::from_secs(60);
 /// Addresses taken of one answer of a DNS seed (Core's `nMaxIPs`).
 pub const MAX_SEED_ADDRESSES: usize = 256;
-/// Between questions to the DNS seeds while addresses are wanted; doubles up to an hour.
+/// Between questions to the DNS seeds while addresses are wanted; doubles …
 pub const SEED_INTERVAL: Duration = Duration::from_secs(60);
+/// … up to this.
+pub const SEED_INTERVAL_MAX: Duration = Duration::from_secs(3_600);
 /// How long the saved list is tried before the DNS seeds are asked too (Core waits 11 s).
 pub const SEED_DELAY: Duration = Duration::from_secs(11);
 /// How long the DNS seeds are waited for before the addresses that come with the program are taken.

@@ -2,7 +2,7 @@
 //! stdout where asked for.
 
 use headlong::chainstate::{PipelineStatus, StageStatus, WaitStatus};
-use headlong::{Stage, Status};
+use headlong::{Stage, Status, TrafficStatus};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 use std::io::{self, IsTerminal, Write};
@@ -102,9 +102,27 @@ impl Display {
             "bound": status.diagnosis.map(|diagnosis| diagnosis.to_string()),
             "blocker": status.blocker.as_ref().map(ToString::to_string),
             "pipeline": pipeline(&status.pipeline),
+            "traffic": traffic(&status.traffic),
+            "daily_bytes": status.allowance.map(|day| json!({ "used": day.used, "limit": day.limit, "spent": day.spent })),
             "elapsed_seconds": self.begun.elapsed().as_secs_f64(),
         })
     }
+}
+
+fn traffic(status: &TrafficStatus) -> Value {
+    let queues = &status.queues;
+    json!({
+        "received_per_second": status.per_second.received,
+        "sent_per_second": status.per_second.sent,
+        "sent": status.sent,
+        "waiting": queues.waiting,
+        "waiting_bytes": queues.bytes,
+        "expired": queues.expired,
+        "dropped": queues.dropped,
+        "late": queues.late,
+        "unhandled_inbound_bytes": status.unhandled_inbound,
+        "rests": status.rests,
+    })
 }
 
 fn pipeline(status: &PipelineStatus) -> Value {
@@ -189,9 +207,13 @@ fn message(status: &Status) -> String {
         0 => String::new(),
         height => format!(", pruned below {height}, {:.1} MB of blocks", status.block_bytes as f64 / 1e6),
     };
+    let day = match status.allowance {
+        Some(day) if day.spent => ", the day's bytes are used up: no blocks before tomorrow",
+        _ => "",
+    };
     let trouble = status.trouble.as_ref().map_or_else(String::new, |trouble| format!(" ({trouble})"));
     format!(
-        "{}{trouble}: headers {}, {:.0} blocks/s, {:.0} inputs/s, {:.1} MB/s, {} peers, durable {}{pruned}{left}",
+        "{}{trouble}: headers {}, {:.0} blocks/s, {:.0} inputs/s, {:.1} MB/s, {} peers, durable {}{pruned}{left}{day}",
         stage(status.stage),
         status.best_header.height,
         status.blocks_per_second,

@@ -11,7 +11,7 @@ mod peers;
 
 use display::{Display, print_line};
 use headlong::store::datadir;
-use headlong::{BlockRef, Builder, Handle, MemoryStore, Node, Stage};
+use headlong::{BlockRef, Builder, Handle, MemoryStore, Node, Profile, Stage};
 use network::FixedClock;
 use options::{Invocation, NodeOptions, Options, StoreKind};
 use std::error::Error;
@@ -116,6 +116,15 @@ fn sync(options: &Options, change: Change) -> Result<(), Failure> {
 }
 
 fn with_nodes(mut builder: Builder, nodes: &NodeOptions) -> Builder {
+    if nodes.metered {
+        builder = builder.profile(Profile::Metered);
+    }
+    if let Some(megabytes) = nodes.daily_mb {
+        builder = builder.daily_bytes(megabytes.saturating_mul(1_000_000));
+    }
+    if let Some(kilobytes) = nodes.upload_kb {
+        builder = builder.upload_rate(kilobytes.saturating_mul(1_000));
+    }
     for peer in &nodes.added {
         builder = builder.add_node(peer.clone());
     }

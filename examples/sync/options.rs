@@ -41,6 +41,9 @@ pub struct NodeOptions {
     pub added: Vec<PeerAddress>,
     pub listen: Vec<SocketAddr>,
     pub upload_mb: Option<u64>,
+    pub upload_kb: Option<u64>,
+    pub metered: bool,
+    pub daily_mb: Option<u64>,
     pub external: Option<PeerAddress>,
     pub proxy: Option<SocketAddr>,
     pub onion_proxy: Option<SocketAddr>,
@@ -69,6 +72,9 @@ With no arguments it syncs a generated chain from peers inside this process. Opt
   --addnode HOST:PORT        keep this peer connected besides others (repeatable)
   --listen IP:PORT           accept peers there, and serve headers, blocks and addresses (repeatable)
   --upload MB                megabytes a day after which no blocks older than a week are served
+  --upload-rate KB           kilobytes a second that are sent at most, at least 16
+  --metered                  few peers, no old blocks to others: for a link that is paid for by the byte
+  --daily MB                 megabytes a day, both ways, after which no blocks are fetched
   --external HOST:PORT       an address of this node that others reach, to be told to peers
   --proxy IP:PORT            connect through this SOCKS5 proxy only; it resolves names, too
   --onion-proxy IP:PORT      connect to onion addresses through this SOCKS5 proxy
@@ -131,6 +137,9 @@ pub fn parse() -> Result<Invocation, lexopt::Error> {
             "addnode" => options.nodes.added.push(parser.value()?.parse()?),
             "listen" => options.nodes.listen.push(parser.value()?.parse()?),
             "upload" => options.nodes.upload_mb = Some(parser.value()?.parse()?),
+            "upload-rate" => options.nodes.upload_kb = Some(parser.value()?.parse()?),
+            "metered" => options.nodes.metered = true,
+            "daily" => options.nodes.daily_mb = Some(parser.value()?.parse()?),
             "external" => options.nodes.external = Some(parser.value()?.parse()?),
             "proxy" => options.nodes.proxy = Some(parser.value()?.parse()?),
             "onion-proxy" => options.nodes.onion_proxy = Some(parser.value()?.parse()?),

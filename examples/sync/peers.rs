@@ -12,7 +12,7 @@ pub fn table(handle: &Handle) -> Result<String, headlong::RequestError> {
     let mut peers = handle.peers_blocking()?;
     peers.sort_by_key(|peer| (peer.kind, peer.id));
     let mut text = format!(
-        "{:>5} {:<13} {:<13} {:<4} {:>8} {:>9} {:>9} {:>10} {:>9} {:>9} {:<AGENT$} address\n",
+        "{:>5} {:<13} {:<13} {:<4} {:>8} {:>9} {:>9} {:>10} {:>9} {:>9} {:>7} {:>9} {:>9} {:<AGENT$} address\n",
         "peer",
         "for",
         "state",
@@ -21,6 +21,9 @@ pub fn table(handle: &Handle) -> Result<String, headlong::RequestError> {
         "height",
         "in flight",
         "kB/s",
+        "kB/s in",
+        "kB/s out",
+        "waiting",
         "MB in",
         "MB out",
         "program",
@@ -56,13 +59,16 @@ fn line(peer: &PeerStatus) -> String {
     let height = peer.best_known.map_or_else(|| "-".to_owned(), |block| block.height.to_string());
     let agent: String = peer.user_agent.chars().take(AGENT).collect();
     format!(
-        "{:>5} {:<13} {:<13} {:<4} {ping:>8} {height:>9} {:>9} {:>10.0} {:>9.1} {:>9.1} {agent:<AGENT$} {}\n",
+        "{:>5} {:<13} {:<13} {:<4} {ping:>8} {height:>9} {:>9} {:>10.0} {:>9.1} {:>9.1} {:>7} {:>9.1} {:>9.1} {agent:<AGENT$} {}\n",
         peer.id.to_string(),
         peer.kind.to_string(),
         peer.state.to_string(),
         if peer.session.is_some() { "v2" } else { "v1" },
         peer.in_flight,
         peer.bytes_per_second as f64 / 1e3,
+        peer.traffic.per_second.received as f64 / 1e3,
+        peer.traffic.per_second.sent as f64 / 1e3,
+        peer.traffic.queues.waiting.iter().sum::<usize>(),
         peer.bytes_in as f64 / 1e6,
         peer.bytes_out as f64 / 1e6,
         peer.address,

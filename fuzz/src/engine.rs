@@ -211,7 +211,7 @@ impl World {
                     let chain = chains().served[(id.0 % 2) as usize].clone();
                     self.links.insert(id, (Session::new(chain, id.0 + 1), VecDeque::new()));
                 }
-                Output::Send(id, message) => {
+                Output::Send(id, message) | Output::Tell(id, message) => {
                     if let Message::GetHeaders(request) = &message {
                         assert!(request.locator_hashes.len() <= MAX_LOCATOR);
                     }

@@ -81,7 +81,7 @@ impl Engine {
             self.control.starved += now.since(self.control.counted);
         }
         self.control.counted = now;
-        let syncs = stage == Stage::Blocks && !self.resting;
+        let syncs = stage == Stage::Blocks && !self.resting && !self.allowance.is_spent();
         self.control.missing =
             syncs && self.blocks.waits_for(&self.tree).is_some() && !self.blocks.has_next(&self.tree);
         match self.control.due {

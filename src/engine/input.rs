@@ -32,6 +32,8 @@ pub enum Input {
     Closed(PeerId),
     /// This many bytes of what was sent to the peer left our queue.
     Flushed(PeerId, usize),
+    /// Announcements to this peer could not leave in time and were dropped.
+    Untold(PeerId),
     /// A DNS seed answered (empty if it failed).
     Resolved(String, Vec<std::net::SocketAddr>),
     /// Addresses that the host knows of; names are left out.

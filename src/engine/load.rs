@@ -6,8 +6,8 @@
 use super::Engine;
 use crate::limits::{
     ADDRESS_BUCKET, BLOCK_REQUESTS_MAX, BLOCK_SIZE_MAX, BLOCKS_IN_FLIGHT_MAX, LACKING_MAX, MAX_ADDR,
-    MAX_DISCOURAGED, MAX_PATH_IN_FLIGHT, MAX_PAYLOAD, MAX_PRESYNCS, MAX_SERVED_REQUESTS, MAX_UNSTORED,
-    NEW_BUCKETS, SENDERS_MAX, TRIED_BUCKETS, WITHHELD_BLOCKS,
+    MAX_DISCOURAGED, MAX_PATH_IN_FLIGHT, MAX_PAYLOAD, MAX_PRESYNCS, MAX_SERVED_REQUESTS,
+    MAX_SERVED_UNSENT_ALL, MAX_UNSTORED, NEW_BUCKETS, SENDERS_MAX, TRIED_BUCKETS, WITHHELD_BLOCKS,
 };
 
 /// Counts and bytes, with the bound of each.
@@ -46,6 +46,11 @@ impl Engine {
         let figures = vec![
             ("peers", peers, places as u64),
             ("requests for blocks", self.serving.waiting() as u64, peers * MAX_SERVED_REQUESTS as u64),
+            (
+                "bytes of blocks to send",
+                self.serving.unsent() as u64,
+                (MAX_SERVED_UNSENT_ALL + MAX_PAYLOAD) as u64,
+            ),
             ("addresses to tell", self.gossip.waiting() as u64, peers * MAX_ADDR as u64),
             (
                 "addresses",

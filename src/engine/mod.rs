@@ -10,6 +10,7 @@
 //! The same seed and the same inputs give the same outputs. The parts: [`routing`] passes facts and demands
 //! between the machines, `peers` holds the connections, `queries` answers the host.
 
+pub mod allowance;
 mod control;
 mod inbound;
 pub mod input;
@@ -20,6 +21,7 @@ mod queries;
 pub mod routing;
 pub mod status;
 
+use allowance::Allowance;
 pub use inbound::Arrival;
 pub use input::{Input, Query, QueryId};
 pub use load::Load;
@@ -96,6 +98,10 @@ pub struct EngineConfig {
     pub stop_at_height: Option<u32>,
     /// Between commits during the initial sync.
     pub commit_interval: Duration,
+    /// Whether addresses that peers tell are passed on to others.
+    pub relay_addresses: bool,
+    /// Bytes a day, in both directions, after which no blocks are fetched and no old ones served.
+    pub daily_bytes: Option<u64>,
     /// How far blocks are fetched ahead.
     pub scheduler: SchedulerConfig,
     /// What counts as the bound of the sync.
@@ -125,6 +131,8 @@ impl Default for EngineConfig {
             persist_on_update: false,
             stop_at_height: None,
             commit_interval: COMMIT_INTERVAL,
+            relay_addresses: true,
+            daily_bytes: None,
             scheduler: SchedulerConfig::default(),
             thresholds: Thresholds::default(),
             tuning: TuningConfig::default(),
@@ -191,6 +199,7 @@ pub struct Engine {
     // What the host was told.
     known_headers: usize,
     bytes_in: u64,
+    allowance: Allowance,
     trouble: Option<String>,
     status: Option<Status>,
     status_at: Timestamp,
@@ -259,6 +268,7 @@ impl Engine {
         let eviction_key = [rng.u64(), rng.u64()];
         let mut gossip = Gossip::new([rng.u64(), rng.u64()], config.serve.services());
         gossip.set_own(config.own_addresses.clone(), Timestamp::ZERO);
+        gossip.set_relaying(config.relay_addresses);
         let mut headers = HeaderSync::new(params);
         headers.set_tip(id);
         Ok(Self {
@@ -293,6 +303,7 @@ impl Engine {
             paused: BTreeSet::new(),
             known_headers: tree.len(),
             bytes_in: 0,
+            allowance: Allowance::new(config.daily_bytes),
             trouble: None,
             status: None,
             status_at: Timestamp::ZERO,
@@ -379,12 +390,14 @@ impl Engine {
             Input::Faulted(peer, fault) => self.close_peer(peer, CloseReason::Fault(fault)),
             Input::Flushed(id, bytes) => {
                 self.serving.on_flushed(cx!(self), id, bytes);
+                self.allowance.sent(bytes);
                 if let Some(peer) = self.peers.get_mut(&id) {
                     peer.bytes_out = peer.bytes_out.saturating_add(bytes as u64);
                 }
                 self.settle();
                 self.end_leave(id);
             }
+            Input::Untold(peer) => self.serving.on_untold(cx!(self), peer),
             Input::Resolved(seed, addresses) => {
                 if addresses.is_empty() {
                     self.trouble = Some(format!("{seed}: no addresses"));
@@ -492,8 +505,7 @@ impl Engine {
             return;
         }
         self.resting = rest;
-        self.blocks.set_resting(cx!(self), &self.tree, rest);
-        self.activation.set_resting(rest);
+        self.apply_rest();
     }
 
     fn shut_down(&mut self) {
@@ -518,6 +530,7 @@ impl Engine {
             return;
         }
         self.apply_backpressure();
+        self.apply_allowance();
         if let Some((BlockRef { height, hash }, LOST_BLOCK_ROUNDS..)) = self.blocks.in_vain(&self.tree) {
             return self.fail(Error::LostBlock { hash, height });
         }
@@ -604,7 +617,7 @@ impl Engine {
             best_header: self.tree.block(best),
             peers: ready,
             in_flight: self.blocks.in_flight(None),
-            paused: self.resting,
+            paused: self.resting || self.allowance.is_spent(),
             blocks,
             inputs,
             bytes_in: self.bytes_in,
@@ -614,6 +627,7 @@ impl Engine {
             trouble: self.trouble.clone().filter(|_| ready == 0).or_else(|| self.lost_block()),
             blocker: if stage == Stage::Blocks { self.blocker() } else { None },
             diagnosis: self.control.latest(),
+            allowance: self.allowance.status(self.bytes_in),
         }
     }
 
@@ -669,6 +683,8 @@ impl Engine {
             if self.stopping { None } else { self.blocks.next_deadline() },
             if self.stopping { None } else { self.watch.next_deadline() },
             if self.stopping { None } else { self.gossip.next_deadline() },
+            if self.stopping { None } else { self.serving.next_deadline() },
+            if self.stopping { None } else { self.allowance.next_deadline() },
         ];
         // What could not be done at its time must not make the host spin.
         soonest.into_iter().flatten().min().map(|at| {

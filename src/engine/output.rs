@@ -5,6 +5,7 @@ use crate::chain::command::{BlockRef, ChainCommand};
 use crate::peer::book::Census;
 use crate::peer::lifecycle::{PeerEvent, PeerState};
 use crate::peer::{CloseReason, ConnectionKind, PeerAddress, PeerId};
+use crate::relay::rate::PeerTraffic;
 use crate::sync::tuning::Action;
 use crate::time::Timestamp;
 use crate::wire::Message;
@@ -31,6 +32,9 @@ pub enum Output {
     Refuse(Arrival),
     /// Queue a message to a peer.
     Send(PeerId, Message),
+    /// Queue news that nobody asked for: it may be dropped if it can't leave soon. If it was an announcement, `Untold`
+    /// tells.
+    Tell(PeerId, Message),
     /// Send what is queued, then close. No `Closed` is expected.
     Close(PeerId, CloseReason),
     /// Look up a DNS seed; answer `Resolved`.
@@ -133,6 +137,8 @@ pub struct PeerStatus {
     pub in_flight: usize,
     /// Download speed of blocks, in bytes a second, as last measured.
     pub bytes_per_second: u64,
+    /// Rates, queues and drops of the connection. Known to the node, not to the engine alone.
+    pub traffic: PeerTraffic,
 }
 
 /// A step of a peer through the [transition table](crate::peer::lifecycle::TRANSITIONS).

@@ -181,7 +181,7 @@ impl Engine {
             _ if peer.view.ready => Ending::Lost,
             _ => Ending::Failed,
         };
-        self.dialer.on_gone(id, &peer.view.address, ending, self.now);
+        self.dialer.on_gone(id, &peer.view.address, ending, self.now, &mut self.rng);
         if peer.handshake.is_some() && *reason != CloseReason::Probed {
             self.note_ended(&peer.view, reason);
         }
@@ -360,6 +360,18 @@ impl Engine {
 
     fn shelf(&self) -> Shelf {
         Shelf { tip: self.activation.proved(), pruned_below: self.storage.pruned_below }
+    }
+
+    /// Tells those of the tip again whom it did not reach, unless we are behind.
+    pub(super) fn tell_again(&mut self) {
+        let due = self.serving.take_due(cx!(self));
+        let tip = self.activation.proved();
+        if self.synced && self.is_at_end() {
+            let due = due.iter().filter_map(|id| self.peers.get(id));
+            let views = due.filter(|peer| peer.leaving.is_none()).map(|peer| &peer.view);
+            self.serving.announce(cx!(self), &self.tree, tip, views);
+        }
+        self.settle();
     }
 
     /// Tells peers of a new tip, unless we are behind.

@@ -5,6 +5,7 @@ use super::{Answer, Engine, Query};
 use crate::chain::block_tree::HeaderId;
 use crate::chain::command::BlockRef;
 use crate::limits::MAX_EVENTS;
+use crate::relay::rate::PeerTraffic;
 
 impl Engine {
     pub(super) fn answer(&self, query: Query) -> Answer {
@@ -45,6 +46,7 @@ impl Engine {
                 bytes_out: peer.bytes_out,
                 in_flight: self.blocks.in_flight(Some(id)),
                 bytes_per_second: self.blocks.speed(id),
+                traffic: PeerTraffic::default(),
             }
         };
         self.peers.values().map(status).collect()

@@ -35,6 +35,11 @@ impl Engine {
                         self.outputs.push_back(Output::Send(peer, message));
                     }
                 }
+                Effect::Tell(peer, message) => {
+                    if self.peers.contains_key(&peer) {
+                        self.outputs.push_back(Output::Tell(peer, message));
+                    }
+                }
                 Effect::Command(command) => {
                     if let ChainCommand::StoreBlock(_, raw) = &command {
                         self.hold(raw.hash(), raw.bytes().len());
@@ -210,6 +215,9 @@ impl Engine {
         if self.gossip.next_deadline().is_some_and(|at| at <= now) {
             self.gossip.on_timer(cx!(self));
             self.settle();
+        }
+        if self.serving.next_deadline().is_some_and(|at| at <= now) {
+            self.tell_again();
         }
     }
 

@@ -1,5 +1,6 @@
 //! Where the sync stands, as a value.
 
+use super::allowance::AllowanceStatus;
 use crate::chain::command::BlockRef;
 use crate::peer::{PeerAddress, PeerId};
 use crate::sync::diagnosis::Diagnosis;
@@ -60,7 +61,7 @@ pub struct Status {
     pub peers: usize,
     /// Blocks asked for and not yet delivered.
     pub in_flight: usize,
-    /// The host wants no blocks fetched at present.
+    /// No blocks are fetched at present: the host wants it, or the day's bytes are used up.
     pub paused: bool,
     /// Blocks connected since the start.
     pub blocks: u64,
@@ -81,4 +82,6 @@ pub struct Status {
     pub blocker: Option<Blocker>,
     /// What bounds the sync of blocks, as of the last interval.
     pub diagnosis: Option<Diagnosis>,
+    /// The bytes of the day, if they are limited.
+    pub allowance: Option<AllowanceStatus>,
 }

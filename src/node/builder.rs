@@ -7,6 +7,9 @@
 
 mod control;
 mod peers;
+mod rates;
+
+pub use rates::Profile;
 
 use super::addresses::{self, Saved};
 use super::bandwidth::Bandwidth;
@@ -19,6 +22,7 @@ use super::inbox::Inbox;
 use super::peer_handlers::PeerHandlers;
 use super::requests::{NodeClock, Shared};
 use super::status::Meter;
+use super::traffic::Traffic;
 use super::trust::Trust;
 use super::wait::{Watch, block_on};
 use crate::chain::params::{Network, Params};
@@ -128,6 +132,7 @@ pub struct Builder {
     verifier: Option<Arc<dyn Verifier>>,
     seed: Option<[u8; 32]>,
     peer_handlers: PeerHandlers,
+    rates: rates::RateOptions,
 }
 
 impl Builder {
@@ -148,6 +153,7 @@ impl Builder {
             dns: None,
             listen: Vec::new(),
             peer_handlers: PeerHandlers::default(),
+            rates: rates::RateOptions::default(),
             serve: None,
             proxy: None,
             onion_proxy: None,
@@ -334,7 +340,7 @@ impl Builder {
     }
 
     /// Bytes a second that all connections together may receive, at least [`LEAST_BANDWIDTH`](crate::limits::LEAST_BANDWIDTH); by default as many as
-    /// come. Little is ever sent.
+    /// come. For what they send there is [`Self::upload_rate`].
     pub fn bandwidth(mut self, bytes_per_second: u64) -> Self {
         self.bandwidth = Some(bytes_per_second);
         self
@@ -424,6 +430,7 @@ impl Builder {
                 "the budget for blocks is less than 550 MiB, or on regtest than 1 MiB",
             ));
         }
+        self.rates.check(self.network.daily_bytes)?;
         let transport = self.transport.map_or_else(default_transport, Ok)?;
         let (proxy, onion_proxy) = (self.proxy, self.onion_proxy);
         let transport = through(transport, proxy, onion_proxy)?;
@@ -487,7 +494,7 @@ impl Builder {
         }
         network.networks = self.networks.unwrap_or(network.networks);
         network.serve.enabled = self.serve.unwrap_or(!listen.is_empty());
-        network.serve.pruned = self.prune.is_some() || opened.chainstate.storage().pruned_below > 0;
+        network.serve.pruned |= self.prune.is_some() || opened.chainstate.storage().pruned_below > 0;
         if listen.is_empty() {
             network.inbound_max = 0;
         }
@@ -531,6 +538,7 @@ impl Builder {
             listen,
             peer_handlers: self.peer_handlers,
             threads,
+            rates: self.rates,
             encrypt,
             rng,
             trust,
@@ -549,6 +557,7 @@ struct Edge {
     set_aside: Option<PathBuf>,
     peer_handlers: PeerHandlers,
     threads: usize,
+    rates: rates::RateOptions,
     listen: Vec<SocketAddr>,
     encrypt: bool,
     rng: Rng,
@@ -560,6 +569,8 @@ impl Edge {
     fn assemble(self, engine: Engine, chainstate: Chainstate, datadir: Option<Datadir>) -> (Node, Handle) {
         let clock = NodeClock::new(self.clock);
         let bandwidth = self.bandwidth.map(|rate| Arc::new(Bandwidth::new(rate, clock.clone())));
+        let (upload, rates) = (self.rates.upload(&clock), self.rates.messages());
+        let traffic = Arc::new(Traffic::new(clock.now().at));
         let (to_engine, requests) = mpsc::channel(MAX_REQUESTS);
         let (to_chain, chain_requests) = crossbeam_channel::bounded(MAX_REQUESTS);
         let ended = Arc::new(Watch::new(None));
@@ -571,7 +582,8 @@ impl Edge {
             threads: self.threads,
             events: Arc::new(Watch::new(())),
             ended: ended.clone(),
-            clock,
+            traffic: traffic.clone(),
+            clock: clock.clone(),
             trust: self.trust.clone(),
             set_aside: self.set_aside,
             listening: Mutex::default(),
@@ -596,6 +608,10 @@ impl Edge {
                 transport: self.transport,
                 inbox,
                 bandwidth,
+                upload,
+                rates,
+                clock,
+                traffic,
                 encrypt: self.encrypt,
                 rng: Arc::new(Mutex::new(self.rng)),
             },

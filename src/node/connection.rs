@@ -2,88 +2,46 @@
 //!
 //! Reader: wait for the gate, read a chunk, cut it into frames, check and parse them (blocks and other long
 //! ones on a thread of the blocking pool, so that no other connection waits for it), hand them on in order.
-//! Writer: take encoded messages from the queue, write them, report how many bytes have left.
+//! Writer ([`outgoing`]): take messages from the queue by their priority, write them, report how many bytes have left.
 //!
-//! Both are bounded: the gate stays shut while messages of this peer wait unhandled
-//! ([`MAX_UNHANDLED_BYTES`]) or the engine does not want more, and a peer that lets [`MAX_UNSENT_BYTES`] pile
-//! up is dropped.
+//! Both are bounded: the gate ([`gate`]) stays shut while messages of this peer wait unhandled
+//! ([`MAX_UNHANDLED_BYTES`](crate::limits::MAX_UNHANDLED_BYTES)) or the engine does not want more; a peer that sends more
+//! than its rate of what nobody asked for is not read for a while; and one that lets
+//! [`MAX_UNSENT_BYTES`](crate::limits::MAX_UNSENT_BYTES) pile up is dropped. What peers that came to us hold together is
+//! bounded too ([`super::crowd`]).
+
+mod gate;
+mod outgoing;
 
 use super::bandwidth::Bandwidth;
 use super::inbox::{Inbound, Inbox};
+use super::requests::NodeClock;
+use super::traffic::Traffic;
 use super::wait::let_others_run;
-use crate::limits::{
-    CLOSE_MILLIS, DIAL_MILLIS, ENCRYPTION_MILLIS, MAX_UNHANDLED_BYTES, MAX_UNSENT_BYTES, READ_CHUNK,
-};
+use crate::limits::{CROWDED_MILLIS, DIAL_MILLIS, ENCRYPTION_MILLIS, READ_CHUNK};
 use crate::net::encryption::{self, Agreed, NoSession, Secrets, Session};
 use crate::net::{BoxStream, Executor, Transport};
 use crate::peer::{Fault, PeerAddress, PeerId};
+use crate::relay::priority::{Priority, Pushed, is_answer};
+use crate::relay::rate::{PeerTraffic, RateConfig};
 use crate::rng::Rng;
+use crate::time::Timestamp;
 use crate::trace;
 use crate::wire::frame::{Decoder, Frame, FrameError, HEADER_SIZE, encode};
 use crate::wire::{Message, v2};
-use core::future::{Future, poll_fn};
+use core::future::Future;
 use core::pin::pin;
-use core::task::{Poll, Waker};
 use core::time::Duration;
-use futures::channel::{mpsc, oneshot};
+use futures::channel::oneshot;
 use futures::future::{AbortHandle, Either, abortable, select};
-use futures::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
-use futures::stream::StreamExt;
+use futures::io::{AsyncReadExt, ReadHalf, WriteHalf};
+use gate::{Gate, weight};
+use outgoing::Writer;
 use parking_lot::Mutex;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Whether a connection's socket may be read.
-#[derive(Debug)]
-struct Gate {
-    state: Mutex<GateState>,
-}
-
-#[derive(Debug)]
-struct GateState {
-    /// Bytes of messages that were read and not yet handled, as [`weight`] counts them.
-    unhandled: usize,
-    /// Whether the driver has still to hear of bytes that arrived.
-    progress: bool,
-    /// Whether the engine wants to hear of this peer.
-    open: bool,
-    waiting: Option<Waker>,
-}
-
-impl Gate {
-    fn new() -> Self {
-        Self { state: Mutex::new(GateState { unhandled: 0, progress: false, open: true, waiting: None }) }
-    }
-
-    fn change(&self, change: impl FnOnce(&mut GateState)) {
-        let woken = {
-            let mut state = self.state.lock();
-            change(&mut state);
-            if state.is_open() { state.waiting.take() } else { None }
-        };
-        if let Some(waker) = woken {
-            waker.wake();
-        }
-    }
-
-    fn passed(&self) -> impl Future<Output = ()> {
-        poll_fn(|cx| {
-            let mut state = self.state.lock();
-            if state.is_open() {
-                return Poll::Ready(());
-            }
-            state.waiting = Some(cx.waker().clone());
-            Poll::Pending
-        })
-    }
-}
-
-impl GateState {
-    fn is_open(&self) -> bool {
-        self.open && self.unhandled < MAX_UNHANDLED_BYTES
-    }
-}
+pub(super) use outgoing::Queue;
 
 /// What a connection's tasks need of the node.
 #[derive(Clone, Debug)]
@@ -94,6 +52,13 @@ pub(super) struct Surroundings {
     pub(super) inbox: Inbox,
     /// What all connections together may read; `None` for as much as comes.
     pub(super) bandwidth: Option<Arc<Bandwidth>>,
+    /// What they may write.
+    pub(super) upload: Option<Arc<Bandwidth>>,
+    /// The rates of what nobody asked for.
+    pub(super) rates: RateConfig,
+    pub(super) clock: NodeClock,
+    /// What flows through all of them.
+    pub(super) traffic: Arc<Traffic>,
     /// Whether those who come are answered in v2 if they speak it.
     pub(super) encrypt: bool,
     /// Where the secrets of encrypted connections come from.
@@ -103,6 +68,10 @@ pub(super) struct Surroundings {
 impl Surroundings {
     fn secrets(&self) -> Secrets {
         Secrets::new(self.rng.lock().fork())
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock.now().at
     }
 }
 
@@ -164,9 +133,8 @@ async fn open_to(address: PeerAddress, encrypted: bool, around: Surroundings) ->
 pub(super) struct Connection {
     address: PeerAddress,
     gate: Arc<Gate>,
-    unsent: Arc<AtomicUsize>,
-    /// Both are `None` until the dial has succeeded.
-    queue: Option<mpsc::UnboundedSender<(Message, usize)>>,
+    queue: Arc<Queue>,
+    /// `None` until the dial has succeeded.
     closing: Option<oneshot::Sender<()>>,
     tasks: Vec<AbortHandle>,
 }
@@ -191,11 +159,11 @@ impl Connection {
             };
             inbox.send(Inbound::Dialled(id, outcome));
         });
+        let now = around.now();
         Self {
             address,
-            gate: Arc::new(Gate::new()),
-            unsent: Arc::new(AtomicUsize::new(0)),
-            queue: None,
+            gate: Arc::new(Gate::new(around.rates, now)),
+            queue: Queue::new(around.rates, now, around.traffic.clone(), false),
             closing: None,
             tasks: vec![task],
         }
@@ -208,11 +176,11 @@ impl Connection {
         stream: BoxStream,
         around: &Surroundings,
     ) -> Self {
+        let now = around.now();
         let mut connection = Self {
             address,
-            gate: Arc::new(Gate::new()),
-            unsent: Arc::new(AtomicUsize::new(0)),
-            queue: None,
+            gate: Arc::new(Gate::in_crowd(around.rates, now, around.traffic.clone(), id)),
+            queue: Queue::new(around.rates, now, around.traffic.clone(), true),
             closing: None,
             tasks: Vec::new(),
         };
@@ -223,9 +191,7 @@ impl Connection {
     /// The dial succeeded: starts the reader and the writer.
     pub(super) fn open(&mut self, id: PeerId, opened: Opened, around: &Surroundings) {
         trace::event!(DEBUG, "connected", peer = id, address = self.address);
-        let (queue, queued) = mpsc::unbounded();
         let (closing, asked_to_close) = oneshot::channel();
-        self.queue = Some(queue);
         self.closing = Some(closing);
         let (to_writer, out) = oneshot::channel();
         let speaks = Speaks { id, to_writer, gate: self.gate.clone(), around: around.clone() };
@@ -236,26 +202,36 @@ impl Connection {
             Speech::Encrypted(session) => Either::Left(speaks.begin(stream, Codec::encrypted(*session))),
             Speech::Unknown => Either::Right(speaks.find_out(stream)),
         };
-        let writer = Writer { id, queued, unsent: self.unsent.clone(), around: around.clone() };
+        let (queue, gate) = (self.queue.clone(), self.gate.clone());
+        let writer = Writer { id, queue, gate, around: around.clone() };
         self.tasks = vec![
             spawn(around, id, &self.address, writer.run(out, asked_to_close)),
             spawn(around, id, &self.address, reading),
         ];
     }
 
-    /// Queues a message. False if the queue is over its bound: the peer does not read.
-    pub(super) fn send(&self, message: Message) -> bool {
-        let Some(queue) = &self.queue else { return true };
-        let held = place(&message);
-        let waiting = self.unsent.fetch_add(held, Ordering::Relaxed).saturating_add(held);
-        // A writer that has ended reports so itself.
-        let _ = queue.unbounded_send((message, held));
-        waiting <= MAX_UNSENT_BYTES
+    /// Queues a message; `news`: one that nobody asked for. Overfull: the peer does not read.
+    pub(super) fn send(&self, now: Timestamp, message: Message, news: bool) -> Pushed {
+        self.queue.push(now, message, news)
+    }
+
+    /// Bytes that wait for a peer that came to us; `None` for one that we chose.
+    pub(super) fn unsent_inbound(&self) -> Option<usize> {
+        self.queue.is_inbound().then(|| self.queue.bytes())
+    }
+
+    /// What flows through it.
+    pub(super) fn traffic(&self, now: Timestamp) -> PeerTraffic {
+        PeerTraffic {
+            per_second: self.gate.bandwidths(now),
+            queues: self.queue.counts(),
+            rests: self.gate.rests(),
+        }
     }
 
     /// Sends what is queued, for a limited time, then ends.
     pub(super) fn close(mut self) {
-        drop(self.queue.take());
+        self.queue.end();
         if let Some(closing) = self.closing.take() {
             let _ = closing.send(());
             // The writer, which is the first, ends by itself.
@@ -263,9 +239,17 @@ impl Connection {
         }
     }
 
+    /// Ends without sending what is queued, which counts no more at once.
+    pub(super) fn abandon(self) {
+        self.queue.clear();
+    }
+
     /// A message of this length was handled.
     pub(super) fn handled(&self, bytes: usize) {
-        self.gate.change(|gate| gate.unhandled = gate.unhandled.saturating_sub(weight(bytes)));
+        self.gate.change(|gate| {
+            gate.unhandled = gate.unhandled.saturating_sub(weight(bytes));
+            gate.messages = gate.messages.saturating_sub(1);
+        });
     }
 
     /// An `Inbound::Progress` was taken.
@@ -277,17 +261,6 @@ impl Connection {
     pub(super) fn set_may_read(&self, open: bool) {
         self.gate.change(|gate| gate.open = open);
     }
-}
-
-/// What a message of so many bytes on the wire counts for in the queue: its place there too, or a flood of
-/// the smallest messages would take ten times the memory that it seems to.
-const fn weight(bytes: usize) -> usize {
-    bytes.saturating_add(size_of::<Inbound>())
-}
-
-/// What a message that waits to be written takes: its bytes, and its place in the queue.
-fn place(message: &Message) -> usize {
-    message.payload_size_hint().saturating_add(size_of::<Message>() + HEADER_SIZE + 64)
 }
 
 /// Runs a task of a connection in its span; a panic reaches the driver.
@@ -330,6 +303,22 @@ impl Frames {
         match self {
             Self::Plain(decoder) => decoder.received(),
             Self::Encrypted(decoder) => decoder.received(),
+        }
+    }
+
+    /// Messages that were read over because nobody knows them.
+    fn unknown(&self) -> u64 {
+        match self {
+            Self::Plain(decoder) => decoder.unknown_count(),
+            Self::Encrypted(decoder) => decoder.unknown_count(),
+        }
+    }
+
+    /// Bytes held of a frame that is not complete.
+    fn held(&self) -> usize {
+        match self {
+            Self::Plain(decoder) => decoder.held(),
+            Self::Encrypted(decoder) => decoder.held(),
         }
     }
 
@@ -397,7 +386,8 @@ impl Speaks {
         let (reading, writing) = stream.split();
         // A writer that has ended needs no half.
         let _ = self.to_writer.send((writing, seal));
-        Reader { id: self.id, stream: reading, decoder, gate: self.gate, around: self.around }.run(first)
+        let (gate, around) = (self.gate, self.around);
+        Reader { id: self.id, stream: reading, decoder, unknown: 0, gate, around }.run(first)
     }
 
     /// As the other side does.
@@ -424,6 +414,8 @@ struct Reader {
     id: PeerId,
     stream: ReadHalf<BoxStream>,
     decoder: Frames,
+    /// Messages that nobody knows, as far as they are counted.
+    unknown: u64,
     gate: Arc<Gate>,
     around: Surroundings,
 }
@@ -437,11 +429,12 @@ impl Reader {
         let bandwidth = self.around.bandwidth.clone();
         let mut chunk = vec![0; bandwidth.as_ref().map_or(READ_CHUNK, |bandwidth| bandwidth.chunk())];
         loop {
-            self.gate.passed().await;
+            self.may_read().await;
             if let Some(bandwidth) = &bandwidth {
                 self.pay(bandwidth).await;
             }
-            let read = match self.stream.read(&mut chunk).await {
+            let most = self.gate.chunk(chunk.len(), self.around.now());
+            let read = match self.stream.read(chunk.get_mut(..most).unwrap_or_default()).await {
                 Ok(0) => return self.end("end of stream"),
                 Ok(read) => read,
                 Err(error) => return self.end(error),
@@ -449,11 +442,34 @@ impl Reader {
             if let Some(bandwidth) = &bandwidth {
                 bandwidth.spend(read);
             }
+            let now = self.around.now();
+            self.gate.count(read, 0, now);
+            self.around.traffic.count(read, 0, now);
             if !self.take(chunk.get(..read).unwrap_or_default()).await {
                 return;
             }
             // A peer that sends faster than we read would have this thread for itself.
             let_others_run().await;
+        }
+    }
+
+    /// Waits until there is room for more of this peer's messages, and it has not sent too many.
+    async fn may_read(&self) {
+        self.gate.passed().await;
+        let rest = self.gate.rest(self.around.now());
+        if !rest.is_zero() {
+            self.around.traffic.rested();
+            self.around.executor.timer(rest).await;
+        }
+        let Some((traffic, id)) = self.gate.crowd() else { return };
+        while !traffic.crowd.has_room(id) {
+            let limit = self.around.executor.timer(Duration::from_millis(CROWDED_MILLIS));
+            if let Either::Right(_) = select(pin!(traffic.crowd.room(id)), limit).await
+                && let Some(largest) = traffic.crowd.largest()
+            {
+                trace::event!(DEBUG, "holds most of what is full", peer = largest);
+                self.around.inbox.send(Inbound::Closed(largest));
+            }
         }
     }
 
@@ -464,8 +480,12 @@ impl Reader {
             self.end("the executor has ended");
             return false;
         };
+        self.count(&messages);
         for (message, bytes) in messages {
-            self.gate.change(|gate| gate.unhandled = gate.unhandled.saturating_add(weight(bytes)));
+            self.gate.change(|gate| {
+                gate.unhandled = gate.unhandled.saturating_add(weight(bytes));
+                gate.messages = gate.messages.saturating_add(1);
+            });
             self.around.inbox.send(Inbound::Received(self.id, message, bytes));
         }
         if let Some(fault) = checked.or(fault) {
@@ -477,6 +497,31 @@ impl Reader {
             self.tell_progress();
         }
         true
+    }
+
+    /// Counts what came unasked, and what is held of a message that is not complete.
+    fn count(&mut self, messages: &[(Message, usize)]) {
+        let mut unasked = [0; Priority::ALL.len()];
+        for (message, _) in messages.iter().filter(|(message, _)| !is_answer(message)) {
+            if let Some(count) = unasked.get_mut(Priority::of(message) as usize) {
+                *count += 1;
+            }
+        }
+        let unknown = self.decoder.unknown();
+        let more = unknown.saturating_sub(core::mem::replace(&mut self.unknown, unknown));
+        let now = self.around.now();
+        for (priority, count) in Priority::ALL.into_iter().zip(unasked) {
+            if count > 0 {
+                self.gate.spend(priority, count, now);
+            }
+        }
+        if more > 0 {
+            self.gate.spend(Priority::State, usize::try_from(more).unwrap_or(usize::MAX), now);
+        }
+        let begun = self.decoder.held();
+        if self.gate.crowd().is_some() {
+            self.gate.change(|gate| gate.begun = begun);
+        }
     }
 
     /// Waits until something may be read.
@@ -549,46 +594,6 @@ fn check(frames: Vec<Frame>) -> Checked {
         }
     }
     (messages, None)
-}
-
-struct Writer {
-    id: PeerId,
-    queued: mpsc::UnboundedReceiver<(Message, usize)>,
-    unsent: Arc<AtomicUsize>,
-    around: Surroundings,
-}
-
-impl Writer {
-    async fn run(mut self, out: oneshot::Receiver<Out>, asked_to_close: oneshot::Receiver<()>) {
-        let executor = self.around.executor.clone();
-        let limit = pin!(async move {
-            // Dropping the other end without a word ends the connection too, by aborting this task.
-            if asked_to_close.await.is_err() {
-                core::future::pending::<()>().await;
-            }
-            executor.timer(Duration::from_millis(CLOSE_MILLIS)).await;
-        });
-        let (id, inbox) = (self.id, self.around.inbox.clone());
-        if let Either::Left((Err(error), _)) = select(pin!(self.write(out)), limit).await {
-            trace::event!(DEBUG, "writing failed", peer = id, error = error);
-            inbox.send(Inbound::Closed(id));
-        }
-    }
-
-    async fn write(&mut self, out: oneshot::Receiver<Out>) -> io::Result<()> {
-        // The reader, which has ended then, has said why.
-        let Ok((mut stream, mut seal)) = out.await else { return Ok(()) };
-        while let Some((message, held)) = self.queued.next().await {
-            let bytes = seal.encode(&message);
-            drop(message);
-            stream.write_all(&bytes).await?;
-            stream.flush().await?;
-            self.unsent.fetch_sub(held, Ordering::Relaxed);
-            self.around.inbox.send(Inbound::Flushed(self.id, bytes.len()));
-            let_others_run().await;
-        }
-        stream.close().await
-    }
 }
 
 #[cfg(all(test, feature = "native"))]

@@ -19,11 +19,13 @@ use super::wait::let_others_run;
 use crate::chain::command::{BlockRef, ChainCommand, ChainReport};
 use crate::engine::{Answer, Arrival, Engine, Input, Output, QueryId};
 use crate::error::Error;
-use crate::limits::{INPUTS_PER_TURN, RESOLVE_MILLIS};
+use crate::limits::{INPUTS_PER_TURN, MAX_UNSENT_INBOUND, RESOLVE_MILLIS};
 use crate::net::BoxStream;
 use crate::peer::{PeerAddress, PeerId};
+use crate::relay::priority::Pushed;
 use crate::time::Timestamp;
 use crate::trace;
+use crate::wire::Message;
 use core::future::poll_fn;
 use core::panic::AssertUnwindSafe;
 use core::pin::Pin;
@@ -286,6 +288,7 @@ impl Driver {
             Inbound::Encrypted(id, session) => self.feed_from(id, Input::Encrypted(id, session)),
             Inbound::Faulted(id, fault) => self.feed_from(id, Input::Faulted(id, fault)),
             Inbound::Flushed(id, bytes) => self.feed_from(id, Input::Flushed(id, bytes)),
+            Inbound::Untold(id) => self.feed_from(id, Input::Untold(id)),
             Inbound::Closed(id) => {
                 if self.give_up(id).is_some() {
                     self.feed(Input::Closed(id));
@@ -382,15 +385,8 @@ impl Driver {
                 }
             }
             Output::Refuse(arrival) => drop(self.arrivals.remove(&arrival)),
-            Output::Send(id, message) => {
-                if let Some(connection) = self.connections.get(&id)
-                    && !connection.send(message)
-                {
-                    trace::event!(DEBUG, "the peer does not read", peer = id);
-                    self.give_up(id);
-                    self.pending.push_back(Input::Closed(id));
-                }
-            }
+            Output::Send(id, message) => self.send(id, message, false),
+            Output::Tell(id, message) => self.send(id, message, true),
             Output::Close(id, reason) => {
                 trace::event!(DEBUG, "closing", peer = id, reason = reason);
                 if let Some(connection) = self.give_up(id) {
@@ -403,7 +399,8 @@ impl Driver {
                 self.chain.push(Work::Command(command));
             }
             Output::SaveAddresses(book) => self.chain.push(Work::SaveAddresses(book)),
-            Output::Answer(id, answer) => {
+            Output::Answer(id, mut answer) => {
+                self.add_traffic(&mut answer);
                 if let Some(reply) = self.questions.remove(&id) {
                     // A host that no longer waits needs no answer.
                     let _ = reply.send(answer);
@@ -437,6 +434,39 @@ impl Driver {
             Output::Stopped(tip) => self.outcome = Some(Ok(tip)),
             Output::Fatal(error) => self.outcome = Some(Err(error)),
             Output::Idle { .. } => {}
+        }
+    }
+
+    /// Queues a message. Who does not read is given up: by its own queue, or as the one with the longest of all who came
+    /// to us.
+    fn send(&mut self, id: PeerId, message: Message, news: bool) {
+        let Some(connection) = self.connections.get(&id) else { return };
+        let now = self.shared.clock.now().at;
+        let leaving = match connection.send(now, message, news) {
+            Pushed::Overfull => Some(id),
+            _ if self.around.traffic.unsent_inbound() > MAX_UNSENT_INBOUND => {
+                let queues = self.connections.iter().filter_map(|(id, c)| Some((c.unsent_inbound()?, *id)));
+                queues.max().map(|(_, id)| id)
+            }
+            _ => None,
+        };
+        if let Some(id) = leaving {
+            trace::event!(DEBUG, "the peer does not read", peer = id);
+            if let Some(connection) = self.give_up(id) {
+                connection.abandon();
+            }
+            self.pending.push_back(Input::Closed(id));
+        }
+    }
+
+    /// What only the connections know of peers that the host asks for.
+    fn add_traffic(&self, answer: &mut Answer) {
+        let Answer::Peers(peers) = answer else { return };
+        let now = self.shared.clock.now().at;
+        for peer in peers {
+            if let Some(connection) = self.connections.get(&peer.id) {
+                peer.traffic = connection.traffic(now);
+            }
         }
     }
 

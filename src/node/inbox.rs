@@ -38,6 +38,8 @@ pub(super) enum Inbound {
     Faulted(PeerId, Fault),
     Closed(PeerId),
     Flushed(PeerId, usize),
+    /// Announcements to this peer were dropped.
+    Untold(PeerId),
     Resolved(String, Vec<SocketAddr>),
     Chain(ChainReport),
     /// The chainstate's thread has ended and its files are closed.
@@ -56,7 +58,8 @@ impl Inbound {
             | Self::Progress(peer, _)
             | Self::Faulted(peer, _)
             | Self::Closed(peer)
-            | Self::Flushed(peer, _) => Some(*peer),
+            | Self::Flushed(peer, _)
+            | Self::Untold(peer) => Some(*peer),
             Self::Arrived(..)
             | Self::Resolved(..)
             | Self::Chain(_)

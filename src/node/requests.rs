@@ -6,6 +6,7 @@
 //! [`RequestError::Stopped`].
 
 use super::status::{Meter, Status};
+use super::traffic::Traffic;
 use super::trust::Trust;
 use super::wait::Watch;
 use crate::chain::command::{BlockRef, RawBlock};
@@ -179,6 +180,8 @@ pub(crate) struct Shared {
     pub(crate) pipeline: Arc<Mutex<PipelineStatus>>,
     /// Threads of the pool that checks.
     pub(crate) threads: usize,
+    /// What flows through the connections.
+    pub(crate) traffic: Arc<Traffic>,
     /// Counts `EventsReady`.
     pub(crate) events: Arc<Watch<()>>,
     /// The durable tip, once the chainstate and its files are closed.
@@ -194,7 +197,8 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn status(&self) -> Status {
         let (now, pipeline) = (self.clock.now().at, *self.pipeline.lock());
-        self.status.read(|meter, version| meter.status(now, version, pipeline))
+        let status = self.status.read(|meter, version| meter.status(now, version, pipeline));
+        Status { traffic: self.traffic.status(now), ..status }
     }
 
     /// What the chainstate did, for the engine.

@@ -4,8 +4,10 @@
 //! sync that stands still shows falling rates although nothing wakes up.
 
 use super::estimate::{EstimateQuality, Estimator, TimeLeft};
+use super::traffic::TrafficStatus;
 use crate::chain::command::BlockRef;
 use crate::chainstate::{PipelineStatus, Wait};
+use crate::engine::allowance::AllowanceStatus;
 use crate::engine::status::{Stage, Status as EngineStatus, WaitsFor};
 use crate::limits::{RATE_SAMPLE_MILLIS, RATE_SAMPLES};
 use crate::sync::diagnosis::Diagnosis;
@@ -32,7 +34,7 @@ pub struct Status {
     pub peers: usize,
     /// Blocks asked for and not yet delivered.
     pub in_flight: usize,
-    /// Whether [`crate::Handle::pause`] holds: no blocks are fetched.
+    /// No blocks are fetched: [`crate::Handle::pause`] holds, or the day's bytes are used up.
     pub paused: bool,
     /// Blocks connected since the start.
     pub blocks: u64,
@@ -70,6 +72,10 @@ pub struct Status {
     pub diagnosis: Option<Diagnosis>,
     /// Where the time of checking and connecting blocks goes, since the start.
     pub pipeline: PipelineStatus,
+    /// What flows through the connections, and what waits there.
+    pub traffic: TrafficStatus,
+    /// The bytes of the day, if they are limited ([`crate::Builder::daily_bytes`]).
+    pub allowance: Option<AllowanceStatus>,
 }
 
 /// What the next block to connect waits for. As text: `height 812001 waits for peer 7 (192.0.2.1:8333), 14 s`.
@@ -207,6 +213,8 @@ impl Meter {
             }),
             diagnosis: latest.diagnosis,
             pipeline,
+            traffic: TrafficStatus::default(),
+            allowance: latest.allowance,
         }
     }
 }
@@ -236,6 +244,7 @@ mod tests {
             trouble: None,
             blocker: None,
             diagnosis: None,
+            allowance: None,
         }
     }
 

@@ -17,6 +17,11 @@ impl Backoff {
         Self { first, most, failures: 0 }
     }
 
+    /// After this many failures.
+    pub const fn after(self, failures: u32) -> Self {
+        Self { failures, ..self }
+    }
+
     /// It failed once more: how long to wait. From half of the bound that has doubled so often up to all of it.
     pub fn fail(&mut self, rng: &mut Rng) -> Duration {
         self.failures = self.failures.saturating_add(1);

@@ -1,7 +1,7 @@
 //! Whom to connect to, and when.
 //!
 //! 1. Addresses of the host are dialled at once and again for ever, with a wait that doubles from one
-//!    second to one minute.
+//!    second to one minute, and up to half less by chance.
 //! 2. Unless the host wants only its own addresses, connections of our own accord are kept up from the address book:
 //!    eight full ones, and two that exchange blocks and no addresses, so that nobody learns of them from gossip
 //!    (block-relay-only). Those two of the last run come first (anchors). Never two of one network group.
@@ -16,11 +16,13 @@
 //! As Core's net.cpp (`ThreadOpenConnections`, `ThreadDNSAddressSeed`).
 
 use super::address::AddressNetwork;
-use super::book::{AddressBook, NetGroup, Told, Wanted, backoff, is_routable};
+use super::backoff::Backoff;
+use super::book::{AddressBook, NetGroup, Told, Wanted, is_routable};
 use super::{ConnectionKind, PeerAddress, PeerId};
 use crate::limits::{
     BLOCK_RELAY_TARGET, DIAL_SPACING, FEELER_INTERVAL, FIXED_SEEDS_DELAY, MAX_ANCHORS, MAX_SEED_ADDRESSES,
-    OUTBOUND_TARGET, RECONNECT_MAX, SAVE_AT_ONCE, SAVE_INTERVAL, SEED_DELAY, SEED_INTERVAL,
+    OUTBOUND_TARGET, RECONNECT_FIRST, RECONNECT_MAX, SAVE_AT_ONCE, SAVE_INTERVAL, SEED_DELAY, SEED_INTERVAL,
+    SEED_INTERVAL_MAX,
 };
 use crate::rng::Rng;
 use crate::time::{Now, Timestamp};
@@ -111,7 +113,7 @@ pub struct Standing {
 
 #[derive(Debug)]
 struct Manual {
-    failures: u32,
+    backoff: Backoff,
     next_try: Timestamp,
     peer: Option<PeerId>,
     /// When its handshake was complete.
@@ -140,7 +142,7 @@ pub struct Dialer {
     next_dial: Timestamp,
     next_feeler: Option<Timestamp>,
     next_seeds: Timestamp,
-    seed_wait: Duration,
+    seed_wait: Backoff,
     to_resolve: Vec<String>,
     next_fixed: Option<Timestamp>,
     next_save: Timestamp,
@@ -165,7 +167,7 @@ impl Dialer {
             standing: Standing::default(),
             next_dial: Timestamp::ZERO,
             next_feeler: None,
-            seed_wait: SEED_INTERVAL,
+            seed_wait: Backoff::new(SEED_INTERVAL, SEED_INTERVAL_MAX),
             to_resolve: Vec::new(),
             next_save: Timestamp::ZERO,
             stopped: false,
@@ -184,7 +186,8 @@ impl Dialer {
 
     /// The host wants this address kept up. Idempotent.
     pub fn add_manual(&mut self, address: PeerAddress) {
-        let fresh = Manual { failures: 0, next_try: Timestamp::ZERO, peer: None, ready: None };
+        let backoff = Backoff::new(RECONNECT_FIRST, RECONNECT_MAX);
+        let fresh = Manual { backoff, next_try: Timestamp::ZERO, peer: None, ready: None };
         self.manual.entry(address).or_insert(fresh);
     }
 
@@ -321,8 +324,7 @@ impl Dialer {
             }
         }
         if self.next_seeds <= now.at && !self.config.seeds.is_empty() {
-            self.next_seeds = now.at + self.seed_wait;
-            self.seed_wait = (self.seed_wait * 2).min(Duration::from_secs(3_600));
+            self.next_seeds = now.at + self.seed_wait.fail(rng);
             self.to_resolve = self.config.seeds.clone();
             rng.shuffle(&mut self.to_resolve);
             return self.ask_seed();
@@ -419,7 +421,7 @@ impl Dialer {
             entry.ready = Some(now.at);
         }
         if self.count(ConnectionKind::FullRelay) >= self.config.target {
-            self.seed_wait = SEED_INTERVAL;
+            self.seed_wait.succeed();
         }
     }
 
@@ -429,20 +431,20 @@ impl Dialer {
     }
 
     /// The connection ended.
-    pub fn on_gone(&mut self, peer: PeerId, address: &PeerAddress, ending: Ending, now: Now) {
+    pub fn on_gone(&mut self, peer: PeerId, address: &PeerAddress, ending: Ending, now: Now, rng: &mut Rng) {
         let manual = match self.manual.get_mut(address) {
             Some(entry) if entry.peer == Some(peer) => {
                 entry.peer = None;
                 // A connection counts as good only once it has lasted, or one that ends right after its
                 // handshake would be dialled every second for ever.
                 let lasted = entry.ready.take().is_some_and(|ready| now.at.since(ready) >= RECONNECT_MAX);
-                entry.failures = match ending {
+                match ending {
                     // It would only break the rule again at once.
-                    Ending::Misbehaved | Ending::Useless => u32::MAX,
-                    Ending::Lost if lasted => 1,
-                    _ => entry.failures.saturating_add(1),
-                };
-                entry.next_try = now.at + backoff(entry.failures);
+                    Ending::Misbehaved | Ending::Useless => entry.backoff.give_up(),
+                    Ending::Lost if lasted => entry.backoff.succeed(),
+                    _ => {}
+                }
+                entry.next_try = now.at + entry.backoff.fail(rng);
                 true
             }
             _ => false,
@@ -514,6 +516,14 @@ mod tests {
         Now::new(at * 1_000, 1_700_000_000 + at)
     }
 
+    /// Each wait is from half of its bound up to it.
+    fn assert_waits(waits: &[Duration], bounds: &[u64]) {
+        let within = |(wait, bound): (&Duration, &u64)| {
+            Duration::from_secs(*bound) / 2 <= *wait && *wait <= Duration::from_secs(*bound)
+        };
+        assert!(waits.len() == bounds.len() && waits.iter().zip(bounds).all(within), "{waits:?}");
+    }
+
     const USEFUL: ServiceFlags = ServiceFlags::NETWORK;
 
     /// Lets the policy do what it wants from this moment on, until it dials.
@@ -546,12 +556,12 @@ mod tests {
             dialer.on_dialled(PeerId(n), &peer, kind, now);
             assert_eq!(dialer.next(now, &mut rng), None);
             assert_eq!(dialer.next_deadline(), None);
-            dialer.on_gone(PeerId(n), &peer, Ending::Failed, now);
+            dialer.on_gone(PeerId(n), &peer, Ending::Failed, now, &mut rng);
             let next = dialer.next_deadline().unwrap();
-            waits.push(next.since(now.at).as_secs());
+            waits.push(next.since(now.at));
             now.at = next;
         }
-        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+        assert_waits(&waits, &[1, 2, 4, 8, 16, 32, 60, 60, 60]);
     }
 
     #[test]
@@ -567,12 +577,12 @@ mod tests {
             dialer.on_dialled(id, &peer, ConnectionKind::Manual, now);
             dialer.on_ready(id, USEFUL, now);
             now.at = now.at + Duration::from_secs(lasting);
-            dialer.on_gone(id, &peer, Ending::Lost, now);
+            dialer.on_gone(id, &peer, Ending::Lost, now, &mut rng);
             let next = dialer.next_deadline().unwrap();
-            waits.push(next.since(now.at).as_secs());
+            waits.push(next.since(now.at));
             now.at = next;
         }
-        assert_eq!(waits, [1, 2, 4, 8, 1, 2]);
+        assert_waits(&waits, &[1, 2, 4, 8, 1, 2]);
     }
 
     #[test]
@@ -645,14 +655,14 @@ mod tests {
 
     #[test]
     fn misbehaviour_is_remembered_except_of_this_machine_and_of_the_host() {
-        let (mut dialer, _) = dialer(|_| {});
+        let (mut dialer, mut rng) = dialer(|_| {});
         let (bad, local, manual) = (address("1.1.1.1:1"), address("127.0.0.1:5"), address("2.2.2.2:2"));
         dialer.add_manual(manual.clone());
         let kinds = [ConnectionKind::FullRelay, ConnectionKind::FullRelay, ConnectionKind::Manual];
         for (n, (peer, kind)) in [&bad, &local, &manual].into_iter().zip(kinds).enumerate() {
             let id = PeerId(n as u64);
             dialer.on_dialled(id, peer, kind, Now::default());
-            dialer.on_gone(id, peer, Ending::Misbehaved, Now::default());
+            dialer.on_gone(id, peer, Ending::Misbehaved, Now::default(), &mut rng);
         }
         assert!(dialer.book.is_discouraged(&bad));
         assert!(!dialer.book.is_discouraged(&local) && !dialer.book.is_discouraged(&manual));
@@ -698,7 +708,7 @@ mod tests {
         assert_eq!(all.len(), 11);
         assert!(now.at > seconds(3).at, "a feeler waits");
         // Feelers go on, one at a time.
-        first.on_gone(PeerId(10), &all[10].0, Ending::Lost, now);
+        first.on_gone(PeerId(10), &all[10].0, Ending::Lost, now, &mut rng);
         let began = now;
         let mut feelers = 0;
         while now.at.since(began.at) < Duration::from_secs(7_200) {
@@ -706,7 +716,7 @@ mod tests {
             assert_eq!(kind, ConnectionKind::Feeler);
             feelers += 1;
             first.on_dialled(PeerId(100 + feelers), &address, kind, now);
-            first.on_gone(PeerId(100 + feelers), &address, Ending::Failed, now);
+            first.on_gone(PeerId(100 + feelers), &address, Ending::Failed, now, &mut rng);
         }
         assert!((30..=90).contains(&feelers), "{feelers} in two hours");
 

@@ -192,6 +192,8 @@ impl PeerView {
 pub enum Effect {
     /// Send a message.
     Send(PeerId, Message),
+    /// Send what nobody asked for, if it can leave soon.
+    Tell(PeerId, Message),
     /// Ask the chainstate for something.
     Command(ChainCommand),
 }
@@ -248,6 +250,11 @@ impl Cx<'_> {
     /// Sends a message.
     pub fn send(&mut self, peer: PeerId, message: Message) {
         self.out.effects.push(Effect::Send(peer, message));
+    }
+
+    /// Sends what nobody asked for, if it can leave soon.
+    pub fn tell(&mut self, peer: PeerId, message: Message) {
+        self.out.effects.push(Effect::Tell(peer, message));
     }
 
     /// Asks the chainstate.

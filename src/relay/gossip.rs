@@ -57,6 +57,8 @@ pub struct Gossip {
     own_due: Timers<PeerId>,
     own: Vec<PeerAddress>,
     services: ServiceFlags,
+    /// Whether what some tell is passed on to others.
+    relaying: bool,
     /// The answer to `getaddr`, and until when it is given.
     answer: Option<(Timestamp, Vec<Told>)>,
 }
@@ -71,8 +73,14 @@ impl Gossip {
             own_due: Timers::new(),
             own: Vec::new(),
             services,
+            relaying: true,
             answer: None,
         }
+    }
+
+    /// Whether addresses that come unasked are passed on; they are, unless this says otherwise.
+    pub fn set_relaying(&mut self, relaying: bool) {
+        self.relaying = relaying;
     }
 
     /// Addresses of ours that others reach.
@@ -164,7 +172,7 @@ impl Gossip {
             }
         }
         listener.tokens = (tokens, cx.now.at);
-        for told in fresh {
+        for told in fresh.into_iter().filter(|_| self.relaying).collect::<Vec<_>>() {
             self.relay(cx, peer, &told);
         }
         news
@@ -214,7 +222,9 @@ impl Gossip {
         }
         let all = self.answer.as_ref().map_or(&[][..], |(_, all)| all);
         let v2 = listener.v2;
-        send(cx, peer, v2, all);
+        if let Some(message) = message(v2, all) {
+            cx.send(peer, message);
+        }
     }
 
     /// Sends what is due.
@@ -239,7 +249,9 @@ impl Gossip {
         while let Some(peer) = self.sends.pop_due(cx.now.at) {
             let Some(listener) = self.listeners.get_mut(&peer) else { continue };
             let all = core::mem::take(&mut listener.waiting);
-            send(cx, peer, listener.v2, &all);
+            if let Some(message) = message(listener.v2, &all) {
+                cx.tell(peer, message);
+            }
         }
     }
 
@@ -269,8 +281,8 @@ fn mix(key: [u64; 2], a: u64, b: u64) -> u64 {
     siphash24::Hash::hash_to_u64_with_keys(key[0], key[1], &bytes)
 }
 
-/// Tells addresses in the form that the peer takes; nothing if there are none for it.
-fn send(cx: &mut Cx<'_>, peer: PeerId, v2: bool, all: &[Told]) {
+/// Addresses in the form that the peer takes; `None` if there are none for it.
+fn message(v2: bool, all: &[Told]) -> Option<Message> {
     let time = |told: &Told| u32::try_from(told.seen).unwrap_or(u32::MAX);
     let wire = all.iter().filter_map(|told| Some((told, told.address.to_addr_v2()?))).take(MAX_ADDR);
     let message = if v2 {
@@ -289,11 +301,9 @@ fn send(cx: &mut Cx<'_>, peer: PeerId, v2: bool, all: &[Told]) {
         };
         Message::Addr(direct.map(entry).collect())
     };
-    if !matches!(&message, Message::Addr(entries) if entries.is_empty())
-        && !matches!(&message, Message::AddrV2(entries) if entries.is_empty())
-    {
-        cx.send(peer, message);
-    }
+    let is_empty = matches!(&message, Message::Addr(entries) if entries.is_empty())
+        || matches!(&message, Message::AddrV2(entries) if entries.is_empty());
+    (!is_empty).then_some(message)
 }
 
 #[cfg(test)]
@@ -364,7 +374,7 @@ mod tests {
 
         fn sent(&mut self) -> Vec<(u64, Message)> {
             let sent = |effect| match effect {
-                Effect::Send(peer, message) => Some((peer.0, message)),
+                Effect::Send(peer, message) | Effect::Tell(peer, message) => Some((peer.0, message)),
                 Effect::Command(_) => None,
             };
             core::mem::take(&mut self.out.effects).into_iter().filter_map(sent).collect()
@@ -386,6 +396,16 @@ mod tests {
         assert_eq!(scene.dialer.book.len(), 4, "then one in ten seconds");
         scene.tells(1, (20..=90).map(|n| told(n, NOW)).collect());
         assert_eq!(scene.dialer.book.len(), 75);
+    }
+
+    #[test]
+    fn a_node_that_saves_bytes_passes_nothing_on_and_still_takes_it() {
+        let mut scene = scene();
+        scene.gossip.set_relaying(false);
+        (1..=6).for_each(|id| scene.ready(id, ConnectionKind::Inbound, true));
+        assert!(scene.tells(1, vec![told(1, NOW - 100)]));
+        assert_eq!(scene.gossip.waiting(), 0);
+        assert_eq!(scene.dialer.book.len(), 1);
     }
 
     #[test]

@@ -314,6 +314,12 @@ impl Outbox {
         self.counts.bytes = self.counts.bytes.saturating_sub(departure_held);
     }
 
+    /// Forgets what waits.
+    pub fn clear(&mut self) {
+        self.lanes = Default::default();
+        self.counts.bytes = 0;
+    }
+
     /// Whether announcements were dropped since the last call.
     pub fn take_lost(&mut self) -> bool {
         core::mem::take(&mut self.lost)

@@ -10,7 +10,7 @@
 //! is bounded in bytes alone, or a sync of small blocks would be held up. All arithmetic is in whole numbers, so that no
 //! token is lost to rounding.
 
-use super::priority::Priority;
+use super::priority::{Priority, QueueCounts};
 use crate::limits::{BANDWIDTH_SECONDS, RATE_BURST_SECONDS};
 use crate::time::Timestamp;
 use core::time::Duration;
@@ -230,6 +230,17 @@ pub struct Bandwidths {
     pub received: u64,
     /// Sent.
     pub sent: u64,
+}
+
+/// What flows through a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PeerTraffic {
+    /// Bytes a second, averaged over ten seconds.
+    pub per_second: Bandwidths,
+    /// What waits to be sent, and what was dropped or late.
+    pub queues: QueueCounts,
+    /// Times that the peer was not read for a while because it sent more than its rate of what nobody asked for.
+    pub rests: u64,
 }
 
 impl BandwidthMeter {

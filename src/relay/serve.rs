@@ -6,8 +6,12 @@
 //!    behind. Peers take turns, one block each; a few are read at a time, and none for a peer that has not yet taken what it
 //!    asked for before. What can't be had is answered by `notfound`.
 //! 3. A new tip is announced by `headers` where the peer asked for that (BIP130) and knows what comes before, else by `inv`.
+//!    An announcement that could not leave in time is made again, of the tip of then, after a wait that doubles.
 //! 4. Blocks older than a week count against the budget of a day, if the host gave one; beyond it who asks for one is left
 //!    (Core's `-maxuploadtarget`).
+//!
+//! 5. Blocks that wait to be sent to all peers together are bounded, too: beyond, none is read, and who takes nothing for a
+//!    while is left, so that it does not hold up the others.
 //!
 //! As Core's net_processing.cpp (`ProcessGetBlockData`, `FindForkInGlobalIndex`, `BlockRequestAllowed`). Left out: `getblocks`,
 //! blocks without witnesses (a peer that wants them is told `notfound`), filters, transactions.
@@ -15,9 +19,12 @@
 use crate::chain::block_tree::{BlockTree, HeaderId, Validity};
 use crate::chain::command::{ChainCommand, RawBlock};
 use crate::limits::{
-    HISTORICAL_BLOCKS, MAX_ANNOUNCED_HEADERS, MAX_HEADERS, MAX_SERVED_READS, MAX_SERVED_REQUESTS,
-    MAX_SERVED_UNSENT, PRUNED_PEER_BLOCKS, STALE_BRANCH_SECONDS,
+    ANNOUNCE_AGAIN_FIRST, ANNOUNCE_AGAIN_MAX, HISTORICAL_BLOCKS, IDLE_CUSTOMER, MAX_ANNOUNCED_HEADERS,
+    MAX_HEADERS, MAX_SERVED_READS, MAX_SERVED_REQUESTS, MAX_SERVED_UNSENT, MAX_SERVED_UNSENT_ALL,
+    PRUNED_PEER_BLOCKS, STALE_BRANCH_SECONDS,
 };
+use crate::peer::backoff::Backoff;
+use crate::peer::timers::Timers;
 use crate::peer::{CloseReason, Cx, PeerId, PeerView};
 use crate::time::Timestamp;
 use crate::wire::Message;
@@ -62,8 +69,12 @@ struct Customer {
     reading: bool,
     /// Bytes of blocks that wait to be sent.
     unsent: usize,
+    /// When it last took some of them, or they began to wait.
+    moved: Timestamp,
     /// The best header that we told it of.
     told: Option<HeaderId>,
+    /// How long announcements to it wait that found no room, and since when.
+    again: Option<(Backoff, Timestamp)>,
 }
 
 /// Where the chain stands, as far as serving goes.
@@ -86,6 +97,12 @@ pub struct Serving {
     reading: BTreeMap<BlockHash, Vec<PeerId>>,
     /// When the day of the budget began, and the bytes sent since.
     spent: (Timestamp, u64),
+    /// No old blocks are served, whatever the budget says.
+    closed: bool,
+    /// Bytes of blocks that wait to be sent to all.
+    unsent: usize,
+    /// When the tip is announced again to those whom it did not reach.
+    untold: Timers<PeerId>,
 }
 
 impl Serving {
@@ -97,7 +114,15 @@ impl Serving {
             turns: VecDeque::new(),
             reading: BTreeMap::new(),
             spent: (Timestamp::ZERO, 0),
+            closed: false,
+            unsent: 0,
+            untold: Timers::new(),
         }
+    }
+
+    /// Whether no old blocks are served for another reason than the budget.
+    pub fn set_spent(&mut self, spent: bool) {
+        self.closed = spent;
     }
 
     /// What is served.
@@ -108,6 +133,11 @@ impl Serving {
     /// Requests for blocks that wait, of all peers.
     pub fn waiting(&self) -> usize {
         self.customers.values().map(|customer| customer.queue.len()).sum()
+    }
+
+    /// Bytes of blocks that wait to be sent to all peers.
+    pub fn unsent(&self) -> usize {
+        self.unsent
     }
 
     /// Whether this peer has got everything that it asked for.
@@ -126,7 +156,10 @@ impl Serving {
 
     /// A connection ended.
     pub fn on_peer_gone(&mut self, peer: PeerId) {
-        self.customers.remove(&peer);
+        if let Some(customer) = self.customers.remove(&peer) {
+            self.unsent = self.unsent.saturating_sub(customer.unsent);
+        }
+        self.untold.cancel(&peer);
         self.turns.retain(|other| *other != peer);
     }
 
@@ -222,7 +255,7 @@ impl Serving {
         if height < shelf.pruned_below {
             return Verdict::Lack;
         }
-        if depth > HISTORICAL_BLOCKS && self.is_spent(cx.now.at) {
+        if depth > HISTORICAL_BLOCKS && (self.is_spent(cx.now.at) || self.closed) {
             return Verdict::Leave(CloseReason::Greedy("asks for old blocks beyond the day's budget"));
         }
         Verdict::Have
@@ -252,7 +285,7 @@ impl Serving {
     /// Has blocks read for those whose turn it is.
     fn pump(&mut self, cx: &mut Cx<'_>) {
         for _ in 0..self.turns.len() {
-            if self.reading.len() >= MAX_SERVED_READS {
+            if self.reading.len() >= MAX_SERVED_READS || self.unsent >= MAX_SERVED_UNSENT_ALL {
                 return;
             }
             let Some(peer) = self.turns.pop_front() else { return };
@@ -277,8 +310,14 @@ impl Serving {
             let Some(customer) = self.customers.get_mut(&peer) else { continue };
             customer.reading = false;
             match block {
+                // As many may wait for one block as there are peers: what there is no room for is read again.
+                Some(_) if self.unsent >= MAX_SERVED_UNSENT_ALL => customer.queue.push_front(hash),
                 Some(block) => {
+                    if customer.unsent == 0 {
+                        customer.moved = cx.now.at;
+                    }
                     customer.unsent = customer.unsent.saturating_add(block.bytes().len());
+                    self.unsent = self.unsent.saturating_add(block.bytes().len());
                     cx.send(peer, Message::Block(block.clone()));
                 }
                 None => cx.send(peer, Message::NotFound(vec![Inventory::WitnessBlock(hash)])),
@@ -299,7 +338,10 @@ impl Serving {
         let Some(customer) = self.customers.get_mut(&peer).filter(|customer| customer.unsent > 0) else {
             return;
         };
-        customer.unsent = customer.unsent.saturating_sub(bytes);
+        let left = bytes.min(customer.unsent);
+        customer.unsent -= left;
+        customer.moved = cx.now.at;
+        self.unsent = self.unsent.saturating_sub(left);
         self.pump(cx);
     }
 
@@ -327,8 +369,50 @@ impl Serving {
             } else {
                 Message::Inv(vec![Inventory::Block(tree.hash(tip))])
             };
-            cx.send(peer.id, message);
+            cx.tell(peer.id, message);
         }
+    }
+
+    /// Announcements to this peer were dropped: the tip of then is told later.
+    pub fn on_untold(&mut self, cx: &mut Cx<'_>, peer: PeerId) {
+        let Some(customer) = self.customers.get_mut(&peer) else { return };
+        customer.told = None;
+        let fresh = Backoff::new(ANNOUNCE_AGAIN_FIRST, ANNOUNCE_AGAIN_MAX);
+        let recent = |since: Timestamp| cx.now.at.since(since) <= 2 * ANNOUNCE_AGAIN_MAX;
+        let mut backoff = customer.again.filter(|(_, since)| recent(*since)).map_or(fresh, |(old, _)| old);
+        let wait = backoff.fail(cx.rng);
+        customer.again = Some((backoff, cx.now.at));
+        self.untold.set(peer, cx.now.at + wait);
+    }
+
+    /// Who is to be told of the tip again now. Leaves those who hold up the others.
+    pub fn take_due(&mut self, cx: &mut Cx<'_>) -> Vec<PeerId> {
+        if self.is_crowded() {
+            let idle =
+                |customer: &Customer| customer.unsent > 0 && cx.now.at.since(customer.moved) >= IDLE_CUSTOMER;
+            let idle: Vec<PeerId> =
+                self.customers.iter().filter(|(_, customer)| idle(customer)).map(|(id, _)| *id).collect();
+            for peer in idle {
+                // Not asked again before the demand is applied.
+                if let Some(customer) = self.customers.get_mut(&peer) {
+                    customer.moved = cx.now.at;
+                }
+                cx.close(peer, CloseReason::Greedy("does not take what it asked for"));
+            }
+        }
+        core::iter::from_fn(|| self.untold.pop_due(cx.now.at)).collect()
+    }
+
+    /// Whether somebody waits for others to take their blocks.
+    fn is_crowded(&self) -> bool {
+        self.unsent >= MAX_SERVED_UNSENT_ALL && !self.turns.is_empty()
+    }
+
+    /// When [`Self::take_due`] has something to do.
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        let holding = self.customers.values().filter(|customer| customer.unsent > 0);
+        let idle = self.is_crowded().then(|| holding.map(|customer| customer.moved + IDLE_CUSTOMER).min());
+        [self.untold.next(), idle.flatten()].into_iter().flatten().min()
     }
 }
 
@@ -410,7 +494,7 @@ mod tests {
 
         fn sent(&mut self) -> Vec<(PeerId, Message)> {
             let sent = |effect| match effect {
-                Effect::Send(peer, message) => Some((peer, message)),
+                Effect::Send(peer, message) | Effect::Tell(peer, message) => Some((peer, message)),
                 Effect::Command(_) => None,
             };
             core::mem::take(&mut self.out.effects).into_iter().filter_map(sent).collect()
@@ -513,6 +597,63 @@ mod tests {
         scene.now = scene.now + DAY;
         scene.ask(2, [2]);
         assert!(scene.out.demands.is_empty());
+    }
+
+    #[test]
+    fn what_waits_for_all_is_bounded_and_who_takes_nothing_is_left() {
+        let mut scene = scene(100, ServeConfig::default());
+        let peers = 4..=60;
+        peers.clone().for_each(|peer| scene.serving.on_peer_ready(PeerId(peer)));
+        // Each wants the same block of a megabyte, and takes none of it.
+        peers.clone().for_each(|peer| scene.ask(peer, [7]));
+        assert_eq!(scene.reads(), [7]);
+        scene.deliver(7, 1_000_000);
+        let served: Vec<PeerId> = scene.sent().into_iter().map(|(peer, _)| peer).collect();
+        assert_eq!(served.len(), MAX_SERVED_UNSENT_ALL / 1_000_080 + 1);
+        assert_eq!(scene.serving.waiting(), 57 - served.len(), "none is forgotten");
+        assert!(scene.reads().is_empty(), "nor read for nobody");
+        // The first takes some of it in time; the others are left, so that others have their turn.
+        scene.now = scene.now + Duration::from_secs(10);
+        scene.with(|serving, cx, _, _| serving.on_flushed(cx, served[0], 100));
+        assert_eq!(scene.serving.next_deadline(), Some(Timestamp::ZERO + IDLE_CUSTOMER));
+        scene.now = Timestamp::ZERO + IDLE_CUSTOMER;
+        scene.with(|serving, cx, _, _| assert_eq!(serving.take_due(cx), []));
+        let left: Vec<PeerId> = core::mem::take(&mut scene.out.demands)
+            .into_iter()
+            .map(|demand| match demand {
+                Demand::Close(peer, CloseReason::Greedy(_)) => peer,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(left, served[1..]);
+        left.iter().for_each(|peer| scene.serving.on_peer_gone(*peer));
+        scene.with(|serving, cx, _, _| serving.on_flushed(cx, served[0], 2_000_000));
+        assert_eq!(scene.reads(), [7]);
+        scene.deliver(7, 1_000_000);
+        assert_eq!(scene.sent().len(), MAX_SERVED_UNSENT_ALL / 1_000_080 + 1);
+    }
+
+    #[test]
+    fn an_announcement_that_found_no_room_is_made_again_ever_more_slowly() {
+        let mut scene = scene(20, ServeConfig::default());
+        let mut waits = Vec::new();
+        for _ in 0..8 {
+            scene.with(|serving, cx, _, _| serving.on_untold(cx, PeerId(1)));
+            let due = scene.serving.next_deadline().unwrap();
+            waits.push(due.since(scene.now));
+            scene.now = due;
+            scene.with(|serving, cx, _, _| assert_eq!(serving.take_due(cx), [PeerId(1)]));
+        }
+        let within = |(n, wait): (u32, &Duration)| {
+            let bound = (ANNOUNCE_AGAIN_FIRST * 2u32.pow(n)).min(ANNOUNCE_AGAIN_MAX);
+            bound / 2 <= *wait && *wait <= bound
+        };
+        assert!((0..).zip(&waits).all(within), "{waits:?}");
+        scene.now = scene.now + ANNOUNCE_AGAIN_MAX * 3;
+        scene.with(|serving, cx, _, _| serving.on_untold(cx, PeerId(1)));
+        assert!(scene.serving.next_deadline().unwrap().since(scene.now) <= ANNOUNCE_AGAIN_FIRST);
+        scene.serving.on_peer_gone(PeerId(1));
+        assert_eq!(scene.serving.next_deadline(), None);
     }
 
     #[test]

@@ -318,6 +318,14 @@ impl Decoder {
         self.unknown
     }
 
+    /// Bytes held of a payload that is not complete.
+    pub const fn held(&self) -> usize {
+        match &self.state {
+            State::Payload(frame, _) => frame.payload.len(),
+            _ => 0,
+        }
+    }
+
     /// The frame that is being received; `None` between frames and inside a header.
     pub fn progress(&self) -> Option<Progress> {
         match &self.state {

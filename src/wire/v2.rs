@@ -102,6 +102,7 @@ pub struct Decoder {
     ready: Option<Frame>,
     failed: Option<FrameError>,
     received: u64,
+    unknown: u64,
 }
 
 impl core::fmt::Debug for Decoder {
@@ -114,7 +115,7 @@ impl core::fmt::Debug for Decoder {
 impl Decoder {
     /// Behind the handshake.
     pub fn new(cipher: InboundCipher) -> Self {
-        Self { cipher, buffer: Vec::new(), packet: None, ready: None, failed: None, received: 0 }
+        Self { cipher, buffer: Vec::new(), packet: None, ready: None, failed: None, received: 0, unknown: 0 }
     }
 
     /// Takes bytes from the front of `bytes` until they end or a frame is complete, and answers how many it took. Takes
@@ -163,10 +164,14 @@ impl Decoder {
             return Err(FrameError::Authentication);
         };
         if kind == PacketType::Decoy {
+            self.unknown += 1;
             return Ok(());
         }
         packet.truncate(packet.len() - (AROUND - 1));
-        let Some((command, taken)) = packet.get(1..).and_then(command) else { return Ok(()) };
+        let Some((command, taken)) = packet.get(1..).and_then(command) else {
+            self.unknown += 1;
+            return Ok(());
+        };
         packet.drain(..1 + taken);
         match command.payload_limit() {
             Some(limit) if packet.len() > limit => {
@@ -177,7 +182,10 @@ impl Decoder {
                 self.ready = Some(Frame { command, payload: packet, checksum: None });
                 Ok(())
             }
-            None => Ok(()),
+            None => {
+                self.unknown += 1;
+                Ok(())
+            }
         }
     }
 
@@ -189,6 +197,16 @@ impl Decoder {
     /// Bytes taken since the handshake.
     pub const fn received(&self) -> u64 {
         self.received
+    }
+
+    /// Messages with unknown commands and decoys, read over since the handshake.
+    pub const fn unknown_count(&self) -> u64 {
+        self.unknown
+    }
+
+    /// Bytes held of a packet that is not complete.
+    pub const fn held(&self) -> usize {
+        self.buffer.len()
     }
 
     /// Whether a packet is being received whose length is known.

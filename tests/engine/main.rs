@@ -729,3 +729,24 @@ fn random_world(seed: u64) {
         assert!(!(is_honest && matches!(why, CloseReason::Fault(_))), "{who} is honest: {why}");
     }
 }
+
+/// A metered link: no more than the day's bytes, then the sync goes on with the next day's.
+#[test]
+fn a_day_has_its_bytes_and_the_sync_goes_on_the_next_day() {
+    const HOUR: u64 = 60 * MINUTE;
+    let mut forge = Forge::new(params(), 41);
+    let (branch, blocks) = chain(&mut forge, 1_500);
+    let chain = served(&blocks);
+    let daily_bytes = 250_000;
+    let mut world = World::new(EngineConfig { daily_bytes: Some(daily_bytes), ..config(&[1]) }, 1);
+    world.serve(1, &chain, manner(20, 5));
+    assert!(!world.run(20 * HOUR, |w| w.books.durable == branch.tip), "{:?}", world.engine.status());
+    let status = world.engine.status();
+    let allowance = status.allowance.expect("there is a limit");
+    assert!(status.paused && allowance.spent && allowance.limit == daily_bytes, "{status:?}");
+    // What was under way when it was used up still came; then only what keeps the connection.
+    assert!(allowance.used < daily_bytes + 100_000, "{status:?}");
+    assert!(status.tip.height > 100 && status.tip.height < 1_500, "{status:?}");
+    assert!(world.run(5 * 24 * HOUR, |w| w.books.durable == branch.tip), "{:?}", world.engine.status());
+    assert!(world.fatal.is_none());
+}

@@ -465,7 +465,7 @@ impl World {
                     _ => self.later(5, Happening::ToEngine(Input::DialFailed(id, "refused".into()))),
                 }
             }
-            Output::Send(id, message) => {
+            Output::Send(id, message) | Output::Tell(id, message) => {
                 let Some((address, _)) = self.links.get(&id) else { return };
                 let latency = self.remotes[address].manner.latency;
                 self.later(latency, Happening::ToRemote(id, message));

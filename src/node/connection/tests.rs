@@ -2,13 +2,17 @@
 
 use super::*;
 use crate::chain::command::RawBlock;
+use crate::limits::{MAX_UNHANDLED_BYTES, MAX_UNHANDLED_MESSAGES, MAX_UNSENT_BYTES};
 use crate::net::native::{NativeExecutor, NativeTransport};
 use crate::node::inbox::Arrivals;
 use crate::node::wait::block_on_until;
+use crate::relay::priority::place;
 use core::pin::Pin;
-use core::task::Context;
+use core::task::{Context, Poll};
 use futures::future::BoxFuture;
 use futures::io::{AsyncRead, AsyncWrite};
+use futures::stream::StreamExt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 const MAGIC: [u8; 4] = [1, 2, 3, 4];
@@ -41,12 +45,17 @@ struct Edge {
 fn edge() -> Edge {
     let blocking = Arc::new(AtomicUsize::new(0));
     let (inbox, inbound) = Inbox::new();
+    let clock = NodeClock::new(Arc::new(crate::net::SystemClock::new()));
     let around = Surroundings {
         magic: MAGIC,
         executor: Arc::new(Counting(NativeExecutor::new().unwrap(), blocking.clone())),
         transport: Arc::new(NativeTransport::new()),
         inbox,
         bandwidth: None,
+        upload: None,
+        rates: RateConfig::default(),
+        clock: clock.clone(),
+        traffic: Arc::new(Traffic::new(clock.now().at)),
         encrypt: true,
         rng: Arc::new(Mutex::new(Rng::from_number(1))),
     };
@@ -64,9 +73,8 @@ impl Edge {
         // Not dialled: what came of that could arrive between the messages.
         let mut connection = Connection {
             address: ([127, 0, 0, 1], 1).into_peer(),
-            gate: Arc::new(Gate::new()),
-            unsent: Arc::new(AtomicUsize::new(0)),
-            queue: None,
+            gate: Arc::new(Gate::new(self.around.rates, self.around.now())),
+            queue: Queue::new(self.around.rates, self.around.now(), self.around.traffic.clone(), false),
             closing: None,
             tasks: Vec::new(),
         };
@@ -145,19 +153,23 @@ fn small_messages_need_no_worker_and_garbage_is_a_fault() {
 #[test]
 fn nothing_is_read_while_too_much_is_unhandled_or_the_engine_pauses_the_peer() {
     let mut edge = edge();
-    let gate = Gate::new();
+    let gate = Gate::new(RateConfig::default(), Timestamp::ZERO);
     let passes = |gate: &Gate| block_on_until(gate.passed(), Instant::now()).is_some();
     assert!(passes(&gate));
     gate.change(|gate| gate.unhandled = MAX_UNHANDLED_BYTES);
     assert!(!passes(&gate));
     gate.change(|gate| gate.unhandled -= 1);
     assert!(passes(&gate));
+    gate.change(|gate| gate.messages = MAX_UNHANDLED_MESSAGES);
+    assert!(!passes(&gate));
+    gate.change(|gate| gate.messages -= 1);
+    assert!(passes(&gate));
     gate.change(|gate| gate.open = false);
     assert!(!passes(&gate));
 
     // A chunk is handed on whole; the next is read when the gate opens.
-    let pings = READ_CHUNK / encode(MAGIC, &Message::Ping(0)).len() + 1;
-    let messages: Vec<Message> = (0..2 * pings as u64).map(Message::Ping).collect();
+    let pongs = READ_CHUNK / encode(MAGIC, &Message::Pong(0)).len() + 1;
+    let messages: Vec<Message> = (0..2 * pongs as u64).map(Message::Pong).collect();
     let mut connection = edge.fed_with(Vec::new());
     connection.tasks.drain(..).for_each(|task| task.abort());
     connection.set_may_read(false);
@@ -210,10 +222,12 @@ fn bytes_that_come_one_by_one_do_not_fill_the_inbox() {
 #[test]
 fn a_message_counts_for_its_place_in_the_queue() {
     assert!(weight(HEADER_SIZE) >= HEADER_SIZE + size_of::<Inbound>());
+    // The smallest message that has no rate.
+    let length = HEADER_SIZE + 1;
     let mut edge = edge();
     // More of the smallest messages than may wait, so that the reader stops half-way.
-    let count = 2 * MAX_UNHANDLED_BYTES / weight(HEADER_SIZE);
-    let connection = edge.fed_with(stream(&vec![Message::Verack; count]));
+    let count = 2 * MAX_UNHANDLED_BYTES / weight(length);
+    let connection = edge.fed_with(stream(&vec![Message::NotFound(Vec::new()); count]));
     let mut received = 0;
     loop {
         std::thread::sleep(Duration::from_millis(100));
@@ -225,9 +239,10 @@ fn a_message_counts_for_its_place_in_the_queue() {
             break;
         }
     }
-    let chunk = READ_CHUNK / HEADER_SIZE + 1;
-    assert!(received <= MAX_UNHANDLED_BYTES / weight(HEADER_SIZE) + chunk, "{received} of {count}");
-    (0..received).for_each(|_| connection.handled(HEADER_SIZE));
+    let chunk = READ_CHUNK / length + 1;
+    let most = (MAX_UNHANDLED_BYTES / weight(length)).min(MAX_UNHANDLED_MESSAGES);
+    assert!(received <= most + chunk, "{received} of {count}");
+    (0..received).for_each(|_| connection.handled(length));
     while received < count {
         if let Inbound::Received(_, _, bytes) = edge.next() {
             connection.handled(bytes);
@@ -239,13 +254,13 @@ fn a_message_counts_for_its_place_in_the_queue() {
 #[test]
 fn a_peer_that_does_not_read_is_given_up() {
     let edge = edge();
-    let mut connection = edge.fed_with(Vec::new());
-    // The queue's other end is held here: nothing leaves.
-    let (queue, _held) = mpsc::unbounded();
-    connection.queue = Some(queue);
-    let fits = MAX_UNSENT_BYTES / place(&block());
-    assert!((0..fits).all(|_| connection.send(block())));
-    assert!(!connection.send(block()));
+    // Nothing leaves before it is open.
+    let connection = Connection::dial(PeerId(1), ([127, 0, 0, 1], 1).into_peer(), false, &edge.around);
+    let large = || Message::Block(RawBlock::new(vec![0; 100_000]).unwrap());
+    let fits = MAX_UNSENT_BYTES / place(&large());
+    let now = edge.around.now();
+    assert!((0..fits).all(|_| connection.send(now, large(), false) == Pushed::Queued));
+    assert_eq!(connection.send(now, large(), false), Pushed::Overfull);
 }
 
 /// A stream that always has another frame for whoever reads it.
@@ -278,6 +293,8 @@ impl AsyncWrite for Endless {
 #[test]
 fn a_peer_that_never_stops_sending_lets_others_be_heard() {
     let mut edge = edge();
+    // With the usual rates it would have to rest.
+    edge.around.rates = RateConfig { least: 1_000_000_000, most: 1_000_000_000, ..RateConfig::default() };
     let mut unknown = encode(MAGIC, &Message::Verack);
     unknown[4..10].copy_from_slice(b"nobody");
     let mut busy = Connection::dial(PeerId(2), ([127, 0, 0, 1], 1).into_peer(), false, &edge.around);
@@ -292,8 +309,9 @@ fn a_peer_that_never_stops_sending_lets_others_be_heard() {
 fn what_is_queued_leaves_before_the_connection_closes() {
     let mut edge = edge();
     let connection = edge.fed_with(stream(&[Message::Verack]));
-    assert!(connection.send(Message::Ping(1)));
-    assert!(connection.send(Message::Ping(2)));
+    let now = edge.around.now();
+    assert_eq!(connection.send(now, Message::Ping(1), false), Pushed::Queued);
+    assert_eq!(connection.send(now, Message::Ping(2), false), Pushed::Queued);
     connection.close();
     let mut flushed = 0;
     while flushed < 2 {
@@ -302,4 +320,154 @@ fn what_is_queued_leaves_before_the_connection_closes() {
             flushed += 1;
         }
     }
+}
+
+/// A link of which each end reads and writes without sockets.
+#[cfg(unix)]
+fn link() -> (async_io::Async<std::os::unix::net::UnixStream>, std::os::unix::net::UnixStream) {
+    let (near, far) = std::os::unix::net::UnixStream::pair().unwrap();
+    far.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    (async_io::Async::new(near).unwrap(), far)
+}
+
+#[cfg(unix)]
+impl Edge {
+    /// A connection that the other side has opened, over this stream.
+    fn arrived(&self, id: u64, stream: impl crate::net::Stream + 'static) -> Connection {
+        let mut around = self.around.clone();
+        around.encrypt = false;
+        Connection::arrived(PeerId(id), ([127, 0, 0, 1], 1).into_peer(), Box::new(stream), &around)
+    }
+}
+
+/// The names of the messages that a peer reads, up to this one.
+#[cfg(unix)]
+fn read_until(far: &mut std::os::unix::net::UnixStream, last: &str) -> Vec<String> {
+    let (mut decoder, mut chunk, mut names) = (Decoder::new(MAGIC), vec![0; 4_096], Vec::new());
+    while names.last().is_none_or(|name| name != last) {
+        let read = std::io::Read::read(far, &mut chunk).expect("something comes");
+        let mut bytes = &chunk[..read];
+        while !bytes.is_empty() {
+            bytes = &bytes[decoder.feed(bytes).unwrap()..];
+            names.extend(decoder.take_frame().map(|frame| frame.command.as_str().to_owned()));
+        }
+    }
+    names
+}
+
+/// The stated limit of a control message: what is on the wire when it is queued (one message, and what the system has
+/// taken of it and those before), however many blocks wait.
+#[cfg(unix)]
+#[test]
+fn a_flood_of_blocks_to_a_slow_peer_holds_up_its_pong_by_what_is_on_the_wire() {
+    let edge = edge();
+    let (near, mut far) = link();
+    let connection = edge.arrived(1, near);
+    let large = || Message::Block(RawBlock::new(vec![0; 400_000]).unwrap());
+    let now = edge.around.now();
+    (0..10).for_each(|_| assert_eq!(connection.send(now, large(), false), Pushed::Queued));
+    // The peer reads nothing yet: the writer comes to stand in a block.
+    let begun = || 10 - connection.queue.counts().waiting[2];
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut before = 0;
+    while begun() == 0 || begun() != before {
+        before = begun();
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(Instant::now() < deadline);
+    }
+    let begun = begun();
+    assert_eq!(connection.send(edge.around.now(), Message::Pong(7), false), Pushed::Queued);
+    let names = read_until(&mut far, "pong");
+    assert_eq!(names.len(), begun + 1, "{names:?}");
+    assert!(begun < 5, "the system takes less than half of them");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_peer_that_asks_too_much_rests_and_what_it_was_asked_for_has_no_rate() {
+    use std::io::Write;
+    let mut edge = edge();
+    let (near, mut far) = link();
+    let connection = edge.arrived(1, near);
+    // Far more than any rate, of what it is asked for.
+    far.write_all(&stream(&(0..3_000).map(Message::Pong).collect::<Vec<_>>())).unwrap();
+    let take = |edge: &mut Edge, count: usize| {
+        for _ in 0..count {
+            while !matches!(edge.next(), Inbound::Received(..)) {}
+        }
+    };
+    take(&mut edge, 3_000);
+    assert_eq!(connection.traffic(edge.around.now()).rests, 0);
+    // What its bucket holds.
+    far.write_all(&stream(&(0..140).map(Message::Ping).collect::<Vec<_>>())).unwrap();
+    take(&mut edge, 140);
+    let before = edge.around.now();
+    far.write_all(&stream(&(0..40).map(Message::Ping).collect::<Vec<_>>())).unwrap();
+    take(&mut edge, 40);
+    far.write_all(&stream(&[Message::Ping(0)])).unwrap();
+    take(&mut edge, 1);
+    // 181 of which 150 were there at first: the rest come at 15 a second.
+    let waited = edge.around.now().since(before);
+    assert!(waited >= Duration::from_millis(1_000), "{waited:?}");
+    assert!(connection.traffic(edge.around.now()).rests >= 1);
+    assert!(edge.around.traffic.status(edge.around.now()).rests >= 1);
+}
+
+/// Whoever takes the blocks that it asked for may go on asking, however small they are.
+#[cfg(unix)]
+#[test]
+fn each_block_that_is_sent_pays_for_one_request() {
+    use std::io::Write;
+    let mut edge = edge();
+    let (near, mut far) = link();
+    let connection = edge.arrived(1, near);
+    for _ in 0..1_000 {
+        far.write_all(&stream(&[Message::GetData(Vec::new())])).unwrap();
+        while !matches!(edge.next(), Inbound::Received(_, Message::GetData(_), _)) {}
+        assert_eq!(connection.send(edge.around.now(), block(), false), Pushed::Queued);
+        assert_eq!(read_until(&mut far, "block"), ["block"]);
+    }
+    assert_eq!(connection.traffic(edge.around.now()).rests, 0);
+}
+
+/// Peers that begin messages and never end them held four megabytes each.
+#[cfg(unix)]
+#[test]
+fn peers_that_came_hold_no_more_than_their_common_room_and_the_largest_goes() {
+    use crate::limits::MAX_UNHANDLED_INBOUND;
+    use std::io::Write;
+    let mut edge = edge();
+    let each = 3_900_000;
+    let peers = MAX_UNHANDLED_INBOUND as u64 / each as u64 + 4;
+    let mut begun = encode(MAGIC, &Message::Block(RawBlock::new(vec![0; each]).unwrap()));
+    begun.pop();
+    let writers: Vec<_> = (1..=peers)
+        .map(|id| {
+            let (near, mut far) = link();
+            let (connection, begun) = (edge.arrived(id, near), begun.clone());
+            // It ends with the connection.
+            (connection, std::thread::spawn(move || far.write_all(&begun).map(|()| far)))
+        })
+        .collect();
+    // One that we chose is read all the while.
+    let ours = edge.fed_with(stream(&[block()]));
+    let mut closed = Vec::new();
+    let (mut heard, mut most) = (false, 0);
+    while closed.is_empty() || !heard {
+        match edge.next() {
+            Inbound::Closed(PeerId(1)) | Inbound::Progress(..) => {}
+            Inbound::Closed(id) => closed.push(id),
+            Inbound::Received(PeerId(1), Message::Block(_), _) => heard = true,
+            _ => {}
+        }
+        most = most.max(edge.around.traffic.status(edge.around.now()).unhandled_inbound);
+    }
+    let slack = peers as usize * 2 * READ_CHUNK;
+    assert!(most >= MAX_UNHANDLED_INBOUND && most <= MAX_UNHANDLED_INBOUND + slack, "{most}");
+    drop(ours);
+    for (connection, writer) in writers {
+        drop(connection);
+        let _ = writer.join().unwrap();
+    }
+    assert_eq!(edge.around.traffic.crowd.total(), 0);
 }

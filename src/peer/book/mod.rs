@@ -22,6 +22,7 @@ use crate::limits::{
     ADDRESS_COLLISIONS, ADDRESS_DRAWS, ADDRESS_HORIZON, ADDRESS_TEST_WINDOW, MAX_DISCOURAGED,
     NEW_BUCKETS_PER_ADDRESS, RECONNECT_FIRST, RECONNECT_MAX,
 };
+use crate::peer::backoff::Backoff;
 use crate::rng::Rng;
 use crate::time::{Now, Timestamp};
 use bitcoin::p2p::ServiceFlags;
@@ -445,7 +446,9 @@ impl AddressBook {
         }
         entry.failures = if failed { entry.failures.saturating_add(1) } else { 0 };
         // An address of the book has others beside it: ten times the patience of one that the host chose.
-        entry.next_try = now.at + backoff(entry.failures.max(1)) * 10;
+        // Which of those that are due comes next is drawn, so that no spread is needed.
+        let backoff = Backoff::new(RECONNECT_FIRST * 10, RECONNECT_MAX * 10);
+        entry.next_try = now.at + backoff.after(entry.failures.max(1)).bound();
         self.changed = true;
     }
 
@@ -528,11 +531,6 @@ pub struct Census {
     pub new: usize,
     /// Addresses that were there once.
     pub tried: usize,
-}
-
-/// The wait after this many failures in a row: one second, doubled each time, up to a minute.
-pub fn backoff(failures: u32) -> Duration {
-    RECONNECT_FIRST.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(RECONNECT_MAX)
 }
 
 #[cfg(test)]

@@ -207,7 +207,7 @@ impl World {
         }
         match output {
             Output::Dial { peer, address, .. } => self.dial(node, peer, &address),
-            Output::Send(id, message) => self.send(node, id, message),
+            Output::Send(id, message) | Output::Tell(id, message) => self.send(node, id, message),
             Output::Close(id, reason) => self.close(node, id, &reason),
             Output::Command(command) => {
                 let number = self.nodes[node].number;
