@@ -81,7 +81,7 @@ impl Builder {
     }
 
     /// Bytes a day that all connections together may receive and send, at least
-    /// [`LEAST_DAILY_BYTES`](crate::limits::LEAST_DAILY_BYTES); by default there is no limit. When they are used up, no
+    /// [`LEAST_DAILY_BYTES`]; by default there is no limit. When they are used up, no
     /// blocks are fetched and none older than a week are served before the next day, which begins 24 hours after the node
     /// did. What is under way then still comes: it may be some 128 MB more at a high speed, less with
     /// [`bandwidth`](Self::bandwidth). [`Status::allowance`](crate::Status::allowance) tells.
@@ -91,7 +91,7 @@ impl Builder {
     }
 
     /// Bytes a second that all connections together may send, at least
-    /// [`LEAST_UPLOAD_RATE`](crate::limits::LEAST_UPLOAD_RATE); by default as many as they take. Control messages are
+    /// [`LEAST_UPLOAD_RATE`]; by default as many as they take. Control messages are
     /// counted, but wait for nothing.
     pub fn upload_rate(mut self, bytes_per_second: u64) -> Self {
         self.rates.upload = Some(bytes_per_second);
