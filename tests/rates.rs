@@ -222,7 +222,7 @@ fn a_tip_that_could_not_be_announced_is_announced_later() {
     let client = Running::start(client.build().unwrap());
     client.wait_for(world.tip());
     // More than the twenty that a bucket of two a second holds.
-    for _ in 0..40 {
+    for _ in 0..32 {
         world.grow(1);
         server.wait_for(world.tip());
     }
