@@ -2,6 +2,7 @@
 //! runtime (feature `native`).
 
 pub mod encryption;
+pub mod nat;
 #[cfg(feature = "native")]
 pub mod native;
 #[cfg(feature = "socks5")]
