@@ -80,7 +80,7 @@ pub use engine::allowance::AllowanceStatus;
 pub use engine::output::{EndedPeer, PeerChange, PeerStatus};
 pub use engine::status::{Stage, WaitsFor};
 pub use error::Error;
-pub use net::{Clock, Executor, Transport};
+pub use net::{Clock, Executor, Gateway, Transport};
 pub use node::{
     At, BlockInfo, Blocked, BuildError, Builder, EstimateQuality, Event, Events, Handle, HeaderInfo,
     KnownAddresses, Node, Profile, Reaction, RequestError, RunError, Status, Stopped, TimeLeft,
@@ -91,6 +91,7 @@ pub use peer::lifecycle::{PeerEvent, PeerState};
 pub use peer::{AddressNetwork, CloseReason, ConnectionKind, Fault, PeerAddress, PeerId};
 pub use relay::priority::QueueCounts;
 pub use relay::rate::{Bandwidths, PeerTraffic, RateConfig};
+pub use relay::reach::{OwnAddress, ReachMethod, Reachability};
 pub use store::backend::StoreBackend;
 #[cfg(feature = "fjall")]
 pub use store::fjall::FjallStore;

@@ -290,6 +290,36 @@ pub const METERED_OUTBOUND: (usize, usize) = (4, 1);
 pub const METERED_INBOUND: usize = 16;
 /// Mean time between feelers of a metered node.
 pub const METERED_FEELER_INTERVAL: Duration = Duration::from_secs(3_600);
+// ---- being reached: mappings, STUN (RFC 6886, 6887, 8489) ----
+
+/// The time for which mappings are asked for and anything found out is believed (RFC 6886, section 3.3).
+pub const REACH_LIFETIME: Duration = Duration::from_secs(7_200);
+/// A mapping for less is of no use: it would have to be renewed without end (RFC 6887, section 15: at least 120 s).
+pub const REACH_LEAST_LIFETIME: Duration = Duration::from_secs(120);
+/// What was found out is confirmed at least so often.
+pub const REACH_RENEW_MAX: Duration = Duration::from_secs(3_600);
+/// After the first round of questions without a mapping; doubles …
+pub const REACH_RETRY_FIRST: Duration = Duration::from_secs(60);
+/// … up to this.
+pub const REACH_RETRY_MAX: Duration = Duration::from_secs(3_600);
+/// STUN servers that are asked at most, one after the other.
+pub const MAX_STUN_SERVERS: usize = 8;
+/// Milliseconds until a request to a gateway is sent again; doubles each time (RFC 6886, section 3.1).
+pub const GATEWAY_FIRST_MILLIS: u64 = 250;
+/// How often it is sent: 3.75 s in all. The RFC goes on for a minute, but another way may work meanwhile.
+pub const GATEWAY_SENDS: u32 = 4;
+/// The same for a STUN server (RFC 8489, section 6.2.1).
+pub const STUN_FIRST_MILLIS: u64 = 500;
+/// How often it is sent: 7.5 s in all.
+pub const STUN_SENDS: u32 = 4;
+/// Datagrams of one request that may be something else than its answer: whoever floods the socket only makes us give up.
+pub const MAX_STRAY_REPLIES: usize = 64;
+/// Milliseconds for a gateway to be found by UPnP.
+pub const UPNP_SEARCH_MILLIS: u64 = 3_000;
+/// Milliseconds for any of these questions to be answered, name look-ups included; a UPnP gateway takes several requests.
+pub const ASK_MILLIS: u64 = 45_000;
+/// Milliseconds that the end of a node waits for mappings to be taken back.
+pub const WITHDRAW_MILLIS: u64 = 1_000;
 
 // ---- engine: work that is under way ----
 

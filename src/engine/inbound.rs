@@ -19,7 +19,8 @@ impl Engine {
             self.outputs.push_back(Output::Refuse(arrival));
             return;
         }
-        let me = self.introduction();
+        let own = self.own_address_for(&address, ConnectionKind::Inbound);
+        let me = self.introduction(own);
         let handshake = Handshake::answer(&me, address.socket_addr());
         self.nonces.insert(me.nonce);
         let id = self.new_peer(address, ConnectionKind::Inbound, Some(handshake));

@@ -3,9 +3,11 @@
 use super::Arrival;
 use crate::chain::command::{BlockRef, ChainReport};
 use crate::peer::{Fault, PeerAddress, PeerId};
+use crate::relay::reach::{AskId, ReachReply};
 use crate::sync::diagnosis::Figures;
 use crate::wire::Message;
 use bitcoin::BlockHash;
+use std::net::SocketAddr;
 
 /// Something that happened outside.
 #[derive(Debug)]
@@ -17,6 +19,10 @@ pub enum Input {
     Connected(PeerId),
     /// The connection is encrypted (BIP324); its session.
     Encrypted(PeerId, [u8; 32]),
+    /// The node listens on these addresses, with the ports that they really have. Given at most once.
+    Listening(Vec<SocketAddr>),
+    /// The answer to an `Ask`, or why there is none; the text is for people.
+    Answered(AskId, Result<ReachReply, String>),
     /// Somebody has opened a connection from this address; answered by `Accept` or `Refuse`.
     Arrived(Arrival, PeerAddress),
     /// The dial of this peer failed; the text is for people.
@@ -35,7 +41,7 @@ pub enum Input {
     /// Announcements to this peer could not leave in time and were dropped.
     Untold(PeerId),
     /// A DNS seed answered (empty if it failed).
-    Resolved(String, Vec<std::net::SocketAddr>),
+    Resolved(String, Vec<SocketAddr>),
     /// Addresses that the host knows of; names are left out.
     AddAddresses(Vec<PeerAddress>),
     /// The host wants a connection to this address kept up.

@@ -18,6 +18,7 @@ pub mod load;
 pub mod output;
 mod peers;
 mod queries;
+mod reach;
 pub mod routing;
 pub mod status;
 
@@ -42,6 +43,7 @@ use crate::peer::ping::Pings;
 use crate::peer::timers::Timers;
 use crate::peer::{AddressNetwork, CloseReason, Cx, Demand, Fact, PeerAddress, PeerId, Wishes};
 use crate::relay::gossip::Gossip;
+use crate::relay::reach::{Reach, ReachConfig};
 use crate::relay::serve::{ServeConfig, Serving};
 use crate::rng::Rng;
 use crate::sync::activation::{Activation, ActivationConfig};
@@ -82,6 +84,8 @@ pub struct EngineConfig {
     pub serve: ServeConfig,
     /// Addresses of ours that others reach, as the host says.
     pub own_addresses: Vec<PeerAddress>,
+    /// Whether and how others are found out.
+    pub reach: ReachConfig,
     /// Networks whose addresses are kept and dialled.
     pub networks: BTreeSet<AddressNetwork>,
     /// Whether names can't be looked up but by a proxy that dials them.
@@ -123,6 +127,7 @@ impl Default for EngineConfig {
             encrypt: true,
             serve: ServeConfig::default(),
             own_addresses: Vec::new(),
+            reach: ReachConfig::default(),
             networks: DialConfig::default().networks,
             proxied: false,
             fixed_seeds: true,
@@ -178,6 +183,7 @@ pub struct Engine {
     control: Control,
     serving: Serving,
     gossip: Gossip,
+    reach: Reach,
     /// Chooses whom a newcomer displaces.
     eviction_key: [u64; 2],
     /// The tip that peers were told of.
@@ -287,6 +293,7 @@ impl Engine {
             control: Control::new(config.thresholds, config.tuning, config.scheduler),
             serving: Serving::new(config.serve),
             gossip,
+            reach: Reach::new(config.reach.clone(), config.own_addresses.clone()),
             eviction_key,
             announced: None,
             watch: PeerWatch::new(config.outbound_target, id, &tree),
@@ -374,6 +381,8 @@ impl Engine {
                     peer.session = Some(session);
                 }
             }
+            Input::Listening(addresses) => self.on_listening(&addresses),
+            Input::Answered(id, answer) => self.reach.on_answer(id, answer, self.now),
             Input::Arrived(arrival, address) => self.on_arrival(arrival, address),
             Input::DialFailed(peer, why) => {
                 self.note_trouble(peer, why);
@@ -521,6 +530,7 @@ impl Engine {
             self.outputs.push_back(Output::SaveAddresses(book));
         }
         self.dialer.stop();
+        self.reach.stop();
         self.activation.stop();
     }
 
@@ -531,6 +541,7 @@ impl Engine {
         }
         self.apply_backpressure();
         self.apply_allowance();
+        self.look_around();
         if let Some((BlockRef { height, hash }, LOST_BLOCK_ROUNDS..)) = self.blocks.in_vain(&self.tree) {
             return self.fail(Error::LostBlock { hash, height });
         }
@@ -628,6 +639,7 @@ impl Engine {
             blocker: if stage == Stage::Blocks { self.blocker() } else { None },
             diagnosis: self.control.latest(),
             allowance: self.allowance.status(self.bytes_in),
+            reach: self.reach.status(),
         }
     }
 
@@ -675,6 +687,7 @@ impl Engine {
             more,
             status,
             self.dialer.next_deadline(),
+            self.reach.next_deadline(),
             self.waits.next(),
             self.pings.next_deadline(),
             if self.stopping { None } else { self.headers.next_deadline() },

@@ -6,6 +6,7 @@ use crate::peer::book::Census;
 use crate::peer::lifecycle::{PeerEvent, PeerState};
 use crate::peer::{CloseReason, ConnectionKind, PeerAddress, PeerId};
 use crate::relay::rate::PeerTraffic;
+use crate::relay::reach::{AskId, ReachRequest};
 use crate::sync::tuning::Action;
 use crate::time::Timestamp;
 use crate::wire::Message;
@@ -39,6 +40,8 @@ pub enum Output {
     Close(PeerId, CloseReason),
     /// Look up a DNS seed; answer `Resolved`.
     Resolve(String, u16),
+    /// Ask what stands between this machine and the Internet; answer `Answered`, also where nobody can be asked.
+    Ask(AskId, ReachRequest),
     /// Hand a command to the chainstate.
     Command(ChainCommand),
     /// Keep these bytes for the next run, atomically: an [`AddressBook`](crate::peer::book::AddressBook).

@@ -17,6 +17,7 @@ use bitcoin::block::Header;
 use bitcoin::p2p::ServiceFlags;
 use bitcoin::p2p::message_blockdata::Inventory;
 use core::fmt;
+use std::net::SocketAddr;
 
 /// A connection.
 #[derive(Debug)]
@@ -90,7 +91,9 @@ impl Engine {
     }
 
     pub(super) fn on_connected(&mut self, id: PeerId) {
-        let me = self.introduction();
+        let Some(view) = self.peers.get(&id).map(|peer| &peer.view) else { return };
+        let own = self.own_address_for(&view.address, view.kind);
+        let me = self.introduction(own);
         let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.handshake.is_none()) else { return };
         let (handshake, version) = Handshake::begin(&me, peer.view.address.socket_addr());
         peer.handshake = Some(handshake);
@@ -100,10 +103,11 @@ impl Engine {
         self.outputs.push_back(Output::Send(id, version));
     }
 
-    /// What we say of ourselves on a new connection.
-    pub(super) fn introduction(&mut self) -> Introduction {
+    /// What we say of ourselves on a new connection, with our address if the peer may know it.
+    pub(super) fn introduction(&mut self, own: Option<SocketAddr>) -> Introduction {
         Introduction {
             services: self.services(),
+            own,
             user_agent: self.config.user_agent.clone(),
             start_height: self.tree.height(self.activation.proved()),
             time: self.now.unix,

@@ -3,6 +3,7 @@
 use super::allowance::AllowanceStatus;
 use crate::chain::command::BlockRef;
 use crate::peer::{PeerAddress, PeerId};
+use crate::relay::reach::Reachability;
 use crate::sync::diagnosis::Diagnosis;
 use crate::time::Timestamp;
 
@@ -84,4 +85,6 @@ pub struct Status {
     pub diagnosis: Option<Diagnosis>,
     /// The bytes of the day, if they are limited.
     pub allowance: Option<AllowanceStatus>,
+    /// How we are reached from outside.
+    pub reach: Reachability,
 }

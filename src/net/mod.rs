@@ -9,6 +9,7 @@ pub mod native;
 pub mod socks5;
 
 use crate::peer::PeerAddress;
+use crate::relay::reach::{ReachReply, ReachRequest};
 use core::fmt;
 use core::time::Duration;
 use futures::future::BoxFuture;
@@ -34,6 +35,14 @@ pub trait Transport: Send + Sync + fmt::Debug {
 
     /// Looks up a host name.
     fn resolve(&self, host: &str, port: u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>>;
+}
+
+/// Asks what stands between this machine and the Internet how the node is reached. Not used behind a proxy, nor with a
+/// [`Transport`] of the host unless it brings one of these too: what is asked here goes past both.
+pub trait Gateway: Send + Sync + fmt::Debug {
+    /// Carries out one request, in a bounded time (RFC 6886, 6887, 8489; [`nat`] has the bytes). Dropping the future gives
+    /// up. The error's text is shown to people.
+    fn ask(&self, request: ReachRequest) -> BoxFuture<'static, io::Result<ReachReply>>;
 }
 
 /// Accepts connections.

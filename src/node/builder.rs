@@ -8,6 +8,7 @@
 mod control;
 mod peers;
 mod rates;
+mod reach;
 
 pub use rates::Profile;
 
@@ -32,7 +33,7 @@ use crate::chainstate::{Chainstate, PruneOptions};
 use crate::engine::{Engine, EngineConfig, StartError};
 use crate::error::Error;
 use crate::limits::{INBOUND_MAX, MAX_REQUESTS, MIN_PRUNE_MIB, POOL_QUEUE};
-use crate::net::{Clock, Executor, SystemClock, Transport};
+use crate::net::{Clock, Executor, Gateway, SystemClock, Transport};
 use crate::peer::{AddressNetwork, PeerAddress};
 use crate::rng::Rng;
 use crate::store::backend::StoreBackend;
@@ -123,6 +124,7 @@ pub struct Builder {
     cache: Option<usize>,
     memory: Option<usize>,
     bandwidth: Option<u64>,
+    reach: reach::ReachOptions,
     prune: Option<PruneOptions>,
     threads: Option<usize>,
     stop_at_height: Option<u32>,
@@ -162,6 +164,7 @@ impl Builder {
             cache: None,
             memory: None,
             bandwidth: None,
+            reach: reach::ReachOptions::default(),
             prune: None,
             threads: None,
             stop_at_height: None,
@@ -269,7 +272,8 @@ impl Builder {
         self
     }
 
-    /// An address of ours that others reach, which is told to peers: where the node knows it better than it can find out.
+    /// An address of ours that others reach, which is told to peers: where the host knows it better than the node can find
+    /// out. It is told in any case; no other one of the same network is looked for, though a gateway's port may be mapped.
     pub fn external_address(mut self, address: PeerAddress) -> Self {
         self.network.own_addresses.push(address);
         self
@@ -431,6 +435,7 @@ impl Builder {
             ));
         }
         self.rates.check(self.network.daily_bytes)?;
+        let (reach, gateway) = self.reach.resolve(self.transport.is_some(), self.proxy.is_some())?;
         let transport = self.transport.map_or_else(default_transport, Ok)?;
         let (proxy, onion_proxy) = (self.proxy, self.onion_proxy);
         let transport = through(transport, proxy, onion_proxy)?;
@@ -509,6 +514,7 @@ impl Builder {
             dns_seeds: automatic && self.dns.unwrap_or(true),
             stop_at_height: self.stop_at_height,
             scheduler: budget.scheduler,
+            reach,
             ..network
         };
         if let Some(prune) = self.prune {
@@ -539,6 +545,7 @@ impl Builder {
             peer_handlers: self.peer_handlers,
             threads,
             rates: self.rates,
+            gateway,
             encrypt,
             rng,
             trust,
@@ -559,6 +566,7 @@ struct Edge {
     threads: usize,
     rates: rates::RateOptions,
     listen: Vec<SocketAddr>,
+    gateway: Option<Arc<dyn Gateway>>,
     encrypt: bool,
     rng: Rng,
     trust: Trust,
@@ -618,6 +626,7 @@ impl Edge {
             inbound,
             listen: self.listen,
             peer_handlers: self.peer_handlers,
+            gateway: self.gateway,
             close: CloseWatches(shared.clone()),
             shared,
         };

@@ -14,13 +14,14 @@ use super::connection::{Connection, Opened, Surroundings};
 use super::inbox::{Arrivals, Inbound, panic_message};
 use super::listener;
 use super::peer_handlers::{PeerHandlers, Reaction};
+use super::reach::Asking;
 use super::requests::{Request, Shared};
 use super::wait::let_others_run;
 use crate::chain::command::{BlockRef, ChainCommand, ChainReport};
 use crate::engine::{Answer, Arrival, Engine, Input, Output, QueryId};
 use crate::error::Error;
 use crate::limits::{INPUTS_PER_TURN, MAX_UNSENT_INBOUND, RESOLVE_MILLIS};
-use crate::net::BoxStream;
+use crate::net::{BoxStream, Gateway};
 use crate::peer::{PeerAddress, PeerId};
 use crate::relay::priority::Pushed;
 use crate::time::Timestamp;
@@ -86,6 +87,7 @@ pub(super) struct Parts {
     pub(super) inbound: Arrivals,
     pub(super) listen: Vec<SocketAddr>,
     pub(super) peer_handlers: PeerHandlers,
+    pub(super) gateway: Option<Arc<dyn Gateway>>,
     /// The last field: whoever waits is woken when all else is gone.
     pub(super) close: CloseWatches,
 }
@@ -103,8 +105,18 @@ impl Drop for CloseWatches {
 
 /// Runs a node to its end.
 pub(super) async fn run(parts: Parts) -> Result<Stopped, RunError> {
-    let Parts { engine, chain, requests, shared, around, inbound, listen, peer_handlers, close: _close } =
-        parts;
+    let Parts {
+        engine,
+        chain,
+        requests,
+        shared,
+        around,
+        inbound,
+        listen,
+        peer_handlers,
+        gateway,
+        close: _close,
+    } = parts;
     let listeners = listener::open(&listen, &around).await;
     let listeners = listeners.map_err(|(address, error)| RunError::Listen { address, error })?;
     let ended = shared.ended.clone();
@@ -128,7 +140,10 @@ pub(super) async fn run(parts: Parts) -> Result<Stopped, RunError> {
         peer_handlers,
         arrivals: BTreeMap::new(),
         next_arrival: 0,
+        asking: Asking::new(gateway),
     };
+    let addresses = listeners.iter().map(|(_, address)| *address).collect();
+    driver.pending.push_back(Input::Listening(addresses));
     for (listener, address) in listeners {
         driver.shared.listening.lock().push(address);
         driver.accepting.push(listener::accept(listener, &driver.around));
@@ -184,6 +199,8 @@ struct Driver {
     /// Connections that wait for the engine's word.
     arrivals: BTreeMap<Arrival, (BoxStream, PeerAddress)>,
     next_arrival: u64,
+    /// Questions of how we are reached.
+    asking: Asking,
 }
 
 impl Drop for Driver {
@@ -298,6 +315,10 @@ impl Driver {
                 self.lookups.remove(&host);
                 self.feed(Input::Resolved(host, addresses));
             }
+            Inbound::Answered(id, answer) => {
+                self.asking.answered(id);
+                self.feed(Input::Answered(id, answer));
+            }
             Inbound::Chain(report) => {
                 record_report(&report);
                 self.feed(Input::Chain(report));
@@ -394,6 +415,7 @@ impl Driver {
                 }
             }
             Output::Resolve(host, port) => self.resolve(host, port),
+            Output::Ask(id, request) => self.asking.ask(id, request, &self.around),
             Output::Command(command) => {
                 record_command(&command);
                 self.chain.push(Work::Command(command));
@@ -504,6 +526,7 @@ impl Driver {
         while self.shared.ended.read(|tip, _| tip.is_none()) {
             self.shared.ended.newer_than(0).await;
         }
+        self.asking.withdrawn().await;
     }
 }
 

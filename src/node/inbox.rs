@@ -11,6 +11,7 @@ use super::connection::Opened;
 use crate::chain::command::ChainReport;
 use crate::net::BoxStream;
 use crate::peer::{Fault, PeerId};
+use crate::relay::reach::{AskId, ReachReply};
 use crate::wire::Message;
 use core::any::Any;
 use core::fmt;
@@ -41,6 +42,8 @@ pub(super) enum Inbound {
     /// Announcements to this peer were dropped.
     Untold(PeerId),
     Resolved(String, Vec<SocketAddr>),
+    /// Of how we are reached.
+    Answered(AskId, Result<ReachReply, String>),
     Chain(ChainReport),
     /// The chainstate's thread has ended and its files are closed.
     ChainEnded,
@@ -62,6 +65,7 @@ impl Inbound {
             | Self::Untold(peer) => Some(*peer),
             Self::Arrived(..)
             | Self::Resolved(..)
+            | Self::Answered(..)
             | Self::Chain(_)
             | Self::ChainEnded
             | Self::Panicked(_) => None,

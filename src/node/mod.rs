@@ -22,6 +22,7 @@ pub mod handle;
 mod inbox;
 mod listener;
 mod peer_handlers;
+mod reach;
 pub mod requests;
 pub mod status;
 mod traffic;

@@ -10,6 +10,7 @@ use crate::chainstate::{PipelineStatus, Wait};
 use crate::engine::allowance::AllowanceStatus;
 use crate::engine::status::{Stage, Status as EngineStatus, WaitsFor};
 use crate::limits::{RATE_SAMPLE_MILLIS, RATE_SAMPLES};
+use crate::relay::reach::Reachability;
 use crate::sync::diagnosis::Diagnosis;
 use crate::time::Timestamp;
 use core::fmt;
@@ -52,6 +53,8 @@ pub struct Status {
     /// Why nothing goes on, for people: the last dial, handshake or look-up that failed while there is no ready
     /// peer, or a damaged block that a reorg waits for and no peer has. `None` otherwise.
     pub trouble: Option<String>,
+    /// Under which addresses others reach the node, by what they are known, and why no more are.
+    pub reach: Reachability,
     /// Blocks connected a second, over the last half minute.
     pub blocks_per_second: f64,
     /// Inputs checked a second, over the last half minute.
@@ -199,6 +202,7 @@ impl Meter {
             pruned_below: latest.pruned_below,
             block_bytes: latest.block_bytes,
             trouble: latest.trouble.clone(),
+            reach: latest.reach.clone(),
             blocks_per_second,
             inputs_per_second: rate(latest.inputs, base.map(|s| s.inputs)),
             bytes_per_second: rate(latest.bytes_in, base.map(|s| s.bytes)),
@@ -245,6 +249,7 @@ mod tests {
             blocker: None,
             diagnosis: None,
             allowance: None,
+            reach: Reachability::default(),
         }
     }
 

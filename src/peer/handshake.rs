@@ -28,6 +28,8 @@ use std::net::{Ipv6Addr, SocketAddr};
 pub struct Introduction {
     /// What we serve.
     pub services: ServiceFlags,
+    /// Where we are reached, if the peer may know it.
+    pub own: Option<SocketAddr>,
     /// Name and version of the program (BIP14).
     pub user_agent: String,
     /// Height of our proved tip.
@@ -104,8 +106,8 @@ impl Handshake {
             services: me.services,
             timestamp: i64::try_from(me.time).unwrap_or(i64::MAX),
             receiver: Address::new(&remote.unwrap_or(nowhere), ServiceFlags::NONE),
-            // Our own address is nobody's business here; Core sends zeroes too.
-            sender: Address::new(&nowhere, me.services),
+            // Nobody need look at it (Core sends zeroes): what counts is told by `addr` and `addrv2`.
+            sender: Address::new(&me.own.unwrap_or(nowhere), me.services),
             nonce: me.nonce,
             user_agent: me.user_agent.clone(),
             start_height: i32::try_from(me.start_height).unwrap_or(i32::MAX),

@@ -7,6 +7,7 @@
 //! 3. A few addresses that came unasked and were seen in the last ten minutes are passed on to two peers, whom a secret
 //!    chooses anew each day for each address; half a minute later on average, so that their way can't be followed.
 //! 4. Our own addresses, if we have any that others reach, are told to each peer at first and then once a day on average.
+//!    Those of IPv4 and IPv6 not to peers of Tor or I2P, to whom they would tell whose hidden service they have come to.
 //!
 //! As Core's net_processing.cpp (`ProcessAddrs`, `RelayAddress`, `MaybeSendAddr`). Peers of the kinds that don't gossip
 //! are told nothing, and what they tell is ignored.
@@ -18,7 +19,7 @@ use crate::limits::{
 use crate::peer::book::{NetGroup, Told, is_routable};
 use crate::peer::dial::{Dialer, exponential};
 use crate::peer::timers::Timers;
-use crate::peer::{ConnectionKind, Cx, PeerAddress, PeerId, PeerView};
+use crate::peer::{AddressNetwork, ConnectionKind, Cx, PeerAddress, PeerId, PeerView};
 use crate::time::{Now, Timestamp};
 use crate::wire::{Message, addr};
 use bitcoin::hashes::{HashEngine, siphash24};
@@ -34,6 +35,8 @@ const FRESH: u64 = 600;
 struct Listener {
     group: NetGroup,
     inbound: bool,
+    /// Whether it is not to learn our IP addresses.
+    private: bool,
     /// Whether it takes `addrv2` (BIP155).
     v2: bool,
     /// How many addresses are taken from it now, and as of when.
@@ -99,6 +102,15 @@ impl Gossip {
         }
     }
 
+    /// Whether a peer is not to learn our IP addresses: it is of Tor or I2P, or it has come through a service of ours there,
+    /// which connects from this machine.
+    pub fn is_private(&self, peer: &PeerAddress, kind: ConnectionKind) -> bool {
+        let hidden = |address: &PeerAddress| {
+            matches!(address.network(), Some(AddressNetwork::Onion | AddressNetwork::I2p))
+        };
+        hidden(peer) || (kind == ConnectionKind::Inbound && peer.is_local() && self.own.iter().any(hidden))
+    }
+
     /// Addresses that wait to be told, of all peers.
     pub fn waiting(&self) -> usize {
         self.listeners.values().map(|listener| listener.waiting.len()).sum()
@@ -119,6 +131,7 @@ impl Gossip {
         let listener = Listener {
             group: NetGroup::of(&peer.address),
             inbound: peer.kind == ConnectionKind::Inbound,
+            private: self.is_private(&peer.address, peer.kind),
             v2,
             tokens: (tokens, cx.now.at),
             asked,
@@ -238,6 +251,9 @@ impl Gossip {
             let own: Vec<Told> = self.own.iter().map(|address| told(address, cx.now)).collect();
             for told in own {
                 if let Some(listener) = self.listeners.get_mut(&peer) {
+                    if listener.private && told.address.network().is_some_and(AddressNetwork::is_direct) {
+                        continue;
+                    }
                     listener.known.remove(&hash(self.key, 0, &told.address));
                 }
                 self.tell(cx, peer, told);
@@ -458,6 +474,36 @@ mod tests {
         assert!((40..=46).contains(&one.len()), "{}", one.len());
         assert_eq!(one.len(), two.len());
         assert!(one.iter().zip(two).all(|(a, b)| a.socket_addr().unwrap() == b.1.socket_addr().unwrap()));
+    }
+
+    #[test]
+    fn whoever_comes_through_a_hidden_service_learns_no_ip_address() {
+        let mut scene = scene();
+        let (now, ours) = (scene.now.at, told(9, 0).address);
+        let local = PeerAddress::Ip(([127, 0, 0, 1], 4_000).into());
+        assert!(!scene.gossip.is_private(&local, ConnectionKind::Inbound));
+        scene.gossip.set_own(vec![ours.clone(), ONION.parse().unwrap()], now);
+        assert!(scene.gossip.is_private(&local, ConnectionKind::Inbound));
+        let mut peer = PeerView {
+            id: PeerId(1),
+            address: local,
+            ready: true,
+            kind: ConnectionKind::Inbound,
+            services: ServiceFlags::NETWORK,
+            start_height: 0,
+            best_known: None,
+        };
+        scene.with(|gossip, cx, _| gossip.on_peer_ready(cx, &peer, true, true));
+        (peer.id, peer.address) = (PeerId(2), ONION.parse().unwrap());
+        peer.kind = ConnectionKind::Manual;
+        scene.with(|gossip, cx, _| gossip.on_peer_ready(cx, &peer, true, true));
+        scene.wait(Duration::from_secs(600));
+        let sent = scene.sent();
+        assert_eq!(sent.len(), 2);
+        for (_, message) in sent {
+            let Message::AddrV2(entries) = message else { panic!("{message:?}") };
+            assert!(entries.len() == 1 && entries[0].socket_addr().is_err(), "{entries:?}");
+        }
     }
 
     #[test]

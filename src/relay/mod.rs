@@ -4,4 +4,5 @@
 pub mod gossip;
 pub mod priority;
 pub mod rate;
+pub mod reach;
 pub mod serve;

@@ -15,6 +15,7 @@ use core::pin::Pin;
 use core::task::{Context, Poll};
 use futures::future::BoxFuture;
 use futures::io::{AsyncRead, AsyncWrite};
+use socket2::{Domain, Socket, Type};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 
@@ -56,7 +57,7 @@ impl Transport for NativeTransport {
 
     fn listen(&self, address: SocketAddr) -> BoxFuture<'static, io::Result<Box<dyn Listener>>> {
         Box::pin(async move {
-            let listener = Async::<TcpListener>::bind(address)?;
+            let listener = Async::new(bind(address)?)?;
             Ok(Box::new(NativeListener(listener)) as Box<dyn Listener>)
         })
     }
@@ -65,6 +66,23 @@ impl Transport for NativeTransport {
         Box::pin(dns::resolve(host.to_owned(), port))
     }
 }
+
+/// Binds and listens. A socket of IPv6 takes no IPv4, whatever the system's custom is: both can then have the same port.
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // As std does: elsewhere the option lets a second program take the port.
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Connections that the operating system keeps until they are accepted, as std has it.
+const BACKLOG: i32 = 128;
 
 /// A listening socket.
 #[derive(Debug)]

@@ -265,7 +265,12 @@ impl World {
                 let input = Input::Measured(Figures::default());
                 self.at(self.now, Happening::Input(node, number, input));
             }
-            Output::Resolve(..) | Output::SaveAddresses(_) | Output::Reached(_) | Output::Idle { .. } => {}
+            // Simulated nodes do not listen: they have nobody to ask how they are reached.
+            Output::Resolve(..)
+            | Output::Ask(..)
+            | Output::SaveAddresses(_)
+            | Output::Reached(_)
+            | Output::Idle { .. } => {}
         }
     }
 
