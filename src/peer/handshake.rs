@@ -217,6 +217,7 @@ mod tests {
     fn me() -> Introduction {
         Introduction {
             services: ServiceFlags::NONE,
+            own: None,
             user_agent: "/test:1/".into(),
             start_height: 7,
             time: 1_700_000_000,

@@ -462,3 +462,311 @@ fn is_inward(ip: IpAddr) -> bool {
 fn seconds(time: Duration) -> u32 {
     u32::try_from(time.as_secs()).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Rng;
+    use ReachMethod::{Local, NatPmp, Pcp, Stun, Upnp};
+    use proptest::prelude::*;
+
+    const NOW: u64 = 1_700_000_000;
+
+    /// A machine, its time, and what it asks at the moment.
+    struct Scene {
+        reach: Reach,
+        rng: Rng,
+        now: Now,
+        asked: Vec<(AskId, ReachRequest)>,
+    }
+
+    fn everything() -> ReachConfig {
+        let stun_servers = vec!["192.0.2.9:3478".parse().unwrap(), "a.example:3478".parse().unwrap()];
+        ReachConfig { look: true, map: true, upnp: true, stun_servers }
+    }
+
+    fn scene(config: ReachConfig, stated: &[&str], listening: &[&str]) -> Scene {
+        let stated = stated.iter().map(|text| text.parse().unwrap()).collect();
+        let mut scene = Scene {
+            reach: Reach::new(config, stated),
+            rng: Rng::from_number(1),
+            now: Now::new(0, NOW),
+            asked: Vec::new(),
+        };
+        let listening: Vec<SocketAddr> = listening.iter().map(|text| text.parse().unwrap()).collect();
+        scene.reach.on_listening(&listening, scene.now, &mut scene.rng);
+        scene.poll();
+        scene
+    }
+
+    fn method(request: &ReachRequest) -> ReachMethod {
+        match request {
+            ReachRequest::Local { .. } => Local,
+            ReachRequest::Map { by, .. } => *by,
+            ReachRequest::Observe { .. } => Stun,
+        }
+    }
+
+    impl Scene {
+        fn poll(&mut self) {
+            while let Some(asked) = self.reach.next(self.now, &mut self.rng) {
+                self.asked.push(asked);
+            }
+        }
+
+        fn methods(&self) -> Vec<ReachMethod> {
+            self.asked.iter().map(|(_, request)| method(request)).collect()
+        }
+
+        /// Answers the oldest question.
+        fn answer(&mut self, answer: Result<(&str, u32), &str>) -> ReachRequest {
+            let (id, request) = self.asked.remove(0);
+            let answer = answer
+                .map(|(address, seconds)| ReachReply { address: address.parse().unwrap(), seconds })
+                .map_err(str::to_owned);
+            self.reach.on_answer(id, answer, self.now);
+            self.poll();
+            request
+        }
+
+        fn fail(&mut self) -> ReachMethod {
+            method(&self.answer(Err("no")))
+        }
+
+        fn fail_times(&mut self, times: usize) -> Vec<ReachMethod> {
+            (0..times).map(|_| self.fail()).collect()
+        }
+
+        /// To the next deadline, which is so many seconds away.
+        fn wait(&mut self) -> u64 {
+            let due = self.reach.next_deadline().expect("something is due");
+            let seconds = due.since(self.now.at).as_secs();
+            self.now = Now { at: due, unix: self.now.unix + seconds };
+            self.poll();
+            seconds
+        }
+
+        fn own(&self) -> Vec<String> {
+            self.reach.own().iter().map(ToString::to_string).collect()
+        }
+    }
+
+    #[test]
+    fn all_ways_are_tried_in_order_and_again_after_longer_and_longer() {
+        let mut scene = scene(everything(), &[], &["0.0.0.0:8333"]);
+        for wait in [60, 120, 240, 480, 960, 1_920, 3_600, 3_600] {
+            assert_eq!(scene.fail_times(6), [Local, Pcp, NatPmp, Upnp, Stun, Stun]);
+            let trouble = scene.reach.status().trouble.unwrap();
+            assert!(trouble.starts_with("PCP: no; NAT-PMP: no; UPnP: no; STUN with 192.0.2.9:3478: no"));
+            assert_eq!(scene.own(), [""; 0]);
+            assert_eq!(scene.wait(), wait);
+        }
+    }
+
+    #[test]
+    fn a_mapping_is_renewed_by_its_way_after_half_of_its_time_and_replaced_when_that_fails() {
+        let mut scene = scene(everything(), &[], &["0.0.0.0:8333"]);
+        scene.fail();
+        scene.fail();
+        scene.answer(Ok(("88.1.2.3:9000", 3_600)));
+        assert_eq!(scene.own(), ["88.1.2.3:9000"]);
+        let status = scene.reach.status();
+        assert_eq!((status.asking, status.trouble), (None, None));
+        assert_eq!((status.addresses[0].by, status.addresses[0].until), (NatPmp, Some(NOW + 3_600)));
+        assert_eq!(scene.wait(), 1_800);
+        assert_eq!(scene.methods(), [NatPmp], "the way that has worked");
+        // The outer address has changed.
+        let ReachRequest::Map { external, seconds, .. } = scene.answer(Ok(("88.1.2.4:9000", 7_200))) else {
+            panic!()
+        };
+        assert_eq!((external, seconds), (Some("88.1.2.3:9000".parse().unwrap()), 7_200));
+        assert!(scene.reach.take_news());
+        assert_eq!(scene.own(), ["88.1.2.4:9000"]);
+        assert_eq!(scene.wait(), 3_600);
+        assert_eq!(scene.fail_times(6), [NatPmp, Local, Pcp, Upnp, Stun, Stun]);
+        assert_eq!(scene.own(), ["88.1.2.4:9000"], "it counts until its time is over");
+        assert!(scene.reach.status().trouble.is_some());
+        assert_eq!(scene.wait(), 60);
+        assert_eq!((scene.fail(), scene.fail()), (NatPmp, Local));
+        scene.answer(Ok(("88.1.2.4:9001", 7_200)));
+        assert_eq!(scene.reach.status().addresses[0].by, Pcp);
+    }
+
+    #[test]
+    fn what_is_not_renewed_is_forgotten_when_its_time_is_over() {
+        let mut scene =
+            scene(ReachConfig { look: true, map: true, ..ReachConfig::default() }, &[], &["0.0.0.0:1"]);
+        scene.fail();
+        scene.answer(Ok(("88.1.2.3:1", 7_200)));
+        let begun = scene.now.at;
+        while scene.own() == ["88.1.2.3:1"] {
+            scene.wait();
+            while !scene.asked.is_empty() {
+                scene.fail();
+            }
+        }
+        assert_eq!(scene.now.at.since(begun), REACH_LIFETIME);
+    }
+
+    #[test]
+    fn nonces_stay_and_transactions_change() {
+        let mut scene = scene(everything(), &[], &["0.0.0.0:8333"]);
+        let (mut nonces, mut transactions) = (Vec::new(), Vec::new());
+        for _ in 0..2 {
+            for _ in 0..6 {
+                match scene.answer(Err("no")) {
+                    ReachRequest::Map { nonce, .. } => nonces.push(nonce),
+                    ReachRequest::Observe { transaction, .. } => transactions.push(transaction),
+                    ReachRequest::Local { .. } => {}
+                }
+            }
+            scene.wait();
+        }
+        nonces.dedup();
+        transactions.sort_unstable();
+        transactions.dedup();
+        assert_eq!((nonces.len(), transactions.len()), (1, 4));
+    }
+
+    #[test]
+    fn lies_and_mistakes_of_gateways_are_not_believed() {
+        let mut scene = scene(everything(), &[], &["0.0.0.0:8333"]);
+        scene.answer(Ok(("192.168.1.5:8333", 0)));
+        // Behind another gateway; for no time; no port; another family; nowhere.
+        scene.answer(Ok(("10.0.0.2:8333", 7_200)));
+        scene.answer(Ok(("88.1.2.3:8333", 119)));
+        scene.answer(Ok(("88.1.2.3:0", 7_200)));
+        scene.answer(Ok(("[2a00::1]:8333", 0)));
+        scene.answer(Ok(("0.0.0.0:8333", 0)));
+        assert_eq!(scene.own(), [""; 0]);
+        let trouble = scene.reach.status().trouble.unwrap();
+        for why in ["10.0.0.2:8333 cannot be reached", "given for 119 s only", "another family"] {
+            assert!(trouble.contains(why), "{trouble}");
+        }
+        // A mapping for ever is believed for as long as we asked.
+        scene.wait();
+        scene.fail();
+        scene.answer(Ok(("88.1.2.3:8333", u32::MAX)));
+        assert_eq!(scene.reach.status().addresses[0].until, Some(scene.now.unix + 7_200));
+    }
+
+    #[test]
+    fn a_machine_with_an_address_of_the_internet_asks_nobody() {
+        let mut scene = scene(everything(), &[], &["127.0.0.1:1", "0.0.0.0:8333", "0.0.0.0:9"]);
+        scene.answer(Ok(("88.1.2.3:8333", 0)));
+        assert_eq!(scene.own(), ["88.1.2.3:8333"]);
+        assert_eq!(scene.methods(), []);
+        assert_eq!(scene.wait(), 3_600);
+        assert_eq!(scene.methods(), [Local], "it may change");
+    }
+
+    #[test]
+    fn with_ipv6_the_gateway_is_asked_first_and_our_own_address_counts_without_it() {
+        let mut scene = scene(everything(), &[], &["[::1]:1", "[::]:8333"]);
+        assert_eq!(scene.fail(), Pcp);
+        assert_eq!(method(&scene.answer(Ok(("[2a00::5]:1", 0)))), Local);
+        assert_eq!(scene.own(), ["[2a00::5]:8333"]);
+    }
+
+    /// What a server sees has the port of a socket that nobody listens on.
+    #[test]
+    fn what_a_server_sees_counts_with_our_port_and_displaces_no_mapping_of_the_same_address() {
+        let mut scene = scene(everything(), &[], &["0.0.0.0:8333"]);
+        scene.fail_times(4);
+        scene.answer(Ok(("88.1.2.3:40000", 0)));
+        assert_eq!((scene.own(), scene.methods()), (vec!["88.1.2.3:8333".to_owned()], vec![]));
+        assert_eq!(scene.wait(), 60, "a mapping would be better");
+        scene.fail();
+        scene.answer(Ok(("88.1.2.3:9000", 7_200)));
+        assert_eq!((scene.own(), scene.wait()), (vec!["88.1.2.3:9000".to_owned()], 3_600));
+        scene.fail_times(4);
+        scene.answer(Ok(("88.1.2.3:40000", 0)));
+        assert_eq!(scene.own(), ["88.1.2.3:9000"]);
+        assert_eq!(scene.wait(), 60);
+        scene.fail_times(4);
+        scene.answer(Ok(("88.1.2.9:40000", 0)));
+        assert_eq!(scene.own(), ["88.1.2.9:8333"], "the gateway has another address now");
+    }
+
+    #[test]
+    fn a_stated_address_always_counts_and_no_other_of_its_network_is_looked_for() {
+        let mut scene = scene(everything(), &["88.7.7.7:8333"], &["0.0.0.0:8333", "[::]:8333"]);
+        assert_eq!(scene.methods(), [Pcp, Pcp]);
+        assert_eq!((scene.fail(), scene.fail(), scene.fail(), scene.fail()), (Pcp, Pcp, NatPmp, Local));
+        scene.answer(Ok(("88.1.2.3:9000", 7_200)));
+        assert_eq!(scene.own(), ["88.7.7.7:8333", "88.1.2.3:9000"]);
+        scene.reach.stop();
+        scene.poll();
+        assert_eq!(scene.own(), ["88.7.7.7:8333"]);
+    }
+
+    #[test]
+    fn who_listens_for_this_machine_only_or_is_told_not_to_look_asks_nothing() {
+        let quiet = ReachConfig { look: false, ..everything() };
+        for (config, listening) in [
+            (everything(), &["127.0.0.1:8333", "[::1]:8333", "[fe80::1]:1"][..]),
+            (everything(), &[]),
+            (quiet, &["0.0.0.0:8333"]),
+        ] {
+            let scene = scene(config, &["a.example:1"], listening);
+            assert_eq!((scene.methods(), scene.reach.next_deadline()), (vec![], None));
+            assert_eq!(scene.own(), ["a.example:1"]);
+        }
+        let look = ReachConfig { look: true, ..ReachConfig::default() };
+        let scene = scene(look, &["88.7.7.7:8333"], &["0.0.0.0:8333"]);
+        assert_eq!(scene.reach.next_deadline(), None, "there is nothing to ask");
+    }
+
+    #[test]
+    fn mappings_are_taken_back_once_at_the_end() {
+        let mut scene = scene(everything(), &[], &["0.0.0.0:8333", "[::]:8333"]);
+        scene.fail();
+        scene.answer(Ok(("[2a00::5]:8333", 7_200)));
+        scene.answer(Ok(("88.1.2.3:9000", 7_200)));
+        scene.asked.clear();
+        scene.reach.stop();
+        scene.poll();
+        let back: Vec<_> = scene.asked.iter().map(|(_, request)| request.clone()).collect();
+        let is_end = |request: &ReachRequest, outer: &str| {
+            let outer = outer.parse().unwrap();
+            matches!(request, ReachRequest::Map { by: Pcp, external: Some(external), seconds: 0, .. } if *external == outer)
+        };
+        assert!(
+            back.len() == 2 && is_end(&back[0], "88.1.2.3:9000") && is_end(&back[1], "[2a00::5]:8333"),
+            "{back:?}"
+        );
+        scene.answer(Err("too late"));
+        scene.asked.clear();
+        scene.poll();
+        assert_eq!((scene.methods(), scene.reach.next_deadline()), (vec![], None));
+    }
+
+    proptest! {
+        /// Whatever is answered and however late, questions go on, one for each family, never without an end, and nothing
+        /// is told that is no address of the Internet.
+        #[test]
+        fn it_goes_on_whatever_is_answered(
+            answers in proptest::collection::vec((any::<Option<(u32, u16, u32)>>(), 0u64..10_000), 1..80),
+        ) {
+            let mut scene = scene(everything(), &[], &["0.0.0.0:8333", "[::]:8333"]);
+            for (answer, wait) in answers {
+                prop_assert!(scene.asked.len() <= 2);
+                if scene.asked.is_empty() {
+                    prop_assert!(scene.wait() <= REACH_LIFETIME.as_secs());
+                    continue;
+                }
+                scene.now = Now { at: scene.now.at + Duration::from_secs(wait), unix: scene.now.unix + wait };
+                let address = answer.map(|(ip, port, seconds)| {
+                    (SocketAddr::new(std::net::Ipv4Addr::from(ip).into(), port).to_string(), seconds)
+                });
+                match &address {
+                    Some((address, seconds)) => scene.answer(Ok((address, *seconds))),
+                    None => scene.answer(Err("no")),
+                };
+                for own in scene.reach.own() {
+                    prop_assert!(is_routable(&own), "{own}");
+                }
+            }
+        }
+    }
+}

@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn options_that_cannot_be_kept_are_refused() {
-        let many = ReachOptions { stun_servers: server().repeat(9), ..ReachOptions::default() };
+        let many = ReachOptions { stun_servers: vec![server().remove(0); 9], ..ReachOptions::default() };
         assert!(many.resolve(false, false).is_err());
         let upnp = ReachOptions { upnp: true, ..ReachOptions::default() };
         assert_eq!(upnp.resolve(false, false).is_ok(), cfg!(all(feature = "upnp", feature = "native")));
