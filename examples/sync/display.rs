@@ -2,7 +2,7 @@
 //! stdout where asked for.
 
 use headlong::chainstate::{PipelineStatus, StageStatus, WaitStatus};
-use headlong::{Stage, Status, TrafficStatus};
+use headlong::{OwnAddress, Reachability, Stage, Status, TrafficStatus};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 use std::io::{self, IsTerminal, Write};
@@ -84,6 +84,8 @@ impl Display {
             "durable_tip": status.durable.hash.to_string(),
             "peers": status.peers,
             "trouble": status.trouble,
+            "reached": reached(&status.reach),
+            "reach_trouble": status.reach.trouble,
             "block_bytes": status.block_bytes,
             "pruned_below": status.pruned_below,
             "in_flight": status.in_flight,
@@ -123,6 +125,11 @@ fn traffic(status: &TrafficStatus) -> Value {
         "unhandled_inbound_bytes": status.unhandled_inbound,
         "rests": status.rests,
     })
+}
+
+fn reached(reach: &Reachability) -> Vec<Value> {
+    let own = |own: &OwnAddress| json!({ "address": own.address.to_string(), "by": own.by.to_string(), "until": own.until });
+    reach.addresses.iter().map(own).collect()
 }
 
 fn pipeline(status: &PipelineStatus) -> Value {

@@ -137,6 +137,8 @@ fn with_nodes(mut builder: Builder, nodes: &NodeOptions) -> Builder {
     if let Some(address) = &nodes.external {
         builder = builder.external_address(address.clone());
     }
+    // Left alone, defaults hold; a server or UPnP behind a proxy is refused by the builder.
+    builder = builder.map_ports(!nodes.no_map).upnp(nodes.upnp).stun_servers(nodes.stun.iter().cloned());
     if let Some(proxy) = nodes.proxy {
         builder = builder.proxy(proxy);
     }

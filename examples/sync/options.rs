@@ -45,6 +45,9 @@ pub struct NodeOptions {
     pub metered: bool,
     pub daily_mb: Option<u64>,
     pub external: Option<PeerAddress>,
+    pub no_map: bool,
+    pub upnp: bool,
+    pub stun: Vec<PeerAddress>,
     pub proxy: Option<SocketAddr>,
     pub onion_proxy: Option<SocketAddr>,
     pub networks: Vec<AddressNetwork>,
@@ -76,6 +79,9 @@ With no arguments it syncs a generated chain from peers inside this process. Opt
   --metered                  few peers, no old blocks to others: for a link that is paid for by the byte
   --daily MB                 megabytes a day, both ways, after which no blocks are fetched
   --external HOST:PORT       an address of this node that others reach, to be told to peers
+  --no-map                   do not ask the gateway (PCP, NAT-PMP) to let peers in
+  --upnp                     ask it by UPnP, too
+  --stun HOST:PORT           ask this server what address it sees, if no gateway helps (repeatable)
   --proxy IP:PORT            connect through this SOCKS5 proxy only; it resolves names, too
   --onion-proxy IP:PORT      connect to onion addresses through this SOCKS5 proxy
   --only-net NETWORK         dial only ipv4, ipv6, onion, i2p or cjdns of our own accord (repeatable)
@@ -141,6 +147,9 @@ pub fn parse() -> Result<Invocation, lexopt::Error> {
             "metered" => options.nodes.metered = true,
             "daily" => options.nodes.daily_mb = Some(parser.value()?.parse()?),
             "external" => options.nodes.external = Some(parser.value()?.parse()?),
+            "no-map" => options.nodes.no_map = true,
+            "upnp" => options.nodes.upnp = true,
+            "stun" => options.nodes.stun.push(parser.value()?.parse()?),
             "proxy" => options.nodes.proxy = Some(parser.value()?.parse()?),
             "onion-proxy" => options.nodes.onion_proxy = Some(parser.value()?.parse()?),
             "only-net" => options.nodes.networks.push(parser.value()?.parse()?),

@@ -36,6 +36,13 @@ pub fn table(handle: &Handle) -> Result<String, headlong::RequestError> {
     for address in handle.listening() {
         text.push_str(&format!("; listening on {address}"));
     }
+    let reach = handle.status().reach;
+    for own in &reach.addresses {
+        text.push_str(&format!("; reached at {} ({})", own.address, own.by));
+    }
+    if let Some(trouble) = reach.trouble {
+        text.push_str(&format!("; not reached by {trouble}"));
+    }
     let known = handle.addresses_blocking()?;
     for census in known.networks.iter().filter(|census| census.new + census.tried > 0) {
         text.push_str(&format!("; {}: {} told, {} tried", census.network, census.new, census.tried));

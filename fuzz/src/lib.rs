@@ -15,6 +15,7 @@ pub mod frame;
 pub mod header_sync;
 pub mod message;
 pub mod meter;
+pub mod nat_replies;
 pub mod proxy;
 pub mod seeds;
 pub mod small_files;
@@ -25,7 +26,7 @@ pub mod undo;
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 13] = [
+pub const TARGETS: [(&str, Target); 14] = [
     ("frame", frame::run),
     ("message", message::run),
     ("block", block::run),
@@ -39,4 +40,5 @@ pub const TARGETS: [(&str, Target); 13] = [
     ("address_file", address_file::run),
     ("encryption", encryption::run),
     ("proxy", proxy::run),
+    ("nat_replies", nat_replies::run),
 ];

@@ -4,6 +4,7 @@
 use crate::base::{HEIGHT, base, content, output, spend};
 use crate::frame::MAGIC;
 use crate::message::COMMANDS;
+use crate::nat_replies::{PORT, TRANSACTION};
 use bitcoin::bip152::{BlockTransactions, BlockTransactionsRequest, HeaderAndShortIds};
 use bitcoin::consensus::serialize;
 use bitcoin::hashes::Hash;
@@ -43,6 +44,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "address_file" => [address_files(), steps(1, 24, 300)].concat(),
         "encryption" => [v1_starts(), steps(0, 8, 400), steps(1, 8, 6_000), packets()].concat(),
         "proxy" => proxies(),
+        "nat_replies" => nat_replies(),
         "header_sync" => [steps(0, 24, 120), steps(6, 24, 240), presyncs()].concat(),
         "engine" => [steps(1, 24, 300), steps(3, 24, 800), syncs(), changed_bodies()].concat(),
         "chainstate_connect" => [steps(0, 40, 200), steps(9, 40, 400)].concat(),
@@ -339,6 +341,21 @@ fn proxies() -> Vec<Vec<u8>> {
     }
     seeds.extend([vec![0, 9, 5, 0xff], vec![1, 9, 5, 2, 1, 1], vec![2, 9, 4, 0]]);
     seeds
+}
+
+/// One good reply of each protocol, as it is and to be patched.
+fn nat_replies() -> Vec<Vec<u8>> {
+    let stun =
+        [&[1, 1, 0, 12, 0x21, 0x12, 0xa4, 0x42][..], &TRANSACTION, &[0, 0x20, 0, 8, 0, 1, 1, 2, 3, 4, 5, 6]]
+            .concat();
+    let port = PORT.to_be_bytes();
+    let external = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 88, 1, 2, 3];
+    let head = [2, 0x81, 0, 0, 0, 0, 0x1c, 0x20, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let pcp = [&head[..], &TRANSACTION, &[6, 0, 0, 0], &port, &port, &external].concat();
+    let address = [0, 128, 0, 0, 0, 0, 0, 1, 88, 1, 2, 3].to_vec();
+    let map = [&[0, 130, 0, 0, 0, 0, 0, 1][..], &port, &port, &[0, 0, 0x1c, 0x20]].concat();
+    let all = [(0, stun), (1, pcp), (2, address), (3, map)];
+    all.iter().flat_map(|(mode, reply)| [0, 4].map(|patched| with(mode + patched, reply))).collect()
 }
 
 /// Peers that show a long chain on a network that asks for its work.

@@ -29,10 +29,13 @@ fn find() -> Option<PathBuf> {
     if let Some(path) = std::env::var_os("BITCOIND_EXE") {
         return Some(path.into());
     }
-    let on_path = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
-        .map(|folder| folder.join("bitcoind"))
-        .find(|path| path.is_file());
-    on_path.or_else(fetch)
+    on_path("bitcoind").or_else(fetch)
+}
+
+/// A program on PATH.
+pub fn on_path(name: &str) -> Option<PathBuf> {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&folders).map(|folder| folder.join(name)).find(|path| path.is_file())
 }
 
 fn fetch() -> Option<PathBuf> {

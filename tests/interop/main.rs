@@ -5,6 +5,8 @@
 #![cfg(all(unix, feature = "native", feature = "sled", feature = "consensus"))]
 
 mod bitcoind;
+#[cfg(target_os = "linux")]
+mod nat;
 mod proxy;
 mod serving;
 

@@ -1,10 +1,11 @@
 //! Through a real SOCKS5 server (microsocks), and nowhere else.
 
 use super::{PATIENCE, Sync, extend, forge};
-use crate::bitcoind::{Bitcoind, available, fetch_program};
+use crate::bitcoind::{Bitcoind, available, fetch_program, on_path};
 use futures::future::BoxFuture;
 use headlong::net::native::NativeTransport;
-use headlong::net::{BoxStream, Listener, Transport};
+use headlong::net::{BoxStream, Gateway, Listener, Transport};
+use headlong::relay::reach::{ReachReply, ReachRequest};
 use headlong::{Builder, MemoryStore, Network, PeerAddress};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -21,10 +22,7 @@ struct Microsocks {
 impl Microsocks {
     /// `None` if it can't be had; in CI that is a failure.
     fn start() -> Option<Self> {
-        let on_path = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
-            .map(|folder| folder.join("microsocks"))
-            .find(|path| path.is_file());
-        let Some(program) = on_path.or_else(|| fetch_program("microsocks")) else {
+        let Some(program) = on_path("microsocks").or_else(|| fetch_program("microsocks")) else {
             eprintln!("\n**** SKIPPED: no microsocks ****\n");
             assert!(std::env::var_os("CI").is_none(), "no microsocks in CI");
             return None;
@@ -80,6 +78,14 @@ impl Transport for Watched {
     }
 }
 
+/// Gateways and STUN servers are past the proxy, too.
+impl Gateway for Watched {
+    fn ask(&self, request: ReachRequest) -> BoxFuture<'static, io::Result<ReachReply>> {
+        self.note(format!("ask {request:?}"));
+        Box::pin(async { Err(io::Error::other("nobody is there")) })
+    }
+}
+
 fn start(builder: Builder) -> Sync {
     Sync::run(builder.threads(2).store(MemoryStore::new()))
 }
@@ -113,7 +119,12 @@ fn syncs_through_a_proxy_that_resolves_the_name_and_connects_to_nothing_else() {
 fn nothing_that_looks_for_peers_goes_past_the_proxy() {
     let Some(proxy) = Microsocks::start() else { return };
     let watched = Watched::default();
-    let sync = start(Builder::new(Network::Signet).transport(watched.clone()).proxy(proxy.address));
+    let everywhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+    let node = |watched: &Watched| {
+        let builder = Builder::new(Network::Signet).transport(watched.clone()).gateway(watched.clone());
+        builder.listen(everywhere)
+    };
+    let sync = start(node(&watched).proxy(proxy.address));
     let onion = "pg6mmjiyjmcrsslvykfwnntlaru7p5svn6y2ymmju6nubxndf4pscryd.onion:38333";
     let known = ["203.0.113.1:38333", "127.0.0.1:1", onion].map(|text| text.parse().unwrap());
     sync.handle.add_addresses_blocking(known.to_vec()).unwrap();
@@ -124,5 +135,23 @@ fn nothing_that_looks_for_peers_goes_past_the_proxy() {
     }
     sync.stop();
     let went = watched.0.lock().unwrap().clone();
-    assert!(went.iter().all(|to| *to == proxy.address.to_string()), "{went:?}");
+    let allowed = [proxy.address.to_string(), format!("listen on {everywhere}")];
+    assert!(went.iter().all(|to| allowed.contains(to)), "{went:?}");
+    let stun = || PeerAddress::Ip(([192, 0, 2, 1], 3_478).into());
+    assert!(
+        node(&watched).proxy(proxy.address).stun_servers([stun()]).build().is_err(),
+        "nor is that promised"
+    );
+
+    // The same node without the proxy is noticed.
+    let watched = Watched::default();
+    let sync = start(node(&watched).dns(false).fixed_seeds(false).stun_servers([stun()]));
+    for asked in ["ask Local", "ask Map { by: Pcp", "ask Map { by: NatPmp", "ask Observe"] {
+        let begun = Instant::now();
+        while !watched.0.lock().unwrap().iter().any(|what| what.starts_with(asked)) {
+            assert!(begun.elapsed() < PATIENCE, "{asked}: {:?}", watched.0.lock().unwrap());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+    sync.stop();
 }

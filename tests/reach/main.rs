@@ -4,6 +4,7 @@
 
 mod fake;
 mod questions;
+mod recorded;
 #[path = "../world/mod.rs"]
 mod world;
 
