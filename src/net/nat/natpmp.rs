@@ -42,7 +42,7 @@ fn head(data: &[u8], opcode: u8, length: usize) -> Result<(), ReplyError> {
         UNSUPPORTED_VERSION => Err(ReplyError::Version),
         _ if version != VERSION => Err(ReplyError::Foreign),
         // An answer that refuses may end after its head.
-        1.. => Err(ReplyError::Refused(code)),
+        2.. => Err(ReplyError::Refused(code)),
         0 if data.len() != length => Err(ReplyError::Malformed),
         0 => Ok(()),
     }

@@ -82,7 +82,7 @@ pub fn parse(data: &[u8], asked: &Request) -> Result<Grant, ReplyError> {
         // Nothing more of it is known, nor is there more in NAT-PMP's.
         return Err(if code == UNSUPPORTED_VERSION { ReplyError::Version } else { ReplyError::Foreign });
     }
-    if data.len() < LENGTH || data.len() > MAX_LENGTH || data.len() % 4 != 0 {
+    if data.len() < LENGTH || data.len() > MAX_LENGTH || !data.len().is_multiple_of(4) {
         return Err(ReplyError::Malformed);
     }
     let nonce: [u8; 12] = bytes(data, 24)?;

@@ -48,7 +48,7 @@ pub fn parse(data: &[u8], transaction: &[u8; 12]) -> Result<SocketAddr, ReplyErr
     if cookie != COOKIE.to_be_bytes() || id != *transaction {
         return Err(ReplyError::Foreign);
     }
-    if length % 4 != 0 || data.len() != HEADER + length {
+    if !length.is_multiple_of(4) || data.len() != HEADER + length {
         return Err(ReplyError::Malformed);
     }
     let found = attributes(&data[HEADER..], transaction)?;

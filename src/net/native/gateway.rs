@@ -18,7 +18,7 @@ use core::time::Duration;
 use futures::future::{BoxFuture, Either, select};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 
 /// Asks the default gateway of this machine, which is known on Linux, and whatever STUN servers are named.
 #[derive(Clone, Copy, Debug, Default)]
@@ -108,6 +108,18 @@ fn connect(from: IpAddr, to: SocketAddr) -> io::Result<Async<UdpSocket>> {
     Async::new(socket)
 }
 
+/// The next datagram; `None` if the time is over first.
+async fn receive(
+    socket: &Async<UdpSocket>,
+    buffer: &mut [u8],
+    timer: Pin<&mut Timer>,
+) -> Option<io::Result<usize>> {
+    match select(pin!(socket.recv(buffer)), timer).await {
+        Either::Left((length, _)) => Some(length),
+        Either::Right(_) => None,
+    }
+}
+
 /// Sends the request until an answer comes that `parse` takes, or it has been sent `sends` times.
 async fn exchange<T>(
     socket: &Async<UdpSocket>,
@@ -121,11 +133,8 @@ async fn exchange<T>(
     for turn in 0..sends {
         socket.send(request).await?;
         let mut timer = pin!(Timer::after(Duration::from_millis(first << turn)));
-        loop {
-            let length = match select(pin!(socket.recv(&mut buffer)), timer.as_mut()).await {
-                Either::Left((length, _)) => length?,
-                Either::Right(_) => break,
-            };
+        while let Some(length) = receive(socket, &mut buffer, timer.as_mut()).await {
+            let length = length?;
             match parse(&buffer[..length]) {
                 Ok(answer) => return Ok(answer),
                 Err(error) if error.is_final() => return Err(io::Error::other(error)),
