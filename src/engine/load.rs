@@ -16,6 +16,15 @@ pub struct Load {
     figures: Vec<(&'static str, u64, u64)>,
 }
 
+/// Calls with [`super::Input::Timer`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wakeups {
+    /// All of them.
+    pub all: u64,
+    /// Those at which no deadline had come: none, if the host's timer is right.
+    pub empty: u64,
+}
+
 impl Load {
     /// Name, value and bound of each figure.
     pub fn figures(&self) -> &[(&'static str, u64, u64)] {

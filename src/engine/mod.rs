@@ -25,7 +25,7 @@ pub mod status;
 use allowance::Allowance;
 pub use inbound::Arrival;
 pub use input::{Input, Query, QueryId};
-pub use load::Load;
+pub use load::{Load, Wakeups};
 pub use output::{Answer, Output};
 
 use crate::chain::block_tree::{BlockTree, HeaderId};
@@ -202,6 +202,11 @@ pub struct Engine {
     /// Whose message is being handled.
     delivering: Option<PeerId>,
     paused: BTreeSet<PeerId>,
+    /// Peers for which [`Engine::may_read`] has changed since the driver asked.
+    read_changes: Vec<PeerId>,
+    /// Peers whose handshake is complete.
+    ready: usize,
+    wakeups: Wakeups,
     // What the host was told.
     known_headers: usize,
     bytes_in: u64,
@@ -308,6 +313,9 @@ impl Engine {
             held: BTreeMap::new(),
             delivering: None,
             paused: BTreeSet::new(),
+            read_changes: Vec::new(),
+            ready: 0,
+            wakeups: Wakeups::default(),
             known_headers: tree.len(),
             bytes_in: 0,
             allowance: Allowance::new(config.daily_bytes),
@@ -346,6 +354,11 @@ impl Engine {
         }
         // A monotonic clock does not go back; if a host's does, time stands still.
         self.now = Now { at: now.at.max(self.now.at), unix: now.unix };
+        if matches!(input, Input::Timer) {
+            self.wakeups.all += 1;
+            let due = self.deadline.is_some_and(|deadline| deadline <= self.now.at);
+            self.wakeups.empty += u64::from(!due);
+        }
         self.take(input);
         self.on_timers();
         self.run_passes();
@@ -360,6 +373,17 @@ impl Engine {
     /// Whether more bytes may be read from this peer. False while its delivered blocks wait to be stored.
     pub fn may_read(&self, peer: PeerId) -> bool {
         !self.paused.contains(&peer)
+    }
+
+    /// The peers for which [`Self::may_read`] has changed since the last call, so that a driver need not ask for each of
+    /// thousands after every input.
+    pub fn take_read_changes(&mut self) -> Vec<PeerId> {
+        core::mem::take(&mut self.read_changes)
+    }
+
+    /// How often the engine was woken by its timer.
+    pub fn wakeups(&self) -> Wakeups {
+        self.wakeups
     }
 
     /// What the host chose.
@@ -602,6 +626,7 @@ impl Engine {
             .filter(|(peer, pause)| self.paused.contains(peer) != *pause && self.peers.contains_key(peer))
             .collect();
         for (peer, pause) in changed {
+            self.read_changes.push(peer);
             if pause {
                 self.paused.insert(peer);
                 self.pings.pause(peer, self.now.at);
@@ -618,7 +643,7 @@ impl Engine {
     pub fn status(&self) -> Status {
         let (tip, durable) = (self.activation.proved(), self.activation.durable());
         let best = self.tree.best_header();
-        let ready = self.peers.values().filter(|peer| peer.view.ready).count();
+        let ready = self.ready;
         let (blocks, inputs) = self.activation.totals();
         let stage = self.stage();
         Status {

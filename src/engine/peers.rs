@@ -191,6 +191,9 @@ impl Engine {
         }
         self.serving.on_peer_gone(id);
         self.gossip.on_peer_gone(id);
+        if peer.view.ready {
+            self.ready = self.ready.saturating_sub(1);
+        }
         if peer.view.ready && peer.leaving.is_none() {
             self.facts.push_back(Fact::PeerGone(id));
         }
@@ -229,6 +232,9 @@ impl Engine {
             self.on_handshake(id, &message);
             return;
         }
+        if !matches!(message, Message::Block(_)) {
+            self.blocks.on_other(id, bytes as u64);
+        }
         self.delivering = Some(id);
         self.on_message(id, message);
         self.settle();
@@ -255,6 +261,7 @@ impl Engine {
                     return self.close_peer(id, CloseReason::Probed);
                 }
                 peer.view.ready = true;
+                self.ready += 1;
                 self.trouble = None;
                 peer.view.services = info.services;
                 peer.view.start_height = info.start_height;

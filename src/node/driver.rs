@@ -2,7 +2,7 @@
 //!
 //! 1. It waits for the first of: a question of a host, the engine's deadline, something in the inbox.
 //! 2. It hands that to [`Engine::handle`] with the time, and carries the outputs out in order.
-//! 3. It tells each connection whether the engine wants to hear more of it.
+//! 3. It tells the connections of which that has changed whether the engine wants to hear more of them.
 //! 4. At the engine's `Stopped` or `Fatal`, or a panic anywhere, it ends the chainstate's thread, waits for
 //!    its files to be closed, and returns.
 //!
@@ -377,8 +377,10 @@ impl Driver {
                 }
             }
         }
-        for (id, connection) in &self.connections {
-            connection.set_may_read(self.engine.may_read(*id));
+        for id in self.engine.take_read_changes() {
+            if let Some(connection) = self.connections.get(&id) {
+                connection.set_may_read(self.engine.may_read(id));
+            }
         }
     }
 

@@ -12,7 +12,7 @@ use bitcoin::absolute::LockTime;
 use bitcoin::block::{Header, Version};
 use bitcoin::hashes::{Hash, sha256d};
 use bitcoin::opcodes::all as op;
-use bitcoin::script::Builder;
+use bitcoin::script::{Builder, PushBytesBuf};
 use bitcoin::transaction;
 use bitcoin::{
     Amount, Block, CompactTarget, OutPoint, ScriptBuf, Sequence, Target, Transaction, TxIn, TxMerkleNode,
@@ -60,6 +60,8 @@ pub struct Forge {
     rng: Rng,
     /// Output types with the share that each has in new coins.
     mix: Vec<(OutputKind, u64)>,
+    /// Bytes of data in each coinbase.
+    padding: usize,
 }
 
 impl Forge {
@@ -67,7 +69,7 @@ impl Forge {
     pub fn new(params: Arc<Params>, seed: u64) -> Self {
         let mut rng = Rng::from_number(seed);
         let wallet = Arc::new(Wallet::new(&mut rng, 16));
-        Self { params, wallet, rng, mix: OutputKind::ALL.map(|kind| (kind, 1)).to_vec() }
+        Self { params, wallet, rng, mix: OutputKind::ALL.map(|kind| (kind, 1)).to_vec(), padding: 0 }
     }
 
     /// Makes new coins of these types only, in these proportions; without it all types are alike. At least one
@@ -86,7 +88,14 @@ impl Forge {
             wallet: self.wallet.clone(),
             rng: Rng::from_number(seed),
             mix: self.mix.clone(),
+            padding: self.padding,
         }
+    }
+
+    /// Puts so many bytes of data, which nothing has to check, into each coinbase from now on: blocks that take
+    /// long on the way and no time to verify. At most 500,000.
+    pub fn pad(&mut self, bytes: usize) {
+        self.padding = bytes.min(500_000);
     }
 
     /// The keys.
@@ -209,7 +218,12 @@ impl Forge {
         let (kind, key) = self.any_lock();
         let reward = subsidy(height, self.params.halving_interval) + fees;
         let extra = self.rng.u64();
-        let coinbase = coinbase(height, extra, reward, self.wallet.lock(kind, key));
+        let mut coinbase = coinbase(height, extra, reward, self.wallet.lock(kind, key));
+        if self.padding > 0 {
+            let data = PushBytesBuf::try_from(vec![0x5a; self.padding]).unwrap_or_default();
+            let script_pubkey = ScriptBuf::new_op_return(data);
+            coinbase.output.push(TxOut { value: Amount::ZERO, script_pubkey });
+        }
         let mut txdata = vec![coinbase];
         txdata.extend(transactions);
         let mut block = Block {

@@ -1,11 +1,13 @@
 //! How a simulated peer behaves: honest, odd, broken or hostile. A [`Conversation`] is one connection with
 //! such a peer, on top of the honest [`Session`].
 
+use super::noise;
 use super::serve::{ServedChain, Session};
 use crate::chain::command::RawBlock;
 use crate::rng::Rng;
 use crate::wire::Message;
 use bitcoin::BlockHash;
+use bitcoin::block::Header;
 use bitcoin::consensus::{deserialize, serialize};
 use bitcoin::hashes::Hash;
 use bitcoin::p2p::message_blockdata::Inventory;
@@ -64,6 +66,18 @@ pub enum Manner {
     Floods(u32),
     /// Sends blocks nobody asked for with each answer.
     Pushes,
+    /// Shows the headers of so many blocks of a chain of its own, each with proof of work, and has none of the blocks.
+    LowWork(u32),
+    /// Tells addresses of every kind unasked, true and senseless: so many messages with each answer.
+    TellsAddresses(u32),
+    /// Sends compact blocks, their transactions and requests for them unasked: so many with each answer.
+    PushesCompact(u32),
+    /// Sends and announces transactions nobody asked for: so many messages with each answer.
+    PushesTransactions(u32),
+    /// Asks for blocks, headers, addresses and transactions: so many questions with each answer.
+    Asks(u32),
+    /// Sends so many pings with each answer.
+    Pings(u32),
 }
 
 impl Manner {
@@ -108,6 +122,10 @@ pub struct Conversation {
     noise: u32,
     silent: bool,
     greeted: bool,
+    /// The headers of [`Manner::LowWork`], once they were asked for.
+    cheap: Vec<Header>,
+    /// It never answers for a block.
+    keeps_blocks: bool,
 }
 
 impl Conversation {
@@ -119,7 +137,10 @@ impl Conversation {
         honest: Arc<RwLock<ServedChain>>,
         nonce: u64,
     ) -> Self {
-        let session = Session::new(chain.clone(), nonce);
+        let mut session = Session::new(chain.clone(), nonce);
+        if let Manner::LowWork(headers) = manner {
+            session.claim(headers);
+        }
         Self {
             manner,
             session,
@@ -129,7 +150,20 @@ impl Conversation {
             noise: NOISE,
             silent: manner == Manner::Mute,
             greeted: false,
+            cheap: Vec::new(),
+            keeps_blocks: false,
         }
+    }
+
+    /// Never answers for a block.
+    pub fn keep_blocks(&mut self) {
+        self.keeps_blocks = true;
+    }
+
+    /// What the peer says first on a connection that it opened, if anything.
+    pub fn open(&mut self) -> Option<Message> {
+        let speaks = !self.silent && self.manner != Manner::Mirror;
+        speaks.then(|| self.session.open())
     }
 
     /// What the peer does about a message.
@@ -140,9 +174,19 @@ impl Conversation {
         let answers = match (self.manner, message) {
             (Manner::Deaf, Message::Ping(_)) => Vec::new(),
             (Manner::Mirror, Message::Version(version)) => vec![Message::Version(version), Message::Verack],
+            (_, Message::GetData(_)) if self.keeps_blocks => Vec::new(),
             (Manner::NotFound, Message::GetData(wanted)) => vec![Message::NotFound(wanted)],
             (Manner::Withholds, Message::GetData(wanted)) => self.answer_known(wanted),
             (Manner::EmptyHeaders, Message::GetHeaders(_)) => vec![Message::Headers(Vec::new())],
+            (Manner::LowWork(headers), Message::GetHeaders(request)) => {
+                if self.cheap.is_empty() {
+                    let genesis = self.chain.read().at(0).map(|raw| *raw.header());
+                    self.cheap =
+                        genesis.map_or(Vec::new(), |first| noise::cheap_headers(first, headers, rng));
+                }
+                vec![noise::headers_after(&self.cheap, &request.locator_hashes)]
+            }
+            (Manner::LowWork(_), Message::GetData(_)) => Vec::new(),
             (_, message) => self.session.on_message(message),
         };
         let mut acts = Vec::new();
@@ -185,7 +229,29 @@ impl Conversation {
             Manner::Floods(count) if self.greeted => {
                 let count = count.min(self.noise);
                 self.noise -= count;
-                answers.extend((0..count).map(|n| noise(n, rng)));
+                answers.extend((0..count).map(|n| noise::any(n, rng)));
+            }
+            Manner::TellsAddresses(count)
+            | Manner::PushesCompact(count)
+            | Manner::PushesTransactions(count)
+            | Manner::Asks(count)
+            | Manner::Pings(count)
+                if self.greeted =>
+            {
+                let count = count.min(self.noise);
+                self.noise -= count;
+                let chain = self.chain.read();
+                answers.extend((0..count).map(|n| match self.manner {
+                    Manner::TellsAddresses(_) => noise::addresses(n, rng),
+                    Manner::PushesCompact(_) => noise::compact(n, &chain, rng),
+                    Manner::PushesTransactions(_) => noise::transactions(n, rng),
+                    Manner::Asks(_) => noise::questions(n, &chain, rng),
+                    _ => Message::Ping(rng.u64()),
+                }));
+                if count > 0 {
+                    // Its answer is the next occasion.
+                    answers.push(Message::Ping(rng.u64()));
+                }
             }
             Manner::Pushes if self.greeted => {
                 let chain = self.chain.read();
@@ -284,17 +350,5 @@ fn spoil_headers(manner: Manner, answer: &mut Message, rng: &mut Rng) {
                 }
             }
         }
-    }
-}
-
-fn noise(n: u32, rng: &mut Rng) -> Message {
-    let hash = BlockHash::from_byte_array(rng.array());
-    match n % 6 {
-        0 => Message::Ping(rng.u64()),
-        1 => Message::Inv(vec![Inventory::Block(hash)]),
-        2 => Message::Addr(Vec::new()),
-        3 => Message::GetData(vec![Inventory::WitnessBlock(hash)]),
-        4 => Message::NotFound(vec![Inventory::WitnessBlock(hash)]),
-        _ => Message::Pong(rng.u64()),
     }
 }

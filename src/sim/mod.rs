@@ -20,6 +20,7 @@ pub mod ledger;
 pub mod loopback;
 pub mod manner;
 pub mod node;
+mod noise;
 pub mod scenario;
 pub mod serve;
 pub mod slow;

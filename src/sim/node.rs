@@ -8,9 +8,10 @@ use super::manner::Conversation;
 use crate::chain::command::{BlockRef, ChainCommand};
 use crate::chain::params::Params;
 use crate::chainstate::{self, Chainstate, ChainstateOptions, Completion, PruneOptions, Sources};
-use crate::engine::{Engine, EngineConfig};
+use crate::engine::{Arrival, Engine, EngineConfig};
 use crate::error::Error;
 use crate::peer::{PeerAddress, PeerId};
+use crate::relay::serve::ServeConfig;
 use crate::rng::Rng;
 use crate::store::block_files::{BlockFiles, BlockFilesOptions};
 use crate::store::header_file::{HEADER_FILE, HeaderFile};
@@ -41,6 +42,8 @@ pub struct NodePlan {
     pub work_millis: u64,
     /// Whether it prunes; its segments hold a few blocks then.
     pub prune: Option<PruneOptions>,
+    /// Places for peers that come to it, and are served; 0: it does not listen.
+    pub inbound: usize,
 }
 
 impl Default for NodePlan {
@@ -54,6 +57,7 @@ impl Default for NodePlan {
             window: 1_024,
             work_millis: 5,
             prune: None,
+            inbound: 0,
         }
     }
 }
@@ -83,6 +87,9 @@ pub(super) struct Life {
     pub chainstate: Chainstate,
     pub begun: u64,
     pub links: BTreeMap<PeerId, Link>,
+    /// Connections that wait for the engine's word, and the peers that opened them.
+    pub arrivals: BTreeMap<Arrival, usize>,
+    pub next_arrival: u64,
     pub commands: VecDeque<ChainCommand>,
     pub completions: BTreeMap<u64, Completion>,
     pub next_completion: u64,
@@ -181,6 +188,12 @@ impl SimNode {
             automatic: !self.plan.manual,
             dns_seeds: false,
             commit_interval: Duration::from_millis(self.plan.commit_millis),
+            inbound_max: self.plan.inbound,
+            serve: ServeConfig {
+                enabled: self.plan.inbound > 0,
+                pruned: self.plan.prune.is_some(),
+                upload_budget: None,
+            },
             ..EngineConfig::default()
         };
         config.scheduler.window = self.plan.window;
@@ -193,6 +206,8 @@ impl SimNode {
             chainstate: opened.chainstate,
             begun: now,
             links: BTreeMap::new(),
+            arrivals: BTreeMap::new(),
+            next_arrival: 0,
             commands: VecDeque::new(),
             completions: BTreeMap::new(),
             next_completion: 0,

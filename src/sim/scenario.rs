@@ -84,14 +84,17 @@ impl Scenario {
         let mut nodes: Vec<NodePlan> = (0..1 + rng.below(4) / 3).map(|_| random_node(&mut rng)).collect();
         let mut pruning = Rng::from_number(seed ^ 0x0070_7275_6e69_6e67);
         nodes.iter_mut().for_each(|node| node.prune = random_pruning(&mut pruning));
+        let mut coming = Rng::from_number(seed ^ 0x0063_6f6d_696e_6700);
+        let visitors = random_visitors(&mut coming, &mut nodes, &forks);
         let manual = nodes.iter().all(|node| node.manual);
         let mut peers: Vec<PeerPlan> = (0..1 + rng.below(3)).map(|_| honest_peer(&mut rng)).collect();
         // A node that dials of its own accord keeps eight connections.
         let others = rng.below(if manual { 12 } else { 6 });
         peers.extend((0..others).map(|_| other_peer(&mut rng, &forks)));
-        let actions = (0..rng.below(20))
+        let actions: Vec<_> = (0..rng.below(20))
             .map(|_| (rng.below(20_000), random_action(&mut rng, nodes.len(), peers.len(), manual)))
             .collect();
+        peers.extend(visitors);
         Self { seed, begin: (4 + rng.below(50) as u32, rng.below(4) as usize), forks, peers, nodes, actions }
     }
 
@@ -257,6 +260,7 @@ fn random_node(rng: &mut Rng) -> NodePlan {
         window: pick(rng, &[8, 64, 1_024]),
         work_millis: pick(rng, &[1, 5, 50]),
         prune: None,
+        inbound: 0,
     }
 }
 
@@ -265,6 +269,31 @@ fn random_pruning(rng: &mut Rng) -> Option<PruneOptions> {
     let bytes = pick(rng, &[2_000, 8_000, 30_000]);
     let keep = pick(rng, &[6, 30, 60]);
     (rng.below(3) == 0).then(|| PruneOptions::new(bytes).keep_blocks(keep))
+}
+
+/// One world of three has nodes that listen, and peers of any kind that come to them.
+fn random_visitors(rng: &mut Rng, nodes: &mut [NodePlan], forks: &[(usize, u32, Flaw)]) -> Vec<PeerPlan> {
+    if rng.below(3) > 0 {
+        return Vec::new();
+    }
+    nodes.iter_mut().for_each(|node| node.inbound = 1 + rng.below(12) as usize);
+    let visitor = |rng: &mut Rng| {
+        let some = 1 + rng.below(40) as u32;
+        let plan = other_peer(rng, forks);
+        let manner = match rng.below(16) {
+            0 => Manner::LowWork(some),
+            1 | 2 => Manner::TellsAddresses(1 + some / 10),
+            3 | 4 => Manner::PushesCompact(some),
+            5 | 6 => Manner::PushesTransactions(some),
+            7 | 8 => Manner::Asks(1 + some / 10),
+            9 => Manner::Pings(some),
+            10 => Manner::Honest,
+            _ => plan.manner,
+        };
+        let serves = if manner == plan.manner { plan.serves } else { Serves::Honest };
+        PeerPlan { manner, serves, opens: 1 + rng.below(3) as u32, ..plan }
+    };
+    (0..1 + rng.below(4)).map(|_| visitor(rng)).collect()
 }
 
 fn random_wire(rng: &mut Rng) -> Wire {
@@ -277,7 +306,7 @@ fn random_wire(rng: &mut Rng) -> Wire {
 }
 
 fn honest_peer(rng: &mut Rng) -> PeerPlan {
-    PeerPlan { manner: Manner::Honest, wire: random_wire(rng), serves: Serves::Honest }
+    PeerPlan { wire: random_wire(rng), ..PeerPlan::default() }
 }
 
 fn other_peer(rng: &mut Rng, forks: &[(usize, u32, Flaw)]) -> PeerPlan {
@@ -315,7 +344,7 @@ fn other_peer(rng: &mut Rng, forks: &[(usize, u32, Flaw)]) -> PeerPlan {
             if forks[fork].2 == Flaw::None { Manner::Withholds } else { Manner::Lies }
         }
     };
-    PeerPlan { manner, wire, serves }
+    PeerPlan { manner, wire, serves, opens: 0 }
 }
 
 fn random_action(rng: &mut Rng, nodes: usize, peers: usize, manual: bool) -> Action {

@@ -95,18 +95,34 @@ pub struct Session {
     wants_headers: bool,
     ready: bool,
     announced: BlockHash,
+    /// We have opened the connection, and said our version.
+    opened: bool,
+    /// The height that it states, if that is not its chain's.
+    claim: Option<u32>,
 }
 
 impl Session {
     /// A connection that the other side opened. `nonce` goes into the version message.
     pub fn new(chain: Arc<RwLock<ServedChain>>, nonce: u64) -> Self {
         let announced = chain.read().tip().hash;
-        Self { chain, nonce, wants_headers: false, ready: false, announced }
+        Self { chain, nonce, wants_headers: false, ready: false, announced, opened: false, claim: None }
+    }
+
+    /// Opens the connection from this side: the first message.
+    pub fn open(&mut self) -> Message {
+        self.opened = true;
+        Message::Version(self.version())
+    }
+
+    /// States this height instead of the chain's.
+    pub fn claim(&mut self, height: u32) {
+        self.claim = Some(height);
     }
 
     /// The answers to a message, in order. What a serving node does not care about is ignored.
     pub fn on_message(&mut self, message: Message) -> Vec<Message> {
         match message {
+            Message::Version(_) if self.opened => vec![Message::Verack],
             Message::Version(_) => vec![Message::Version(self.version()), Message::Verack],
             Message::Verack => {
                 self.ready = true;
@@ -171,7 +187,7 @@ impl Session {
             sender: Address::new(&nowhere, services),
             nonce: self.nonce,
             user_agent: "/headlong-sim:0.1.0/".into(),
-            start_height: self.chain.read().tip().height as i32,
+            start_height: self.claim.unwrap_or(self.chain.read().tip().height) as i32,
             relay: false,
         }
     }

@@ -32,6 +32,7 @@ use super::node::{NodePlan, SimNode};
 use super::serve::ServedChain;
 use crate::chain::command::BlockRef;
 use crate::chain::params::{Network, Params};
+use crate::chain::work::ChainWork;
 use crate::engine::{Engine, Input};
 use crate::peer::{PeerAddress, PeerId};
 use crate::rng::Rng;
@@ -82,6 +83,8 @@ pub enum Serves {
     /// The honest one, growing.
     #[default]
     Honest,
+    /// Its headers, and never a block.
+    HeadersOnly,
     /// The chain that [`World::fork_off`] made, by its number.
     Fork(usize),
 }
@@ -95,6 +98,8 @@ pub struct PeerPlan {
     pub wire: Wire,
     /// What it serves.
     pub serves: Serves,
+    /// How many connections it opens to each node, each again when it has ended; 0: it waits to be dialled.
+    pub opens: u32,
 }
 
 /// What is wrong with a forked chain, in its second block.
@@ -139,6 +144,8 @@ enum Happening {
     Job(usize, u64, u64),
     /// The next life begins.
     Birth(usize, u64),
+    /// A peer opens a connection to a node.
+    Knock(usize, u64, usize),
 }
 
 struct Peer {
@@ -177,15 +184,32 @@ pub struct World {
 /// Blocks without spends that every world begins with, so that there is something to spend.
 const BASE: u32 = 110;
 
-/// The forge and the first blocks of all worlds, made once a process.
-fn base() -> &'static (Forge, Branch, Vec<Block>) {
-    static FIRST: std::sync::OnceLock<(Forge, Branch, Vec<Block>)> = std::sync::OnceLock::new();
-    FIRST.get_or_init(|| {
-        let mut forge = Forge::new(Arc::new(Params::new(Network::Regtest)), 0);
-        let mut branch = forge.genesis(None);
-        let blocks = (0..BASE).map(|_| forge.extend(&mut branch, BlockPlan::default())).collect();
-        (forge, branch, blocks)
-    })
+/// The same of a long world: more than one message of headers, and blocks of which most are data that nobody checks.
+const LONG_BASE: u32 = 2_400;
+const LONG_PADDING: usize = 1_500;
+
+/// A forge and what it has made.
+type First = (Forge, Branch, Vec<Block>);
+
+fn first(blocks: u32, padding: usize) -> First {
+    let mut forge = Forge::new(Arc::new(Params::new(Network::Regtest)), 0);
+    forge.pad(padding);
+    let mut branch = forge.genesis(None);
+    let blocks = (0..blocks).map(|_| forge.extend(&mut branch, BlockPlan::default())).collect();
+    forge.pad(0);
+    (forge, branch, blocks)
+}
+
+/// The first blocks of all worlds, made once a process.
+fn base() -> &'static First {
+    static FIRST: std::sync::OnceLock<First> = std::sync::OnceLock::new();
+    FIRST.get_or_init(|| first(BASE, 0))
+}
+
+/// The first blocks of all long worlds.
+fn long_base() -> &'static First {
+    static FIRST: std::sync::OnceLock<First> = std::sync::OnceLock::new();
+    FIRST.get_or_init(|| first(LONG_BASE, LONG_PADDING))
 }
 
 impl World {
@@ -201,8 +225,21 @@ impl World {
     /// # Panics
     /// Never: a pool without threads asks nothing of the system.
     pub fn with_verifier(seed: u64, verifier: Arc<dyn Verifier>) -> Self {
+        Self::begun(seed, verifier, base())
+    }
+
+    /// A world whose chain has 2,400 blocks at first, of some 1.7 kB each: it takes two messages to tell its headers, and
+    /// minutes to bring its blocks over a slow link. Its nodes know how much work the first 2,300 have (`nMinimumChainWork`).
+    pub fn long(seed: u64, verifier: Arc<dyn Verifier>) -> Self {
+        let mut world = Self::begun(seed, verifier, long_base());
+        let block = ChainWork::of_bits(world.params.genesis_header().bits.to_consensus());
+        let least = block.saturating_mul(LONG_BASE - 100);
+        world.params = Arc::new((*world.params).clone().with_minimum_chain_work(least));
+        world
+    }
+
+    fn begun(seed: u64, verifier: Arc<dyn Verifier>, (forge, branch, blocks): &First) -> Self {
         let params = Arc::new(Params::new(Network::Regtest));
-        let (forge, branch, blocks) = base();
         let mut ledger = Ledger::new(&params.genesis);
         let mut chain = ServedChain::new(&params.genesis);
         for block in blocks {
@@ -537,6 +574,11 @@ impl World {
             Happening::Birth(node, number) => {
                 if self.nodes[node].number == number && self.nodes[node].life.is_none() {
                     self.give_birth(node);
+                }
+            }
+            Happening::Knock(node, number, peer) => {
+                if self.lives(node, number) {
+                    self.knock(node, peer);
                 }
             }
             Happening::Input(node, number, input) => {

@@ -30,10 +30,10 @@ mod withheld;
 use crate::chain::block_tree::{BlockTree, HeaderId};
 use crate::chain::command::{BlockRef, ChainCommand, ChainReport, RawBlock};
 use crate::limits::{
-    BLOCK_RESERVED_BYTES, BLOCK_WINDOW, BLOCKS_IN_FLIGHT_SECONDS, DIRECT_FETCH_BLOCKS, LIFE_BYTES,
-    LIMITED_PEER_BLOCKS, SEGMENT_BLOCKS, SEGMENT_TIMEOUT, STALL_TIMEOUT_MIN, STRIKES_MAX,
+    BLOCK_RESERVED_BYTES, BLOCK_WINDOW, BLOCKS_IN_FLIGHT_MIN, BLOCKS_IN_FLIGHT_SECONDS, DIRECT_FETCH_BLOCKS,
+    LIFE_BYTES, LIMITED_PEER_BLOCKS, SEGMENT_BLOCKS, SEGMENT_TIMEOUT, STALL_TIMEOUT_MIN, STRIKES_MAX,
 };
-use crate::peer::{Cx, Demand, PeerId, PeerView};
+use crate::peer::{ConnectionKind, Cx, Demand, PeerId, PeerView};
 use crate::sync::tuning::Settings;
 use crate::time::Timestamp;
 use crate::wire::Message;
@@ -107,6 +107,8 @@ struct Suspicion {
 #[derive(Debug)]
 struct Source {
     manual: bool,
+    /// It came to us: whoever wants to hold us up can do that at will.
+    inbound: bool,
     /// Serves all blocks, not only the last 288.
     full: bool,
     best: Option<HeaderId>,
@@ -127,6 +129,8 @@ struct Source {
     life: Timestamp,
     life_bytes: u64,
     bytes: u64,
+    /// Bytes of whole messages that are no blocks, which are no sign of life.
+    idle_bytes: u64,
     suspicion: Option<Suspicion>,
     /// Times its blocks were taken away since it last delivered one.
     strikes: u32,
@@ -220,6 +224,8 @@ pub struct BlockScheduler {
     /// Blocks outside the window whose stored bytes are damaged and needed; at most one a report.
     again: BTreeMap<HeaderId, InVain>,
     sources: BTreeMap<PeerId, Source>,
+    /// The sources that have clocks: they owe blocks, or are under suspicion. Others may be among them until the next event.
+    timed: BTreeSet<PeerId>,
     flights: BTreeMap<HeaderId, Flight>,
     arrived: BTreeMap<HeaderId, Arrived>,
     /// Who sent the blocks that are stored and not connected yet.
@@ -257,6 +263,7 @@ impl BlockScheduler {
             window: Window::default(),
             again: BTreeMap::new(),
             sources: BTreeMap::new(),
+            timed: BTreeSet::new(),
             flights: BTreeMap::new(),
             arrived: BTreeMap::new(),
             senders: BTreeMap::new(),
@@ -294,6 +301,7 @@ impl BlockScheduler {
         }
         let mut source = Source {
             manual: peer.is_manual(),
+            inbound: peer.kind == ConnectionKind::Inbound,
             full: peer.serves_history(),
             best: None,
             best_height: 0,
@@ -307,6 +315,7 @@ impl BlockScheduler {
             life: cx.now.at,
             life_bytes: 0,
             bytes: 0,
+            idle_bytes: 0,
             suspicion: None,
             strikes: 0,
             overtaken: 0,
@@ -388,6 +397,7 @@ impl BlockScheduler {
     /// Bytes came from a peer: all bytes of the connection so far.
     pub fn on_progress(&mut self, cx: &mut Cx<'_>, peer: PeerId, bytes: u64) {
         let Some(source) = self.sources.get_mut(&peer) else { return };
+        let bytes = bytes.saturating_sub(source.idle_bytes);
         if bytes > source.bytes {
             source.bytes = bytes;
             if source.suspicion.take().is_some() {
@@ -397,6 +407,13 @@ impl BlockScheduler {
         if bytes.saturating_sub(source.life_bytes) >= LIFE_BYTES {
             source.life_bytes = bytes;
             source.life = cx.now.at;
+        }
+    }
+
+    /// A whole message came that is no block. Whoever floods us while it owes blocks is not at work on them.
+    pub fn on_other(&mut self, peer: PeerId, bytes: u64) {
+        if let Some(source) = self.sources.get_mut(&peer) {
+            source.idle_bytes = source.idle_bytes.saturating_add(bytes);
         }
     }
 
@@ -505,8 +522,7 @@ impl BlockScheduler {
         self.settle(cx, tree);
     }
 
-    /// When `on_timer` has something to do. A scan over the peers, of which there are some dozens; never
-    /// over blocks.
+    /// When `on_timer` has something to do. A look at the peers that owe blocks; never at all peers, or blocks.
     pub fn next_deadline(&self) -> Option<Timestamp> {
         let segment = self.deadlines.first().map(|&(at, _)| at);
         let stall = self.stall.and_then(|stall| self.stall_deadline(stall));
@@ -515,8 +531,9 @@ impl BlockScheduler {
         let lacking = self.lacking_until.filter(|_| needy);
         let patience = self.patience();
         let sources = self
-            .sources
-            .values()
+            .timed
+            .iter()
+            .filter_map(|id| self.sources.get(id))
             .flat_map(|source| {
                 let suspicion = source
                     .suspicion
@@ -641,10 +658,11 @@ impl BlockScheduler {
     fn settle(&mut self, cx: &mut Cx<'_>, tree: &BlockTree) {
         self.watch_withheld(cx.now.at, tree);
         if self.window.is_needy() {
+            let strangers = self.takes_strangers();
             let mut order: Vec<(Reverse<u64>, PeerId)> = self
                 .sources
                 .iter()
-                .filter(|(_, source)| source.usable())
+                .filter(|(_, source)| source.usable() && (strangers || !source.inbound))
                 .map(|(&id, source)| (Reverse(source.meter.rate()), id))
                 .collect();
             order.sort_unstable();
@@ -655,13 +673,30 @@ impl BlockScheduler {
         }
         self.ask_again(cx, tree);
         self.watch_head(cx.now.at, tree);
+        let sources = &self.sources;
+        let busy = |source: &Source| !source.owes.is_empty() || source.suspicion.is_some();
+        self.timed.retain(|id| sources.get(id).is_some_and(busy));
+    }
+
+    /// Whether peers that came to us are asked for many blocks too: near the tip, or if none of our choice has the next one
+    /// (Core's `FindNextBlocksToDownload` is called for them in the same cases). Each that comes could hold up its share.
+    fn takes_strangers(&self) -> bool {
+        let next = self.tip_height.saturating_add(1);
+        let has_next = |source: &Source| (source.lowest()..=source.reach).contains(&next);
+        self.window.end().saturating_sub(self.tip_height) as usize <= DIRECT_FETCH_BLOCKS
+            || !self.sources.values().any(|source| !source.inbound && source.usable() && has_next(source))
     }
 
     /// Asks a peer for the lowest blocks that are needed, up to what it may owe and the bytes allow.
     fn fill(&mut self, cx: &mut Cx<'_>, tree: &BlockTree, peer: PeerId) {
         let size = self.size.get();
         let Some(source) = self.sources.get(&peer).filter(|source| source.usable()) else { return };
-        let limit = source.limit(size);
+        let mut limit = source.limit(size);
+        if !source.meter.is_measured() {
+            // In a small window those who deliver nothing must leave a share to each other peer.
+            let share = self.config.window as usize / self.sources.len().max(1);
+            limit = limit.min(share.max(BLOCKS_IN_FLIGHT_MIN));
+        }
         if source.owes.len() > limit / 2 {
             return;
         }
@@ -696,7 +731,7 @@ impl BlockScheduler {
             .filter(|(_, source)| source.serves(height, id))
             .max_by_key(|(peer, source)| {
                 let room = source.owes.len() < source.limit(size);
-                (room, source.meter.rate(), Reverse(source.owes.len()), Reverse(**peer))
+                (!source.inbound, room, source.meter.rate(), Reverse(source.owes.len()), Reverse(**peer))
             })
             .map(|(&peer, _)| peer)
     }
@@ -742,6 +777,7 @@ impl BlockScheduler {
             });
             flight.requests.push(Request { peer, at: now, segment: number });
             source.owes.insert(id);
+            self.timed.insert(peer);
             if self.window.id_at(height) == Some(id) {
                 self.window.taken(height);
             }

@@ -42,7 +42,7 @@ use bitcoin::block::Header;
 use bitcoin::hashes::Hash;
 use bitcoin::p2p::message_blockdata::GetHeadersMessage;
 use core::time::Duration;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The height from which mainnet headers with version bit 31 belong to the chain that Knots 29.4.1 split
@@ -106,6 +106,8 @@ struct Batch<'a> {
 pub struct HeaderSync {
     params: Arc<Params>,
     peers: BTreeMap<PeerId, Peer>,
+    /// Those that are to be asked again; few.
+    again: BTreeSet<PeerId>,
     role: Option<Role>,
     /// When peers that were passed over are tried again.
     retry_at: Option<Timestamp>,
@@ -131,6 +133,7 @@ impl HeaderSync {
         Self {
             params,
             peers: BTreeMap::new(),
+            again: BTreeSet::new(),
             role: None,
             retry_at: None,
             inv_trigger: None,
@@ -178,6 +181,7 @@ impl HeaderSync {
     /// A connection ended.
     pub fn on_peer_gone(&mut self, cx: &mut Cx<'_>, tree: &BlockTree, peer: PeerId) {
         self.peers.remove(&peer);
+        self.again.remove(&peer);
         if self.role.is_some_and(|role| role.peer == peer) {
             self.role = None;
         }
@@ -229,6 +233,7 @@ impl HeaderSync {
             self.ask(cx, peer, best_locator(tree));
         } else {
             state.again = true;
+            self.again.insert(peer);
         }
     }
 
@@ -246,7 +251,7 @@ impl HeaderSync {
         self.proceed(cx, tree);
     }
 
-    /// When `on_timer` has something to do. A scan over the peers, of which there are some dozens.
+    /// When `on_timer` has something to do. A look at the peers that are to be asked again.
     pub fn next_deadline(&self) -> Option<Timestamp> {
         let role = self.role.and_then(|role| {
             let peer = self.peers.get(&role.peer);
@@ -256,9 +261,9 @@ impl HeaderSync {
             [patience, alone, Some(role.until)].into_iter().flatten().min()
         });
         let again = self
-            .peers
-            .values()
-            .filter(|peer| peer.again)
+            .again
+            .iter()
+            .filter_map(|id| self.peers.get(id))
             .filter_map(|peer| peer.asked_at.map(|at| at + GETHEADERS_INTERVAL))
             .min();
         [role, again, self.retry_at].into_iter().flatten().min()
@@ -590,6 +595,7 @@ impl HeaderSync {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.asked_at = Some(cx.now.at);
         peer.again = false;
+        self.again.remove(&id);
         peer.started = true;
         if let Some(role) = self.role.as_mut().filter(|role| role.peer == id) {
             role.late = false;
@@ -633,7 +639,7 @@ impl HeaderSync {
         }
         let waiting = |peer: &Peer| peer.again && may_ask(peer, cx.now.at);
         let due: Vec<PeerId> =
-            self.peers.iter().filter(|(_, peer)| waiting(peer)).map(|(&id, _)| id).collect();
+            self.again.iter().filter(|id| self.peers.get(id).is_some_and(waiting)).copied().collect();
         for id in due {
             self.ask(cx, id, best_locator(tree));
         }

@@ -1,6 +1,7 @@
 //! The engine in a world of its own: virtual time, peers in memory.
 
 mod activation;
+mod crowd;
 #[cfg(feature = "consensus")]
 mod real;
 mod world;

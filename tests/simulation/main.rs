@@ -9,6 +9,7 @@
 #![cfg(feature = "consensus")]
 
 mod day;
+mod majority;
 mod stories;
 
 use headlong::sim::scenario::{Outcome, Scenario};
@@ -21,12 +22,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Seeds of an ordinary test run.
 const SEEDS: Range<u64> = 0..150;
 
-fn seeds() -> Range<u64> {
+/// The seeds that are asked for, or these.
+fn seeds_or(usual: Range<u64>) -> Range<u64> {
     if let Ok(seed) = std::env::var("HEADLONG_SEED") {
         let seed = seed.parse().expect("HEADLONG_SEED is a number");
         return seed..seed + 1;
     }
-    let Ok(range) = std::env::var("HEADLONG_SEEDS") else { return SEEDS };
+    let Ok(range) = std::env::var("HEADLONG_SEEDS") else { return usual };
     let (from, to) = range.split_once("..").expect("HEADLONG_SEEDS is FROM..TO");
     from.parse().expect("a number")..to.parse().expect("a number")
 }
@@ -63,7 +65,7 @@ fn tell(scenario: &Scenario, outcome: &Outcome) {
 
 #[test]
 fn every_seed_keeps_all_invariants_and_reaches_the_best_tip() {
-    let seeds = seeds();
+    let seeds = seeds_or(SEEDS);
     let begun = std::time::Instant::now();
     let next = AtomicU64::new(seeds.start);
     let failures = Mutex::new(Vec::new());

@@ -67,7 +67,7 @@ fn what_a_killed_process_left_unsynced_is_not_told_as_durable() {
 
 fn peer(manner: Manner, wire: [u64; 4], serves: Serves) -> PeerPlan {
     let [latency, jitter, bandwidth, losses] = wire;
-    PeerPlan { manner, wire: Wire { latency, jitter, bandwidth, losses }, serves }
+    PeerPlan { manner, wire: Wire { latency, jitter, bandwidth, losses }, serves, opens: 0 }
 }
 
 /// The first block of a chain whose second one is invalid was the tip, and its stored bytes were damaged. The

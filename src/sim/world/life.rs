@@ -21,7 +21,8 @@ const CAUGHT_AT_MOST: u32 = 2;
 
 impl World {
     pub(super) fn give_birth(&mut self, node: usize) {
-        let peers: Vec<PeerAddress> = self.peers.iter().map(|peer| peer.address.clone()).collect();
+        let dialled = self.peers.iter().filter(|peer| peer.plan.opens == 0);
+        let peers: Vec<PeerAddress> = dialled.map(|peer| peer.address.clone()).collect();
         let before = self.nodes[node].disk.struck().len();
         let opened = self.nodes[node].open(&self.params, &peers, self.now, &mut self.rng);
         let struck = self.note_faults(node, before);
@@ -51,6 +52,7 @@ impl World {
                     self.input(node, Input::AddAddresses(peers));
                 }
                 self.input(node, Input::Timer);
+                self.expect_visitors(node);
             }
             Err(error) => self.after_failure(node, &error, struck),
         }
@@ -162,11 +164,11 @@ impl World {
                 Some((id, Some((message, bytes)))) => Input::Received(id, message, bytes),
                 Some((id, None)) => {
                     let link = life.links.remove(&id);
-                    if link.is_some_and(|link| link.open) {
-                        Input::Closed(id)
-                    } else {
-                        Input::DialFailed(id, "refused".into())
+                    let (peer, open) = link.map_or((None, false), |link| (Some(link.peer), link.open));
+                    if let Some(peer) = peer {
+                        self.come_again(node, peer);
                     }
+                    if open { Input::Closed(id) } else { Input::DialFailed(id, "refused".into()) }
                 }
             };
             self.feed(node, input);
@@ -257,15 +259,15 @@ impl World {
                 let struck = life.as_ref().is_some_and(|life| disk.struck().len() > life.faults_before);
                 self.after_failure(node, &error, struck);
             }
-            // Nobody comes to a node of the simulation.
-            Output::Accept(..) | Output::Refuse(_) => {}
+            Output::Accept(arrival, id) => self.admit(node, arrival, id),
+            Output::Refuse(arrival) => self.turn_away(node, arrival),
             // Figures of a real clock would make runs differ.
             Output::Measure => {
                 let number = self.nodes[node].number;
                 let input = Input::Measured(Figures::default());
                 self.at(self.now, Happening::Input(node, number, input));
             }
-            // Simulated nodes do not listen: they have nobody to ask how they are reached.
+            // Simulated nodes have nobody to ask how they are reached.
             Output::Resolve(..)
             | Output::Ask(..)
             | Output::SaveAddresses(_)

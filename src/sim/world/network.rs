@@ -1,12 +1,15 @@
 //! The network of a world: dials, links with their delays and losses, and what passes over them.
 
 use super::{Happening, PROGRESS, Peer, Serves, World};
-use crate::engine::Input;
+use crate::engine::{Arrival, Input};
 use crate::peer::{CloseReason, PeerAddress, PeerId};
 use crate::sim::manner::{Act, Conversation, Manner};
 use crate::sim::node::Link;
 use crate::wire::Message;
 use std::collections::VecDeque;
+
+/// Milliseconds within which who opens connections does so at first, and after which again, once or twice this time.
+const VISIT: u64 = 5_000;
 
 impl World {
     pub(super) fn dial(&mut self, node: usize, id: PeerId, address: &PeerAddress) {
@@ -22,24 +25,85 @@ impl World {
         if plan.manner == Manner::Absent || self.now < *away_until {
             return self.later(wait, Happening::Input(node, number, Input::DialFailed(id, "refused".into())));
         }
-        let chain = match plan.serves {
-            Serves::Honest => self.chain.clone(),
-            Serves::Fork(fork) => self.forks[fork].clone(),
-        };
-        let conversation = Conversation::new(plan.manner, chain, self.chain.clone(), self.rng.u64());
-        let link = Link {
-            peer,
-            conversation,
-            open: false,
-            to_node: self.now + wait,
-            to_peer: self.now + wait,
-            sent: 0,
-            held: VecDeque::new(),
-            ended: false,
-        };
+        let link = self.link_to(peer, self.now + wait);
         if let Some(life) = &mut self.nodes[node].life {
             life.links.insert(id, link);
             self.later(wait, Happening::Input(node, number, Input::Connected(id)));
+        }
+    }
+
+    /// A connection with a peer, over which bytes pass from this time on.
+    fn link_to(&mut self, peer: usize, from: u64) -> Link {
+        let plan = self.peers[peer].plan;
+        let chain = match plan.serves {
+            Serves::Honest | Serves::HeadersOnly => self.chain.clone(),
+            Serves::Fork(fork) => self.forks[fork].clone(),
+        };
+        let mut conversation = Conversation::new(plan.manner, chain, self.chain.clone(), self.rng.u64());
+        if plan.serves == Serves::HeadersOnly {
+            conversation.keep_blocks();
+        }
+        let (open, ended, sent, held) = (false, false, 0, VecDeque::new());
+        Link { peer, conversation, open, to_node: from, to_peer: from, sent, held, ended }
+    }
+
+    // ---- peers that come ----
+
+    /// A node has begun: those who open connections do so soon.
+    pub(super) fn expect_visitors(&mut self, node: usize) {
+        let number = self.nodes[node].number;
+        for peer in 0..self.peers.len() {
+            for _ in 0..self.peers[peer].plan.opens {
+                let wait = self.rng.below(VISIT);
+                self.later(wait, Happening::Knock(node, number, peer));
+            }
+        }
+    }
+
+    /// A connection with a peer has ended: if the peer opened it, it does so again.
+    pub(super) fn come_again(&mut self, node: usize, peer: usize) {
+        if self.peers[peer].plan.opens > 0 {
+            let (number, wait) = (self.nodes[node].number, VISIT + self.rng.below(VISIT));
+            self.later(wait, Happening::Knock(node, number, peer));
+        }
+    }
+
+    /// A peer opens a connection to a node.
+    pub(super) fn knock(&mut self, node: usize, peer: usize) {
+        let Peer { plan, away_until, address } = &self.peers[peer];
+        if self.now < *away_until || matches!(plan.manner, Manner::Absent | Manner::BlackHole) {
+            return self.come_again(node, peer);
+        }
+        let Some(host) = address.socket_addr().map(|socket| socket.ip()) else { return };
+        let Some(life) = &mut self.nodes[node].life else { return };
+        let arrival = Arrival(life.next_arrival);
+        life.next_arrival += 1;
+        life.arrivals.insert(arrival, peer);
+        let port = 32_768 + (arrival.0 % 28_000) as u16;
+        self.input(node, Input::Arrived(arrival, PeerAddress::Ip((host, port).into())));
+    }
+
+    /// The engine takes a connection that a peer has opened.
+    pub(super) fn admit(&mut self, node: usize, arrival: Arrival, id: PeerId) {
+        let Some(peer) = self.nodes[node].life.as_mut().and_then(|life| life.arrivals.remove(&arrival))
+        else {
+            return;
+        };
+        let mut link = self.link_to(peer, self.now);
+        link.open = true;
+        let first = link.conversation.open();
+        if let Some(life) = &mut self.nodes[node].life {
+            life.links.insert(id, link);
+        }
+        if let Some(message) = first {
+            self.say(node, id, message);
+        }
+    }
+
+    /// The engine does not take it.
+    pub(super) fn turn_away(&mut self, node: usize, arrival: Arrival) {
+        if let Some(peer) = self.nodes[node].life.as_mut().and_then(|life| life.arrivals.remove(&arrival)) {
+            self.come_again(node, peer);
         }
     }
 
@@ -53,6 +117,10 @@ impl World {
         link.open = true;
         link.to_peer = link.to_peer.max(self.now + wire.latency + self.rng.below(wire.jitter + 1));
         let at = link.to_peer;
+        if let Message::Block(raw) = &message {
+            let left = Input::Flushed(id, raw.bytes().len());
+            self.at(at, Happening::Input(node, number, left));
+        }
         self.at(at, Happening::ToPeer(node, number, id, message));
     }
 
@@ -65,6 +133,7 @@ impl World {
             let detail = format!("peer {} ({manner:?}): {reason}", link.peer);
             self.violate(node, "only provable faults are held against a peer", detail);
         }
+        self.come_again(node, link.peer);
     }
 
     /// A message has reached a peer.
@@ -165,6 +234,9 @@ fn size(message: &Message) -> usize {
         Message::Inv(entries) | Message::GetData(entries) | Message::NotFound(entries) => {
             1 + 36 * entries.len()
         }
+        Message::Addr(entries) => 1 + 30 * entries.len(),
+        Message::AddrV2(entries) => 1 + 40 * entries.len(),
+        Message::Tx(transaction) => transaction.total_size(),
         _ => 60,
     }
 }

@@ -235,6 +235,7 @@ impl BlockScheduler {
             source.strikes = source.strikes.saturating_add(1);
             source.meter.halve();
             source.suspicion = Some(Suspicion { next: now + FROZEN_CHECK, proofs: 0 });
+            self.timed.insert(peer);
         }
     }
 
@@ -316,7 +317,8 @@ impl BlockScheduler {
 
     /// Time without a block after which a peer goes: longer the more peers share the link.
     pub(super) fn patience(&self) -> Duration {
-        let downloading = self.sources.values().filter(|source| !source.owes.is_empty()).count();
+        let timed = self.timed.iter().filter_map(|id| self.sources.get(id));
+        let downloading = timed.filter(|source| !source.owes.is_empty()).count();
         let others = u32::try_from(downloading.saturating_sub(1)).unwrap_or(u32::MAX);
         BLOCK_TIMEOUT.saturating_add((BLOCK_TIMEOUT / 2).saturating_mul(others))
     }

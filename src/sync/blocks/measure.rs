@@ -59,6 +59,11 @@ impl Meter {
         self.rate
     }
 
+    /// Whether it has delivered anything yet.
+    pub fn is_measured(&self) -> bool {
+        self.measured
+    }
+
     /// How many blocks of `size` bytes the peer may owe at a time.
     pub fn limit(&self, size: u64) -> usize {
         if !self.measured {

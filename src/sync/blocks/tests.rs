@@ -613,3 +613,72 @@ fn the_window_moves_with_the_proved_tip_only() {
     world.sync(60).expect("synced");
     assert!(world.closed.is_empty());
 }
+
+/// Peers that came to us were asked for as many blocks as those of our choice. Whoever wanted to hold the sync up opened
+/// a connection, showed the headers, took its blocks to deliver none, and came again. (Simulation of hostile majorities,
+/// seed 79: 5.7 times the honest peer's time.)
+#[test]
+fn who_came_to_us_gets_no_blocks_to_hold_up_while_a_peer_of_our_choice_has_the_next_one() {
+    let mut world = World::new(400, 20_000, config());
+    let stranger = |world: &World, id| PeerView {
+        kind: ConnectionKind::Inbound,
+        best_known: Some(world.tree.best_header()),
+        ..forged::view(id, 0)
+    };
+    world.join(1, 400_000);
+    for id in 2..8 {
+        let view = stranger(&world, id);
+        let id = world.join_as(view, 400_000);
+        world.peer(id).frozen = true;
+    }
+    let took = world.sync(60).expect("synced");
+    assert!(took <= 22, "{took} s");
+    for height in 1..384 {
+        let first = world.asked.iter().find(|(_, _, asked)| *asked == height);
+        assert_eq!(first.map(|(_, peer, _)| *peer), Some(1), "others are asked besides, if at all");
+    }
+    // Without one of our choice they are asked.
+    let mut world = World::new(100, 20_000, config());
+    let view = stranger(&world, 1);
+    world.join_as(view, 400_000);
+    world.sync(60).expect("synced");
+}
+
+/// All bytes of a peer were a sign of life, so that one who sent addresses or pings without end while it owed blocks was
+/// never silent: its blocks were asked of others only after half a minute, and it was given more.
+#[test]
+fn a_flood_of_other_messages_is_no_sign_of_life() {
+    let mut world = World::new(400, 20_000, config());
+    let flooding = world.join(1, 400_000);
+    world.peer(flooding).frozen = true;
+    world.join(2, 400_000);
+    let mut total = 0;
+    for _ in 0..4_000 / STEP {
+        total += 30_000;
+        world.with(|scheduler, cx, _| {
+            scheduler.on_other(flooding, 30_000);
+            scheduler.on_progress(cx, flooding, total);
+        });
+        world.step();
+    }
+    assert_eq!(world.scheduler.in_flight(Some(flooding)), 0);
+}
+
+/// In a window of 64 blocks the first four peers were asked for all there was. If they delivered nothing the fifth, who
+/// would have, was asked for a block at a time, after each of their time-outs. (Simulation of hostile majorities.)
+#[test]
+fn in_a_small_window_each_peer_gets_its_share_until_it_has_delivered() {
+    let mut world = World::new(300, 20_000, SchedulerConfig { window: 64, ..config() });
+    for id in 1..=8 {
+        let id = world.join_as(forged::view(id, 0), 400_000);
+        world.peer(id).frozen = id != PeerId(8);
+    }
+    let best = world.tree.best_header();
+    for id in 1..=8 {
+        world.with(|scheduler, cx, tree| scheduler.on_peer_has(cx, tree, PeerId(id), best));
+    }
+    assert!(world.asked.iter().any(|(_, peer, _)| *peer == 8));
+    let took = world.sync(120).expect("synced");
+    assert!(took <= 40, "{took} s");
+    assert_eq!(world.peer(PeerId(8)).delivered, 300);
+}
