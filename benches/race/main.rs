@@ -15,12 +15,17 @@
 //! figures are those that the system holds about the process at that moment. In `headers`, a million of them, the tip is
 //! that of the headers: a peer in this process has them, and no blocks.
 //!
+//! In `links` the chain of `sigs` comes over four links to the serving node, of 100 ms with one packet of a hundred lost: one
+//! of 20 Mbit/s among three of 1 Mbit/s, then one of 20 Mbit/s among three that carry nothing any more after 200 kB. Relays
+//! in this program are the links ([`links`]).
+//!
 //! bitcoind's checks of itself, which regtest turns on and no user has, are off.
 
 mod arguments;
 #[path = "../../tests/interop/bitcoind.rs"]
 mod bitcoind;
 mod headers;
+mod links;
 mod meter;
 mod profile;
 
@@ -29,6 +34,7 @@ use bitcoind::{Bitcoind, available};
 use headers::{HeaderChain, HeaderServer};
 use headlong::limits::MAX_HEADERS;
 use headlong::{Network, Params};
+use links::Link;
 use meter::{Figures, figures};
 use profile::Profile;
 use serde_json::{Value, json};
@@ -83,6 +89,9 @@ fn main() {
             race(&example, profile, &terms(profile.dbcache()), rounds, scale);
         }
     }
+    if is_chosen("links") {
+        race_over_links(&example, &terms(450), rounds, scale);
+    }
     if is_chosen("headers") {
         // Whole messages, so that whoever has the last asks for more.
         race_headers(&example, &terms(450), rounds, (HEADERS / scale).next_multiple_of(MAX_HEADERS as u32));
@@ -99,17 +108,41 @@ fn race(example: &Path, profile: Profile, terms: &Terms, rounds: u32, scale: u32
     let mut pairs: Vec<Vec<_>> = stores.iter().map(|_| Vec::new()).collect();
     for round in 1..=rounds {
         let ours = stores.iter().map(|store| {
-            let ours = headlong(example, &server, height, &coins, terms, store);
+            let ours = headlong(example, &server, &[server.p2p()], height, &coins, terms, store);
             println!("{name} {round}: headlong, {store} {ours}");
             ours
         });
         let ours: Vec<Figures> = ours.collect();
-        let theirs = other_bitcoind(&server, height, &coins, terms);
+        let theirs = other_bitcoind(&[server.p2p()], height, &coins, terms);
         println!("{name} {round}: bitcoind {theirs}");
         pairs.iter_mut().zip(ours).for_each(|(pairs, ours)| pairs.push((ours, theirs)));
     }
     for (store, pairs) in stores.iter().zip(&pairs) {
         print_ratios(&format!("{name}, {store}"), pairs);
+    }
+}
+
+/// The chain of `sigs` over four links, of which one is good.
+fn race_over_links(example: &Path, terms: &Terms, rounds: u32, scale: u32) {
+    let stalling = Link { stalls_after: Some(200_000), ..Link::mbit(20) };
+    let server = serve(Profile::Sigs, scale);
+    let height = server.call("getblockcount", json!([])).as_u64().expect("a height") as u32;
+    let coins = server.coins();
+    for (name, other) in [("slow", Link::mbit(1)), ("stalling", stalling)] {
+        println!(
+            "links: {height} blocks from one good peer among three {name} ones, shaped by relays of this program"
+        );
+        let mut pairs = Vec::new();
+        for round in 1..=rounds {
+            // New ones for each run, so that both sides find them alike; the good one is not the first.
+            let open = || [other, Link::mbit(20), other, other].map(|link| link.open(server.p2p()));
+            let ours = headlong(example, &server, &open(), height, &coins, terms, &terms.stores[0]);
+            println!("links, {name} {round}: headlong {ours}");
+            let theirs = other_bitcoind(&open(), height, &coins, terms);
+            println!("links, {name} {round}: bitcoind {theirs}");
+            pairs.push((ours, theirs));
+        }
+        print_ratios(&format!("links, {name}"), &pairs);
     }
 }
 
@@ -124,7 +157,7 @@ fn race_headers(example: &Path, terms: &Terms, rounds: u32, count: u32) {
     for round in 1..=rounds {
         let (server, folder) = (HeaderServer::start(chain.clone()), tempfile::tempdir().expect("a folder"));
         let begun = Instant::now();
-        let mut child = sync(example, server.address, folder.path(), terms, &terms.stores[0])
+        let mut child = sync(example, &[server.address], folder.path(), terms, &terms.stores[0])
             .spawn()
             .expect("the example starts");
         let asking = server.wait_for_all();
@@ -134,7 +167,7 @@ fn race_headers(example: &Path, terms: &Terms, rounds: u32, count: u32) {
 
         let server = HeaderServer::start(chain.clone());
         let begun = Instant::now();
-        let node = start_bitcoind(server.address, terms);
+        let node = start_bitcoind(&[server.address], terms);
         let asking = server.wait_for_all();
         let theirs = figures(node.id(), begun.elapsed());
         report(round, "bitcoind", &theirs, asking);
@@ -184,13 +217,13 @@ fn example() -> PathBuf {
     path
 }
 
-/// The example, syncing from this address.
-fn sync(example: &Path, server: SocketAddr, folder: &Path, terms: &Terms, store: &str) -> Command {
+/// The example, syncing from these addresses.
+fn sync(example: &Path, from: &[SocketAddr], folder: &Path, terms: &Terms, store: &str) -> Command {
     let mut command = Command::new(example);
     command
         .args(["--network", "regtest", "--assumevalid", "none", "--v1"])
         .args(["--threads", &terms.threads, "--dbcache", &terms.dbcache, "--store", store])
-        .args(["--connect", &server.to_string()])
+        .args(from.iter().flat_map(|address| ["--connect".to_owned(), address.to_string()]))
         .arg("--datadir")
         .arg(folder)
         .stdout(Stdio::piped())
@@ -202,6 +235,7 @@ fn sync(example: &Path, server: SocketAddr, folder: &Path, terms: &Terms, store:
 fn headlong(
     example: &Path,
     server: &Bitcoind,
+    from: &[SocketAddr],
     height: u32,
     coins: &(String, String, u64),
     terms: &Terms,
@@ -209,7 +243,7 @@ fn headlong(
 ) -> Figures {
     let folder = tempfile::tempdir().expect("a folder");
     let begun = Instant::now();
-    let mut child = sync(example, server.p2p(), folder.path(), terms, store)
+    let mut child = sync(example, from, folder.path(), terms, store)
         .args(["--utxo-hash", "--stop-at-height", &height.to_string()])
         .spawn()
         .expect("the example starts");
@@ -224,19 +258,20 @@ fn headlong(
     figures
 }
 
-/// Another bitcoind, syncing from this address.
-fn start_bitcoind(server: SocketAddr, terms: &Terms) -> Bitcoind {
-    let (connect, par) = (format!("-connect={server}"), format!("-par={}", terms.threads));
-    let dbcache = format!("-dbcache={}", terms.dbcache);
-    let mut options = vec![&connect[..], &par, &dbcache, "-assumevalid=0", "-blocksonly", IN_THE_CLEAR];
+/// Another bitcoind, syncing from these addresses.
+fn start_bitcoind(from: &[SocketAddr], terms: &Terms) -> Bitcoind {
+    let connect: Vec<String> = from.iter().map(|address| format!("-connect={address}")).collect();
+    let (par, dbcache) = (format!("-par={}", terms.threads), format!("-dbcache={}", terms.dbcache));
+    let mut options = vec![&par[..], &dbcache, "-assumevalid=0", "-blocksonly", IN_THE_CLEAR];
+    options.extend(connect.iter().map(String::as_str));
     options.extend(NO_SELF_CHECKS);
     Bitcoind::start(&options)
 }
 
 /// A sync by another bitcoind.
-fn other_bitcoind(server: &Bitcoind, height: u32, coins: &(String, String, u64), terms: &Terms) -> Figures {
+fn other_bitcoind(from: &[SocketAddr], height: u32, coins: &(String, String, u64), terms: &Terms) -> Figures {
     let begun = Instant::now();
-    let node = start_bitcoind(server.p2p(), terms);
+    let node = start_bitcoind(from, terms);
     while node.call("getblockcount", json!([])) != height {
         std::thread::sleep(Duration::from_millis(20));
     }
