@@ -652,8 +652,9 @@ fn a_flood_of_other_messages_is_no_sign_of_life() {
     let flooding = world.join(1, 400_000);
     world.peer(flooding).frozen = true;
     world.join(2, 400_000);
+    world.join(3, 400_000);
     let mut total = 0;
-    for _ in 0..4_000 / STEP {
+    for _ in 0..12_000 / STEP {
         total += 30_000;
         world.with(|scheduler, cx, _| {
             scheduler.on_other(flooding, 30_000);
