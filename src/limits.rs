@@ -504,3 +504,55 @@ pub const RATE_SAMPLE_MILLIS: u64 = 500;
 pub const RATE_SAMPLES: usize = 60;
 /// Events that one question of an event stream fetches.
 pub const EVENTS_PER_QUERY: usize = 256;
+
+// ---- net: the pool of connections that we open, and HTTP sources ----
+
+/// Connections that a node opens, to peers and sources together. More than it ever wants by itself (a dozen); what is
+/// above are peers and sources that the host names, and the system's open files end somewhere.
+pub const MAX_OUTGOING: usize = 512;
+/// Connections to one address: the requests that an HTTP source has to answer at a time.
+pub const MAX_OUTGOING_PER_TARGET: usize = 4;
+/// Waiters for a place in the pool; more are refused at once.
+pub const MAX_POOL_WAITERS: usize = 1_024;
+/// Milliseconds that a dial waits for a place in the pool.
+pub const POOL_WAIT_MILLIS: u64 = 5_000;
+/// Time for which a connection that nobody uses is kept: below what servers and address translators keep (bitcoind closes
+/// after 30 s, nginx after 75 s).
+pub const POOL_IDLE: Duration = Duration::from_secs(20);
+/// Age at which a connection is not used again, so that a change behind a name or a balancer is noticed.
+pub const POOL_MAX_AGE: Duration = Duration::from_secs(600);
+/// Uses after which the same holds (nginx closes after 1,000 requests).
+pub const POOL_MAX_USES: u32 = 900;
+
+/// Characters of the path of a source's address.
+pub const MAX_SOURCE_PATH: usize = 200;
+/// Requests that a source has to answer at a time.
+pub const SOURCE_REQUESTS: usize = 4;
+/// Blocks that wait to be asked of a source: more than the scheduler lets a peer owe. Further ones are said not to be
+/// found.
+pub const MAX_SOURCE_WAITING: usize = 1_024;
+/// Bytes of the head of an HTTP answer; servers send some hundred.
+pub const MAX_HTTP_HEAD: usize = 16 * 1_024;
+/// Fields of a head.
+pub const MAX_HTTP_FIELDS: usize = 64;
+/// Bytes of one line with a chunk's size, its extensions included, and of all fields after the last chunk.
+pub const MAX_CHUNK_LINE: usize = 256;
+/// Bytes by which the framing of a chunked answer may exceed its body. Servers cut it into thousands of bytes, so that
+/// this is hardly used; a body sent byte by byte is refused.
+pub const MAX_CHUNK_OVERHEAD: usize = 1 << 20;
+/// Bytes of an answer that is neither headers nor a block: `chaininfo`, or the text of an error.
+pub const MAX_SOURCE_TEXT: usize = 64 * 1_024;
+/// Times that a request is tried before the source's connection ends, or its block is handed back.
+pub const SOURCE_ATTEMPTS: u32 = 4;
+/// Milliseconds before the second attempt, on average; doubles with each.
+pub const SOURCE_RETRY_MILLIS: u64 = 250;
+/// Milliseconds without a byte after which a request to a source has failed, while we read.
+pub const SOURCE_SILENCE_MILLIS: u64 = 20_000;
+/// Milliseconds for a request to a source in all: a full block at [`LEAST_BANDWIDTH`].
+pub const SOURCE_REQUEST_MILLIS: u64 = 300_000;
+/// Milliseconds between two looks at a source's tip.
+pub const SOURCE_POLL_MILLIS: u64 = 10_000;
+/// The least that a host may choose for that, so that a source is not asked without pause.
+pub const SOURCE_POLL_LEAST_MILLIS: u64 = 100;
+/// Bytes up to which the body of an answer is unpacked where it is read; longer ones go to the blocking pool.
+pub const SOURCE_UNPACK_INLINE: usize = 16 * 1_024;

@@ -13,6 +13,7 @@ pub mod engine;
 pub mod feed;
 pub mod frame;
 pub mod header_sync;
+pub mod http_response;
 pub mod message;
 pub mod meter;
 pub mod nat_replies;
@@ -26,7 +27,7 @@ pub mod undo;
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 14] = [
+pub const TARGETS: [(&str, Target); 15] = [
     ("frame", frame::run),
     ("message", message::run),
     ("block", block::run),
@@ -41,4 +42,5 @@ pub const TARGETS: [(&str, Target); 14] = [
     ("encryption", encryption::run),
     ("proxy", proxy::run),
     ("nat_replies", nat_replies::run),
+    ("http_response", http_response::run),
 ];

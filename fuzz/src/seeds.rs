@@ -45,6 +45,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "encryption" => [v1_starts(), steps(0, 8, 400), steps(1, 8, 6_000), packets()].concat(),
         "proxy" => proxies(),
         "nat_replies" => nat_replies(),
+        "http_response" => crate::http_response::seeds(),
         "header_sync" => [steps(0, 24, 120), steps(6, 24, 240), presyncs()].concat(),
         "engine" => [steps(1, 24, 300), steps(3, 24, 800), syncs(), changed_bodies()].concat(),
         "chainstate_connect" => [steps(0, 40, 200), steps(9, 40, 400)].concat(),

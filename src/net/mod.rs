@@ -2,9 +2,12 @@
 //! runtime (feature `native`).
 
 pub mod encryption;
+#[cfg(feature = "http")]
+pub mod http;
 pub mod nat;
 #[cfg(feature = "native")]
 pub mod native;
+pub mod pool;
 #[cfg(feature = "socks5")]
 pub mod socks5;
 
