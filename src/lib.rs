@@ -38,6 +38,7 @@
 //! | `sled` | yes | [`SledStore`], an embedded store |
 //! | `fjall` | no | `FjallStore`, a log-structured store for full nodes (needs Rust 1.90) |
 //! | `native` | yes | a transport, timers and an executor that need no runtime, and [`Node::run_blocking`] |
+//! | `http` | yes | headers and blocks from the REST interface of a bitcoind beside peers (`Builder::http_source`) |
 //! | `tracing` | yes | spans and events for the `tracing` facade, target `headlong` |
 //! | `sim` | no | the chain forge, serving peers and the deterministic network, for tests |
 //! | `conformance` | no | `store::conformance` and `verify::conformance`, suites for stores and verifiers of your own; brings `sim` and `serde_json` |
@@ -88,7 +89,7 @@ pub use node::{
 };
 pub use peer::book::Census;
 pub use peer::lifecycle::{PeerEvent, PeerState};
-pub use peer::{AddressNetwork, CloseReason, ConnectionKind, Fault, PeerAddress, PeerId};
+pub use peer::{AddressNetwork, CloseReason, ConnectionKind, Fault, PeerAddress, PeerId, SourceUrl};
 pub use relay::priority::QueueCounts;
 pub use relay::rate::{Bandwidths, PeerTraffic, RateConfig};
 pub use relay::reach::{OwnAddress, ReachMethod, Reachability};

@@ -2,6 +2,7 @@
 //! stdout where asked for.
 
 use headlong::chainstate::{PipelineStatus, StageStatus, WaitStatus};
+use headlong::net::pool::PoolCounts;
 use headlong::{OwnAddress, Reachability, Stage, Status, TrafficStatus};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
@@ -106,6 +107,7 @@ impl Display {
             "pipeline": pipeline(&status.pipeline),
             "traffic": traffic(&status.traffic),
             "daily_bytes": status.allowance.map(|day| json!({ "used": day.used, "limit": day.limit, "spent": day.spent })),
+            "connections": connections(&status.connections),
             "elapsed_seconds": self.begun.elapsed().as_secs_f64(),
         })
     }
@@ -130,6 +132,21 @@ fn traffic(status: &TrafficStatus) -> Value {
 fn reached(reach: &Reachability) -> Vec<Value> {
     let own = |own: &OwnAddress| json!({ "address": own.address.to_string(), "by": own.by.to_string(), "until": own.until });
     reach.addresses.iter().map(own).collect()
+}
+
+fn connections(counts: &PoolCounts) -> Value {
+    json!({
+        "open": counts.open,
+        "idle": counts.idle,
+        "waiting": counts.waiting,
+        "opened": counts.opened,
+        "reused": counts.reused,
+        "refused": counts.refused,
+        "timed_out": counts.timed_out,
+        "unhealthy": counts.unhealthy,
+        "expired": counts.expired,
+        "displaced": counts.displaced,
+    })
 }
 
 fn pipeline(status: &PipelineStatus) -> Value {

@@ -128,6 +128,9 @@ fn with_nodes(mut builder: Builder, nodes: &NodeOptions) -> Builder {
     for peer in &nodes.added {
         builder = builder.add_node(peer.clone());
     }
+    for url in &nodes.http {
+        builder = builder.http_source(url.clone());
+    }
     for address in &nodes.listen {
         builder = builder.listen(*address);
     }

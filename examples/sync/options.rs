@@ -2,7 +2,7 @@
 
 use super::network::{HELP as NETWORK_HELP, NetworkOptions};
 use headlong::store::backend::UnknownBackend;
-use headlong::{AddressNetwork, PeerAddress, StoreBackend};
+use headlong::{AddressNetwork, PeerAddress, SourceUrl, StoreBackend};
 use lexopt::{Arg, Parser, ValueExt};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -39,6 +39,7 @@ pub struct Options {
 #[derive(Debug, Default)]
 pub struct NodeOptions {
     pub added: Vec<PeerAddress>,
+    pub http: Vec<SourceUrl>,
     pub listen: Vec<SocketAddr>,
     pub upload_mb: Option<u64>,
     pub upload_kb: Option<u64>,
@@ -73,6 +74,7 @@ With no arguments it syncs a generated chain from peers inside this process. Opt
 {NETWORK_HELP}
   --connect HOST:PORT        sync from this peer only, reconnecting for ever (repeatable); without it: DNS seeds
   --addnode HOST:PORT        keep this peer connected besides others (repeatable)
+  --http URL                 take blocks from this bitcoind's REST interface, too: http://HOST[:PORT][/PATH] (repeatable)
   --listen IP:PORT           accept peers there, and serve headers, blocks and addresses (repeatable)
   --upload MB                megabytes a day after which no blocks older than a week are served
   --upload-rate KB           kilobytes a second that are sent at most, at least 16
@@ -141,6 +143,7 @@ pub fn parse() -> Result<Invocation, lexopt::Error> {
             "help" => return Ok(Invocation::Help),
             "connect" => options.connect.push(parser.value()?.parse()?),
             "addnode" => options.nodes.added.push(parser.value()?.parse()?),
+            "http" => options.nodes.http.push(parser.value()?.parse()?),
             "listen" => options.nodes.listen.push(parser.value()?.parse()?),
             "upload" => options.nodes.upload_mb = Some(parser.value()?.parse()?),
             "upload-rate" => options.nodes.upload_kb = Some(parser.value()?.parse()?),

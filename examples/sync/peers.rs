@@ -70,7 +70,11 @@ fn line(peer: &PeerStatus) -> String {
         peer.id.to_string(),
         peer.kind.to_string(),
         peer.state.to_string(),
-        if peer.session.is_some() { "v2" } else { "v1" },
+        match (peer.kind, peer.session) {
+            (ConnectionKind::Source, _) => "http",
+            (_, Some(_)) => "v2",
+            (_, None) => "v1",
+        },
         peer.in_flight,
         peer.bytes_per_second as f64 / 1e3,
         peer.traffic.per_second.received as f64 / 1e3,

@@ -41,7 +41,8 @@ impl Socks5Transport {
     }
 }
 
-/// The form in which the proxy gets an address; `None` for I2P, which no SOCKS5 proxy of ours reaches.
+/// The form in which the proxy gets an address; `None` for I2P, which no SOCKS5 proxy of ours reaches, and for sources,
+/// which are dialled at their hosts.
 fn target(address: &PeerAddress) -> Option<TargetAddr<'static>> {
     Some(match address {
         PeerAddress::Ip(socket) => TargetAddr::Ip(*socket),
@@ -52,7 +53,7 @@ fn target(address: &PeerAddress) -> Option<TargetAddr<'static>> {
             let (name, _) = text.rsplit_once(':')?;
             TargetAddr::Domain(Cow::Owned(name.to_owned()), *port)
         }
-        PeerAddress::I2p(..) => return None,
+        PeerAddress::I2p(..) | PeerAddress::Http(_) => return None,
     })
 }
 
@@ -70,7 +71,8 @@ impl Transport for Socks5Transport {
         }
         let (target, dial) = (target(address), self.to_proxy.dial(&PeerAddress::Ip(self.proxy)));
         Box::pin(async move {
-            let unreachable = || io::Error::new(io::ErrorKind::Unsupported, "no SOCKS5 proxy reaches I2P");
+            let unreachable =
+                || io::Error::new(io::ErrorKind::Unsupported, "no SOCKS5 proxy reaches such an address");
             let target = target.ok_or_else(unreachable)?;
             let user = isolated()?;
             let failed = |error| io::Error::new(io::ErrorKind::NotConnected, format!("proxy: {error}"));

@@ -9,6 +9,7 @@ mod control;
 mod peers;
 mod rates;
 mod reach;
+mod sources;
 
 pub use rates::Profile;
 
@@ -16,7 +17,7 @@ use super::addresses::{self, Saved};
 use super::bandwidth::Bandwidth;
 use super::budget::{Budget, counted};
 use super::chain_thread::{ChainParts, EndSignal};
-use super::connection::Surroundings;
+use super::connection::{Outgoing, Surroundings};
 use super::driver::{self, CloseWatches, Parts, RunError, Stopped};
 use super::handle::Handle;
 use super::inbox::Inbox;
@@ -32,7 +33,8 @@ use crate::chainstate::recovery::{self, Sources};
 use crate::chainstate::{Chainstate, PruneOptions};
 use crate::engine::{Engine, EngineConfig, StartError};
 use crate::error::Error;
-use crate::limits::{INBOUND_MAX, MAX_REQUESTS, MIN_PRUNE_MIB, POOL_QUEUE};
+use crate::limits::{INBOUND_MAX, MAX_REQUESTS, MIN_PRUNE_MIB, POOL_QUEUE, SOURCE_POLL_MILLIS};
+use crate::net::pool::PoolConfig;
 use crate::net::{Clock, Executor, Gateway, SystemClock, Transport};
 use crate::peer::{AddressNetwork, PeerAddress};
 use crate::rng::Rng;
@@ -135,6 +137,7 @@ pub struct Builder {
     seed: Option<[u8; 32]>,
     peer_handlers: PeerHandlers,
     rates: rates::RateOptions,
+    source_interval: Duration,
 }
 
 impl Builder {
@@ -156,6 +159,7 @@ impl Builder {
             listen: Vec::new(),
             peer_handlers: PeerHandlers::default(),
             rates: rates::RateOptions::default(),
+            source_interval: Duration::from_millis(SOURCE_POLL_MILLIS),
             serve: None,
             proxy: None,
             onion_proxy: None,
@@ -428,6 +432,8 @@ impl Builder {
             Some(threads) => threads,
             None => std::thread::available_parallelism().map_or(1, usize::from),
         };
+        self.check_sources()?;
+        let of_network = self.params.network;
         let least = if self.params.network == Network::Regtest { 1 } else { MIN_PRUNE_MIB };
         if self.prune.is_some_and(|prune| prune.bytes < least << 20) {
             return Err(BuildError::Option(
@@ -549,6 +555,8 @@ impl Builder {
             encrypt,
             rng,
             trust,
+            network: of_network,
+            source_interval: self.source_interval,
         };
         Ok(edge.assemble(engine, opened.chainstate, datadir))
     }
@@ -570,11 +578,14 @@ struct Edge {
     encrypt: bool,
     rng: Rng,
     trust: Trust,
+    network: Network,
+    source_interval: Duration,
 }
 
 impl Edge {
     /// Joins engine and chainstate to a node, with its handle.
     fn assemble(self, engine: Engine, chainstate: Chainstate, datadir: Option<Datadir>) -> (Node, Handle) {
+        let outgoing = Outgoing::new(PoolConfig::default(), self.executor.clone(), self.clock.clone());
         let clock = NodeClock::new(self.clock);
         let bandwidth = self.bandwidth.map(|rate| Arc::new(Bandwidth::new(rate, clock.clone())));
         let (upload, rates) = (self.rates.upload(&clock), self.rates.messages());
@@ -588,6 +599,7 @@ impl Edge {
             status: Arc::new(Watch::new(Meter::new(clock.now().at, engine.status()))),
             pipeline: Arc::new(Mutex::new(chainstate.pipeline())),
             threads: self.threads,
+            outgoing: outgoing.clone(),
             events: Arc::new(Watch::new(())),
             ended: ended.clone(),
             traffic: traffic.clone(),
@@ -622,6 +634,9 @@ impl Edge {
                 traffic,
                 encrypt: self.encrypt,
                 rng: Arc::new(Mutex::new(self.rng)),
+                outgoing,
+                network: self.network,
+                source_interval: self.source_interval,
             },
             inbound,
             listen: self.listen,

@@ -9,6 +9,9 @@
 //! than its rate of what nobody asked for is not read for a while; and one that lets
 //! [`MAX_UNSENT_BYTES`](crate::limits::MAX_UNSENT_BYTES) pile up is dropped. What peers that came to us hold together is
 //! bounded too ([`super::crowd`]).
+//!
+//! Each connection that we open has a place in the node's [pool](crate::net::pool), which it waits for a limited time. One to
+//! an HTTP source has one task instead of two (`source`), and a place for each of its requests.
 
 mod gate;
 mod outgoing;
@@ -16,10 +19,14 @@ mod outgoing;
 use super::bandwidth::Bandwidth;
 use super::inbox::{Inbound, Inbox};
 use super::requests::NodeClock;
+#[cfg(feature = "http")]
+use super::source;
 use super::traffic::Traffic;
 use super::wait::let_others_run;
-use crate::limits::{CROWDED_MILLIS, DIAL_MILLIS, ENCRYPTION_MILLIS, READ_CHUNK};
+use crate::chain::params::Network;
+use crate::limits::{CROWDED_MILLIS, DIAL_MILLIS, ENCRYPTION_MILLIS, POOL_WAIT_MILLIS, READ_CHUNK};
 use crate::net::encryption::{self, Agreed, NoSession, Secrets, Session};
+use crate::net::pool::{Place, Pool};
 use crate::net::{BoxStream, Executor, Transport};
 use crate::peer::{Fault, PeerAddress, PeerId};
 use crate::relay::priority::{Priority, Pushed, is_answer};
@@ -35,13 +42,17 @@ use core::time::Duration;
 use futures::channel::oneshot;
 use futures::future::{AbortHandle, Either, abortable, select};
 use futures::io::{AsyncReadExt, ReadHalf, WriteHalf};
-use gate::{Gate, weight};
+use gate::weight;
 use outgoing::Writer;
 use parking_lot::Mutex;
 use std::io;
 use std::sync::Arc;
 
+pub(super) use gate::Gate;
 pub(super) use outgoing::Queue;
+
+/// All connections that a node opens.
+pub(super) type Outgoing = Pool<PeerAddress, BoxStream>;
 
 /// What a connection's tasks need of the node.
 #[derive(Clone, Debug)]
@@ -63,6 +74,14 @@ pub(super) struct Surroundings {
     pub(super) encrypt: bool,
     /// Where the secrets of encrypted connections come from.
     pub(super) rng: Arc<Mutex<Rng>>,
+    /// The places of connections that we open.
+    pub(super) outgoing: Outgoing,
+    /// The network that HTTP sources must serve.
+    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "there are no sources"))]
+    pub(super) network: Network,
+    /// Time between two looks at a source's tip.
+    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "there are no sources"))]
+    pub(super) source_interval: Duration,
 }
 
 impl Surroundings {
@@ -76,9 +95,14 @@ impl Surroundings {
 }
 
 /// An open connection, and what is known of how its other side speaks.
-pub(super) struct Opened {
-    stream: BoxStream,
-    speech: Speech,
+pub(super) struct Opened(Line);
+
+enum Line {
+    /// A stream of messages, and its place in the pool if we opened it.
+    Stream(BoxStream, Speech, Option<Place<PeerAddress, BoxStream>>),
+    /// Requests and answers.
+    #[cfg(feature = "http")]
+    Source(Box<source::Source>),
 }
 
 enum Speech {
@@ -93,20 +117,28 @@ enum Speech {
 impl Opened {
     /// Of the side that was called.
     fn arrived(stream: BoxStream, encrypt: bool) -> Self {
-        Self { stream, speech: if encrypt { Speech::Unknown } else { Speech::Plain } }
+        Self(Line::Stream(stream, if encrypt { Speech::Unknown } else { Speech::Plain }, None))
     }
 
     /// The session, if there is one already.
     pub(super) fn session(&self) -> Option<[u8; 32]> {
-        match &self.speech {
-            Speech::Encrypted(session) => Some(session.id),
-            Speech::Plain | Speech::Unknown => None,
+        match &self.0 {
+            Line::Stream(_, Speech::Encrypted(session), _) => Some(session.id),
+            _ => None,
         }
     }
 }
 
 /// Opens a connection; in v1 if the other side understands nothing else.
 async fn open_to(address: PeerAddress, encrypted: bool, around: Surroundings) -> io::Result<Opened> {
+    if let PeerAddress::Http(url) = address {
+        #[cfg(feature = "http")]
+        return source::open(url, around).await.map(|source| Opened(Line::Source(Box::new(source))));
+        #[cfg(not(feature = "http"))]
+        return Err(io::Error::new(io::ErrorKind::Unsupported, format!("{url} needs the feature `http`")));
+    }
+    let place = around.outgoing.get(&address, Duration::from_millis(POOL_WAIT_MILLIS)).await;
+    let place = place.map_err(io::Error::other)?;
     if encrypted {
         let mut stream = around.transport.dial(&address).await?;
         let limit = around.executor.timer(Duration::from_millis(ENCRYPTION_MILLIS));
@@ -118,14 +150,17 @@ async fn open_to(address: PeerAddress, encrypted: bool, around: Surroundings) ->
             }
         };
         match agreed {
-            Some(Ok(session)) => return Ok(Opened { stream, speech: Speech::Encrypted(Box::new(session)) }),
+            Some(Ok(session)) => {
+                let speech = Speech::Encrypted(Box::new(session));
+                return Ok(Opened(Line::Stream(stream, speech, Some(place))));
+            }
             Some(Err(NoSession::Failed(error))) => return Err(error),
             // It closed the connection at bytes that it did not understand, or waits for others.
             Some(Err(NoSession::NoKey(_))) | None => drop(stream),
         }
     }
     let stream = around.transport.dial(&address).await?;
-    Ok(Opened { stream, speech: Speech::Plain })
+    Ok(Opened(Line::Stream(stream, Speech::Plain, Some(place))))
 }
 
 /// The driver's end of a connection. Dropping it ends both tasks.
@@ -193,9 +228,18 @@ impl Connection {
         trace::event!(DEBUG, "connected", peer = id, address = self.address);
         let (closing, asked_to_close) = oneshot::channel();
         self.closing = Some(closing);
+        let (stream, speech, place) = match opened.0 {
+            Line::Stream(stream, speech, place) => (stream, speech, place),
+            #[cfg(feature = "http")]
+            Line::Source(source) => {
+                let (gate, queue) = (self.gate.clone(), self.queue.clone());
+                let ends = source::Ends { id, gate, queue, around: around.clone() };
+                self.tasks = vec![spawn(around, id, &self.address, source.run(ends))];
+                return;
+            }
+        };
         let (to_writer, out) = oneshot::channel();
         let speaks = Speaks { id, to_writer, gate: self.gate.clone(), around: around.clone() };
-        let Opened { stream, speech } = opened;
         let reading = match speech {
             // What is queued leaves, though the reader may be ended before it begins.
             Speech::Plain => Either::Left(speaks.begin(stream, Codec::plain(around.magic))),
@@ -205,7 +249,11 @@ impl Connection {
         let (queue, gate) = (self.queue.clone(), self.gate.clone());
         let writer = Writer { id, queue, gate, around: around.clone() };
         self.tasks = vec![
-            spawn(around, id, &self.address, writer.run(out, asked_to_close)),
+            spawn(around, id, &self.address, async move {
+                writer.run(out, asked_to_close).await;
+                // Until the last message has left.
+                drop(place);
+            }),
             spawn(around, id, &self.address, reading),
         ];
     }
@@ -247,7 +295,8 @@ impl Connection {
     /// A message of this length was handled.
     pub(super) fn handled(&self, bytes: usize) {
         self.gate.change(|gate| {
-            gate.unhandled = gate.unhandled.saturating_sub(weight(bytes));
+            let weight = gate.weights.pop_front().unwrap_or_else(|| weight(bytes));
+            gate.unhandled = gate.unhandled.saturating_sub(weight);
             gate.messages = gate.messages.saturating_sub(1);
         });
     }
@@ -538,9 +587,7 @@ impl Reader {
     /// At most one waits, or bytes that come one by one would fill the inbox. What is left out now is
     /// counted by the next.
     fn tell_progress(&self) {
-        let mut waits = false;
-        self.gate.change(|gate| waits = core::mem::replace(&mut gate.progress, true));
-        if !waits {
+        if self.gate.begin_progress() {
             self.around.inbox.send(Inbound::Progress(self.id, self.decoder.received()));
         }
     }

@@ -24,6 +24,8 @@ mod listener;
 mod peer_handlers;
 mod reach;
 pub mod requests;
+#[cfg(feature = "http")]
+mod source;
 pub mod status;
 mod traffic;
 mod trust;

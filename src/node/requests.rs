@@ -16,7 +16,8 @@ use crate::engine::status::Stage;
 use crate::engine::{Answer, Query};
 use crate::error::Error;
 use crate::limits::EVENTS_PER_QUERY;
-use crate::net::Clock;
+use crate::net::pool::Pool;
+use crate::net::{BoxStream, Clock};
 use crate::peer::book::Census;
 use crate::peer::{PeerAddress, PeerId};
 use crate::store::StoreError;
@@ -182,6 +183,8 @@ pub(crate) struct Shared {
     pub(crate) threads: usize,
     /// What flows through the connections.
     pub(crate) traffic: Arc<Traffic>,
+    /// The connections that the node opens.
+    pub(crate) outgoing: Pool<PeerAddress, BoxStream>,
     /// Counts `EventsReady`.
     pub(crate) events: Arc<Watch<()>>,
     /// The durable tip, once the chainstate and its files are closed.
@@ -197,8 +200,9 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn status(&self) -> Status {
         let (now, pipeline) = (self.clock.now().at, *self.pipeline.lock());
+        let connections = self.outgoing.counts();
         let status = self.status.read(|meter, version| meter.status(now, version, pipeline));
-        Status { traffic: self.traffic.status(now), ..status }
+        Status { connections, traffic: self.traffic.status(now), ..status }
     }
 
     /// What the chainstate did, for the engine.

@@ -10,6 +10,7 @@ use crate::chainstate::{PipelineStatus, Wait};
 use crate::engine::allowance::AllowanceStatus;
 use crate::engine::status::{Stage, Status as EngineStatus, WaitsFor};
 use crate::limits::{RATE_SAMPLE_MILLIS, RATE_SAMPLES};
+use crate::net::pool::PoolCounts;
 use crate::relay::reach::Reachability;
 use crate::sync::diagnosis::Diagnosis;
 use crate::time::Timestamp;
@@ -79,6 +80,8 @@ pub struct Status {
     pub traffic: TrafficStatus,
     /// The bytes of the day, if they are limited ([`crate::Builder::daily_bytes`]).
     pub allowance: Option<AllowanceStatus>,
+    /// The connections that the node opens: how many there are, and what became of them.
+    pub connections: PoolCounts,
 }
 
 /// What the next block to connect waits for. As text: `height 812001 waits for peer 7 (192.0.2.1:8333), 14 s`.
@@ -219,6 +222,7 @@ impl Meter {
             pipeline,
             traffic: TrafficStatus::default(),
             allowance: latest.allowance,
+            connections: PoolCounts::default(),
         }
     }
 }

@@ -7,10 +7,12 @@
 //! | I2P | 52 characters of base32 (the SHA-256 of a destination), then `.b32.i2p:0` |
 //! | CJDNS | an IPv6 address in `fc00::/8` |
 //! | a name | `seed.example:8333`, resolved when it is dialled |
+//! | an HTTP source | `http://127.0.0.1:8332`, and what else [`SourceUrl`] reads |
 //!
 //! A name that ends in `.onion` or `.i2p` and is no address of these networks is refused: a resolver must not see it
 //! (RFC 7686).
 
+use super::source_url::{SourceUrl, has_scheme};
 use crate::wire::addr;
 use bitcoin::p2p::address::AddrV2;
 use core::fmt;
@@ -32,6 +34,8 @@ pub enum PeerAddress {
     I2p([u8; 32], u16),
     /// An address in `fc00::/8` and port.
     Cjdns(Ipv6Addr, u16),
+    /// The REST interface of a node, which is dialled at its host. No [transport](crate::Transport) is given one.
+    Http(SourceUrl),
 }
 
 /// The networks of BIP155 that are in use.
@@ -80,12 +84,12 @@ impl core::str::FromStr for AddressNetwork {
 }
 
 impl PeerAddress {
-    /// Its network; `None` for a name.
+    /// Its network; `None` for a name and for an HTTP source, which is in no address book.
     pub fn network(&self) -> Option<AddressNetwork> {
         Some(match self {
             Self::Ip(socket) if socket.ip().to_canonical().is_ipv4() => AddressNetwork::Ipv4,
             Self::Ip(_) => AddressNetwork::Ipv6,
-            Self::Name(..) => return None,
+            Self::Name(..) | Self::Http(_) => return None,
             Self::Onion(..) => AddressNetwork::Onion,
             Self::I2p(..) => AddressNetwork::I2p,
             Self::Cjdns(..) => AddressNetwork::Cjdns,
@@ -96,6 +100,7 @@ impl PeerAddress {
     pub fn port(&self) -> u16 {
         match self {
             Self::Ip(socket) => socket.port(),
+            Self::Http(url) => url.host().port(),
             Self::Name(_, port) | Self::Onion(_, port) | Self::I2p(_, port) | Self::Cjdns(_, port) => *port,
         }
     }
@@ -105,15 +110,16 @@ impl PeerAddress {
         match self {
             Self::Ip(socket) => Some(*socket),
             Self::Cjdns(ip, port) => Some((*ip, *port).into()),
+            Self::Http(url) => url.host().socket_addr(),
             Self::Name(..) | Self::Onion(..) | Self::I2p(..) => None,
         }
     }
 
-    /// The form on the wire; `None` for a name.
+    /// The form on the wire; `None` for a name and for an HTTP source.
     pub fn to_addr_v2(&self) -> Option<AddrV2> {
         Some(match self {
             Self::Ip(socket) => addr::from_socket(socket),
-            Self::Name(..) => return None,
+            Self::Name(..) | Self::Http(_) => return None,
             Self::Onion(key, _) => AddrV2::TorV3(*key),
             Self::I2p(hash, _) => AddrV2::I2p(*hash),
             Self::Cjdns(ip, _) => AddrV2::Cjdns(*ip),
@@ -138,6 +144,7 @@ impl PeerAddress {
         match self {
             Self::Ip(socket) => socket.ip().to_canonical().is_loopback(),
             Self::Name(name, _) => name == "localhost",
+            Self::Http(url) => url.host().is_local(),
             Self::Onion(..) | Self::I2p(..) | Self::Cjdns(..) => false,
         }
     }
@@ -194,19 +201,23 @@ impl fmt::Display for PeerAddress {
                 write!(f, "{}.b32.i2p:{port}", BASE32_NOPAD.encode(hash).to_ascii_lowercase())
             }
             Self::Cjdns(ip, port) => SocketAddr::from((*ip, *port)).fmt(f),
+            Self::Http(url) => url.fmt(f),
         }
     }
 }
 
 /// The text is no address of the [forms](self) that are known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not an address of the form HOST:PORT")]
+#[error("not an address of the form HOST:PORT or http://HOST[:PORT][/PATH]")]
 pub struct AddressParseError;
 
 impl core::str::FromStr for PeerAddress {
     type Err = AddressParseError;
 
     fn from_str(text: &str) -> Result<Self, AddressParseError> {
+        if has_scheme(text) {
+            return text.parse().map(Self::Http);
+        }
         if let Ok(address) = text.parse::<SocketAddr>() {
             return Ok(address.into());
         }

@@ -1,7 +1,7 @@
 //! Whom to connect to, and when.
 //!
-//! 1. Addresses of the host are dialled at once and again for ever, with a wait that doubles from one
-//!    second to one minute, and up to half less by chance.
+//! 1. Addresses of the host, HTTP sources among them, are dialled at once and again for ever, with a wait that doubles
+//!    from one second to one minute, and up to half less by chance.
 //! 2. Unless the host wants only its own addresses, connections of our own accord are kept up from the address book:
 //!    eight full ones, and two that exchange blocks and no addresses, so that nobody learns of them from gossip
 //!    (block-relay-only). Those two of the last run come first (anchors). Never two of one network group.
@@ -287,7 +287,11 @@ impl Dialer {
         }
         let due = self.manual.iter().find(|(_, m)| m.peer.is_none() && m.next_try <= now.at);
         if let Some((address, _)) = due {
-            return Some(DialWish::Dial { address: address.clone(), kind: ConnectionKind::Manual });
+            let kind = match address {
+                PeerAddress::Http(_) => ConnectionKind::Source,
+                _ => ConnectionKind::Manual,
+            };
+            return Some(DialWish::Dial { address: address.clone(), kind });
         }
         if self.book.is_changed() && self.next_save <= now.at {
             self.next_save =
@@ -402,7 +406,7 @@ impl Dialer {
     pub fn on_dialled(&mut self, peer: PeerId, address: &PeerAddress, kind: ConnectionKind, now: Now) {
         // With hardly a connection, it may be our own network that fails.
         self.book.on_dial(address, self.dialled.values().filter(|peer| peer.ready).count() >= 2, now.unix);
-        if kind == ConnectionKind::Manual {
+        if kind.is_manual() {
             if let Some(entry) = self.manual.get_mut(address) {
                 entry.peer = Some(peer);
             }

@@ -33,6 +33,7 @@ impl NetGroup {
                 IpAddr::V6(ip) => Self::of_v6(ip),
             },
             PeerAddress::Name(name, _) => Self::Name(name.clone()),
+            PeerAddress::Http(url) => Self::of(url.host()),
             PeerAddress::Onion(key, _) => Self::Onion(key[0] >> 4),
             PeerAddress::I2p(hash, _) => Self::I2p(hash[0] >> 4),
             PeerAddress::Cjdns(ip, _) => Self::Cjdns(ip.octets()[1] >> 4),
@@ -102,7 +103,7 @@ pub fn is_routable(address: &PeerAddress) -> bool {
             };
             routable && socket.port() != 0
         }
-        PeerAddress::Name(..) => false,
+        PeerAddress::Name(..) | PeerAddress::Http(_) => false,
         PeerAddress::Onion(_, port) | PeerAddress::Cjdns(_, port) => *port != 0,
         PeerAddress::I2p(..) => true,
     }

@@ -12,6 +12,7 @@ mod group;
 pub mod handshake;
 pub mod lifecycle;
 pub mod ping;
+mod source_url;
 pub mod timers;
 
 use crate::chain::block_tree::HeaderId;
@@ -23,6 +24,7 @@ use bitcoin::p2p::ServiceFlags;
 use core::fmt;
 
 pub use address::{AddressNetwork, AddressParseError, PeerAddress};
+pub use source_url::SourceUrl;
 
 /// A connection's number, never used twice by one engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -40,6 +42,8 @@ impl fmt::Display for PeerId {
 pub enum ConnectionKind {
     /// The host wants it kept up; it is never dropped for slowness.
     Manual,
+    /// The REST interface of a node, which the host named: headers and blocks over HTTP. Kept up like [`Self::Manual`].
+    Source,
     /// Of our own accord, for everything.
     FullRelay,
     /// Of our own accord, for blocks; no addresses are exchanged, so that gossip does not show it.
@@ -53,6 +57,11 @@ pub enum ConnectionKind {
 }
 
 impl ConnectionKind {
+    /// Whether the host named it and wants it kept up.
+    pub const fn is_manual(self) -> bool {
+        matches!(self, Self::Manual | Self::Source)
+    }
+
     /// Whether addresses are exchanged.
     pub const fn gossips(self) -> bool {
         matches!(self, Self::Manual | Self::FullRelay | Self::AddrFetch | Self::Inbound)
@@ -63,6 +72,7 @@ impl fmt::Display for ConnectionKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Manual => "manual",
+            Self::Source => "http source",
             Self::FullRelay => "full",
             Self::BlockRelayOnly => "blocks only",
             Self::Feeler => "feeler",
@@ -104,6 +114,9 @@ pub enum Fault {
     /// A message longer than the protocol allows.
     #[error("oversized {0}")]
     Oversized(&'static str),
+    /// An answer of an HTTP source that is not what was asked for, or not HTTP.
+    #[error("over HTTP: {0}")]
+    Http(&'static str),
 }
 
 /// Why we end a connection.
@@ -173,7 +186,7 @@ pub struct PeerView {
 impl PeerView {
     /// Whether the host wants it kept up.
     pub fn is_manual(&self) -> bool {
-        self.kind == ConnectionKind::Manual
+        self.kind.is_manual()
     }
 
     /// Whether it serves all blocks with witnesses.

@@ -144,6 +144,11 @@ impl Bitcoind {
         &self.folder
     }
 
+    /// Where its REST interface is, with `-rest=1`.
+    pub fn rest(&self) -> SocketAddr {
+        self.rpc
+    }
+
     /// Where its peers connect.
     pub fn p2p(&self) -> SocketAddr {
         self.p2p

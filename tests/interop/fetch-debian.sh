@@ -7,6 +7,7 @@
 #   fetch-debian.sh DIR microsocks      leaves DIR/bin/microsocks, a SOCKS5 server
 #   fetch-debian.sh DIR miniupnpd       leaves DIR/bin/miniupnpd, a gateway with UPnP, PCP and NAT-PMP, and DIR/bin/nft
 #   fetch-debian.sh DIR turnserver      leaves DIR/bin/turnserver (coturn), a STUN server
+#   fetch-debian.sh DIR nginx           leaves DIR/bin/nginx, a web server
 #
 # The mirror is the one that the host uses already (APT_SOURCES names its deb822 file; MIRROR overrides).
 set -eu
@@ -24,6 +25,7 @@ turnserver) tools=turnserver packages="coturn libc6 libevent-core-2.1-7t64 libev
  libevent-openssl-2.1-7t64 libevent-pthreads-2.1-7t64 libhiredis1.1.0 libmariadb3 libpq5 libsqlite3-0 libssl3t64
  libsystemd0 libgssapi-krb5-2 libk5crypto3 libkrb5-3 libkrb5support0 libcom-err2 libkeyutils1 libldap2 libsasl2-2
  zlib1g libzstd1" ;;
+nginx) packages="nginx libc6 libcrypt1 libpcre2-8-0 libssl3t64 zlib1g libzstd1" tools=nginx ;;
 bitcoind) tools="bitcoind bitcoin-cli" packages="bitcoin-knots libc6 libgcc-s1 libstdc++6 zlib1g libzstd1 libssl3t64
  libevent-core-2.1-7t64 libevent-extra-2.1-7t64 libevent-pthreads-2.1-7t64
  libsqlite3-0 libzmq5 libbsd0 libmd0 libsodium26 libpgm-5.3-0t64 libnorm1t64 libprotobuf-c1
@@ -54,10 +56,9 @@ for deb in "$dir"/debs/*.deb; do dpkg -x "$deb" "$dir/tree"; done
 loader=$(find "$dir/tree" -name 'ld-linux-*.so.*' | head -n 1)
 [ -n "$loader" ] || { echo "no dynamic loader among the packages" >&2; exit 1; }
 for tool in $tools; do
-    binary=$dir/tree/usr/bin/$tool
-    [ -x "$binary" ] || binary=$dir/tree/usr/sbin/$tool
+    path=$(find "$dir/tree/usr/bin" "$dir/tree/usr/sbin" -name "$tool" 2>/dev/null | head -n 1)
     printf '#!/bin/sh\nexec "%s" --library-path "%s" "%s" "$@"\n' \
-        "$loader" "${loader%/*}" "$binary" > "$dir/bin/$tool"
+        "$loader" "${loader%/*}" "$path" > "$dir/bin/$tool"
     chmod +x "$dir/bin/$tool"
 done
 [ "$program" != bitcoind ] || "$dir/bin/bitcoind" -version | head -n 1

@@ -8,6 +8,8 @@ mod bitcoind;
 #[cfg(target_os = "linux")]
 mod nat;
 mod proxy;
+#[cfg(feature = "http")]
+mod rest;
 mod serving;
 
 use bitcoin::{Block, ScriptBuf};
@@ -210,7 +212,11 @@ fn reorg_of_120_blocks() {
 
 /// Nodes that serve the same blocks.
 fn nodes(count: usize, blocks: &[Block]) -> Vec<Bitcoind> {
-    let nodes: Vec<Bitcoind> = (0..count).map(|_| Bitcoind::start(&[])).collect();
+    nodes_with(&[], count, blocks)
+}
+
+fn nodes_with(options: &[&str], count: usize, blocks: &[Block]) -> Vec<Bitcoind> {
+    let nodes: Vec<Bitcoind> = (0..count).map(|_| Bitcoind::start(options)).collect();
     std::thread::scope(|scope| {
         for node in &nodes {
             scope.spawn(|| node.submit(blocks));

@@ -43,6 +43,12 @@ impl Transport for NativeTransport {
                 PeerAddress::Onion(..) | PeerAddress::I2p(..) => {
                     return Err(io::Error::new(io::ErrorKind::Unsupported, "this address needs a proxy"));
                 }
+                PeerAddress::Http(_) => {
+                    return Err(io::Error::new(
+                        io::ErrorKind::Unsupported,
+                        "a source is dialled at its host",
+                    ));
+                }
             };
             let mut failure = io::Error::from(io::ErrorKind::NotFound);
             for address in addresses {

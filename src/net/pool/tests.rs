@@ -3,7 +3,7 @@
 use super::*;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A connection with a number; the test says when its other side closes it.
 #[derive(Clone, Debug)]
@@ -237,6 +237,7 @@ mod edge {
     use crate::net::SystemClock;
     use crate::net::native::NativeExecutor;
     use async_io::block_on;
+    use std::sync::atomic::AtomicUsize;
 
     fn pool(config: PoolConfig) -> Pool<u8, Fake> {
         Pool::new(config, Arc::new(NativeExecutor::new().unwrap()), Arc::new(SystemClock::new()))

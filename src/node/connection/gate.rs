@@ -7,15 +7,18 @@ use crate::peer::PeerId;
 use crate::relay::priority::Priority;
 use crate::relay::rate::{BandwidthMeter, Bandwidths, Pacer, RateConfig};
 use crate::time::Timestamp;
+#[cfg(feature = "http")]
+use crate::{relay::priority::place, wire::Message};
 use core::future::{Future, poll_fn};
-use core::task::{Poll, Waker};
+use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 use parking_lot::Mutex;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Of one connection.
 #[derive(Debug)]
-pub(super) struct Gate {
+pub(in crate::node) struct Gate {
     state: Mutex<GateState>,
     /// Where it is counted, if the other side opened it.
     crowd: Option<(Arc<Traffic>, PeerId)>,
@@ -40,6 +43,8 @@ pub(super) struct GateState {
     /// The second in which its rates were last brought up to date.
     followed: u64,
     rests: u64,
+    /// What the messages of a source count for, the oldest first: their bytes came packed, or not at all.
+    pub(super) weights: VecDeque<usize>,
 }
 
 impl Gate {
@@ -56,6 +61,7 @@ impl Gate {
             pacer: Pacer::new(rates, now),
             followed: 0,
             rests: 0,
+            weights: VecDeque::new(),
         };
         Self { state: Mutex::new(state), crowd: None }
     }
@@ -82,14 +88,35 @@ impl Gate {
     }
 
     pub(super) fn passed(&self) -> impl Future<Output = ()> {
-        poll_fn(|cx| {
-            let mut state = self.state.lock();
-            if state.is_open() {
-                return Poll::Ready(());
-            }
-            state.waiting = Some(cx.waker().clone());
-            Poll::Pending
-        })
+        poll_fn(|cx| self.poll_passed(cx))
+    }
+
+    /// Ready while the gate is open.
+    pub(in crate::node) fn poll_passed(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.state.lock();
+        if state.is_open() {
+            return Poll::Ready(());
+        }
+        state.waiting = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Whether the driver is to hear of progress: not while it has still to take what was told before.
+    pub(in crate::node) fn begin_progress(&self) -> bool {
+        let mut waits = false;
+        self.change(|gate| waits = core::mem::replace(&mut gate.progress, true));
+        !waits
+    }
+
+    /// A message of a source is on its way to the driver.
+    #[cfg(feature = "http")]
+    pub(in crate::node) fn expect(&self, message: &Message) {
+        let weight = weight(place(message));
+        self.change(|gate| {
+            gate.unhandled = gate.unhandled.saturating_add(weight);
+            gate.messages += 1;
+            gate.weights.push_back(weight);
+        });
     }
 
     /// Where the connection is counted with others, if the other side opened it.
@@ -98,7 +125,7 @@ impl Gate {
     }
 
     /// Bytes went through.
-    pub(super) fn count(&self, received: usize, sent: usize, now: Timestamp) {
+    pub(in crate::node) fn count(&self, received: usize, sent: usize, now: Timestamp) {
         let mut state = self.state.lock();
         state.meter.count(received as u64, sent as u64, now);
         state.follow(now);

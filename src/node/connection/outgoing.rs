@@ -19,6 +19,8 @@ use crate::trace;
 use crate::wire::Message;
 use core::future::{Future, poll_fn};
 use core::pin::pin;
+#[cfg(feature = "http")]
+use core::task::Context;
 use core::task::{Poll, Waker};
 use core::time::Duration;
 use futures::channel::oneshot;
@@ -95,7 +97,7 @@ impl Queue {
         self.change(|state| state.outbox.clear());
     }
 
-    fn sent(&self, held: usize) {
+    pub(in crate::node) fn sent(&self, held: usize) {
         self.change(|state| state.outbox.sent(held));
     }
 
@@ -113,6 +115,21 @@ impl Queue {
             };
             (turn, state.outbox.take_lost())
         })
+    }
+
+    /// The next message, for a source: it writes nothing by itself, so that no rate holds anything back.
+    #[cfg(feature = "http")]
+    pub(in crate::node) fn poll_take(&self, now: Timestamp, cx: &mut Context<'_>) -> Poll<Option<Departure>> {
+        let mut state = self.state.lock();
+        match state.outbox.pop(now) {
+            Next::Send(departure) => Poll::Ready(Some(departure)),
+            _ if state.ended => Poll::Ready(None),
+            // What waits for its rate is news, for which a source has no use.
+            Next::Wait(_) | Next::Empty => {
+                state.waiting = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
     }
 
     /// Waits until something has been changed by others.

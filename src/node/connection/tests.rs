@@ -3,7 +3,9 @@
 use super::*;
 use crate::chain::command::RawBlock;
 use crate::limits::{MAX_UNHANDLED_BYTES, MAX_UNHANDLED_MESSAGES, MAX_UNSENT_BYTES};
+use crate::net::SystemClock;
 use crate::net::native::{NativeExecutor, NativeTransport};
+use crate::net::pool::PoolConfig;
 use crate::node::inbox::Arrivals;
 use crate::node::wait::block_on_until;
 use crate::relay::priority::place;
@@ -46,9 +48,10 @@ fn edge() -> Edge {
     let blocking = Arc::new(AtomicUsize::new(0));
     let (inbox, inbound) = Inbox::new();
     let clock = NodeClock::new(Arc::new(crate::net::SystemClock::new()));
+    let executor: Arc<dyn Executor> = Arc::new(Counting(NativeExecutor::new().unwrap(), blocking.clone()));
     let around = Surroundings {
         magic: MAGIC,
-        executor: Arc::new(Counting(NativeExecutor::new().unwrap(), blocking.clone())),
+        executor: executor.clone(),
         transport: Arc::new(NativeTransport::new()),
         inbox,
         bandwidth: None,
@@ -58,6 +61,9 @@ fn edge() -> Edge {
         traffic: Arc::new(Traffic::new(clock.now().at)),
         encrypt: true,
         rng: Arc::new(Mutex::new(Rng::from_number(1))),
+        outgoing: Outgoing::new(PoolConfig::default(), executor, Arc::new(SystemClock::new())),
+        network: Network::Regtest,
+        source_interval: Duration::from_secs(1),
     };
     Edge { around, inbound, blocking }
 }
@@ -84,7 +90,7 @@ impl Edge {
 }
 
 fn plain(stream: impl crate::net::Stream + 'static) -> Opened {
-    Opened { stream: Box::new(stream), speech: Speech::Plain }
+    Opened(Line::Stream(Box::new(stream), Speech::Plain, None))
 }
 
 trait IntoPeer {

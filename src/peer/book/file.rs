@@ -155,7 +155,7 @@ fn write_address(out: &mut Vec<u8>, address: &PeerAddress) {
         PeerAddress::I2p(hash, _) => (5, hash.to_vec()),
         PeerAddress::Cjdns(ip, _) => (6, ip.octets().to_vec()),
         // No entry and no anchor has one.
-        PeerAddress::Name(..) => (0, Vec::new()),
+        PeerAddress::Name(..) | PeerAddress::Http(_) => (0, Vec::new()),
     };
     out.push(network);
     write_bytes(out, &bytes);

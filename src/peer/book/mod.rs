@@ -55,6 +55,7 @@ fn host(address: &PeerAddress) -> Host {
         PeerAddress::Ip(socket) => Host::Ip(socket.ip().to_canonical()),
         PeerAddress::Cjdns(ip, _) => Host::Ip((*ip).into()),
         PeerAddress::Name(name, _) => Host::Name(name.clone()),
+        PeerAddress::Http(url) => host(url.host()),
         PeerAddress::Onion(key, _) => Host::Other(AddressNetwork::Onion, *key),
         PeerAddress::I2p(hash, _) => Host::Other(AddressNetwork::I2p, *hash),
     }

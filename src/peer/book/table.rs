@@ -120,6 +120,7 @@ fn bytes(address: &PeerAddress) -> Vec<u8> {
         PeerAddress::Onion(key, port) => [&[4], &key[..], &port.to_be_bytes()].concat(),
         PeerAddress::I2p(hash, port) => [&[5], &hash[..], &port.to_be_bytes()].concat(),
         PeerAddress::Name(name, port) => [name.as_bytes(), &port.to_be_bytes()].concat(),
+        PeerAddress::Http(url) => url.to_string().into_bytes(),
     }
 }
 
