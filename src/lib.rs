@@ -87,8 +87,10 @@ pub use node::{
     KnownAddresses, Node, Profile, Reaction, RequestError, RunError, Status, Stopped, TimeLeft,
     TrafficStatus,
 };
+pub use peer::audit::{AuditAction, AuditRecord};
 pub use peer::book::Census;
 pub use peer::lifecycle::{PeerEvent, PeerState};
+pub use peer::score::{Band, Features, PeerScore, ScorePolicy};
 pub use peer::{AddressNetwork, CloseReason, ConnectionKind, Fault, PeerAddress, PeerId, SourceUrl};
 pub use relay::priority::QueueCounts;
 pub use relay::rate::{Bandwidths, PeerTraffic, RateConfig};

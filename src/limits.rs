@@ -213,6 +213,41 @@ pub const SAVE_INTERVAL: Duration = Duration::from_secs(600);
 /// The same where each change is to be saved: a book is some megabytes.
 pub const SAVE_AT_ONCE: Duration = Duration::from_secs(1);
 
+// ---- peers: scores ----
+
+/// Addresses whose scores are remembered: more than a node is connected to in months; some 100 kB on disk.
+pub const MAX_SCORED_ADDRESSES: usize = 1_024;
+/// Bytes of the saved scores, with the longest addresses.
+pub const MAX_SCORE_FILE: usize = 256 << 10;
+/// Times of response that a peer's percentile is taken of, and blocks that came again that are remembered of it: some
+/// seconds of a fast peer, and few enough to be sorted for each.
+pub const SCORE_SAMPLES: usize = 32;
+/// Points by which one observation moves a score at most: five bad ones in a row, and a stranger is isolated.
+pub const SCORE_STEP: i32 = 10;
+/// Seconds of connection after which a peer counts as entirely stable: 72 hours.
+pub const SCORE_STABLE: u32 = 72 * 3_600;
+/// Times that one peer delivers one block from which each costs two points: the second may be our own doing, where the
+/// block had been taken away from it.
+pub const SCORE_REPEATED_BLOCKS: u8 = 3;
+/// Time that a peer is limited before another takes its place: some thousand blocks of a good link, so that a bad moment
+/// costs nobody a connection.
+pub const SCORE_LIMITED_TIME: Duration = Duration::from_secs(600);
+/// The same for one that is isolated, which is asked for nothing meanwhile.
+pub const SCORE_ISOLATED_TIME: Duration = Duration::from_secs(60);
+/// Least time between two peers that are replaced for their scores, so that whoever is faster than all others can't
+/// take all places at once.
+pub const SCORE_REPLACE_INTERVAL: Duration = Duration::from_secs(30);
+/// Other peers that serve blocks and are not low while one is replaced for its score: what is left without it, and if
+/// whoever comes is no better.
+pub const SCORE_LEAST_OTHERS: usize = 2;
+/// A peer with a low score owes what it delivers in this part of the usual time: a second. Less would leave its line idle
+/// between requests, so that it looked slower still.
+pub const SCORE_LIMITED_PART: usize = 4;
+/// Records of the audit log that are held in memory.
+pub const MAX_AUDIT_RECORDS: usize = 1_024;
+/// Bytes of the audit log on disk, after which it is put aside in place of the one before: some thousand records each.
+pub const MAX_AUDIT_FILE: u64 = 1 << 20;
+
 // ---- relay: what peers may ask of us (net.h, net_processing.cpp) ----
 
 /// Connections that others may open (`DEFAULT_MAX_PEER_CONNECTIONS`, 125, less our own).

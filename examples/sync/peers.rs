@@ -12,7 +12,7 @@ pub fn table(handle: &Handle) -> Result<String, headlong::RequestError> {
     let mut peers = handle.peers_blocking()?;
     peers.sort_by_key(|peer| (peer.kind, peer.id));
     let mut text = format!(
-        "{:>5} {:<13} {:<13} {:<4} {:>8} {:>9} {:>9} {:>10} {:>9} {:>9} {:>7} {:>9} {:>9} {:<AGENT$} address\n",
+        "{:>5} {:<13} {:<13} {:<4} {:>8} {:>9} {:>9} {:>10} {:>9} {:>9} {:>7} {:>9} {:>9} {:<12} {:<AGENT$} address\n",
         "peer",
         "for",
         "state",
@@ -26,6 +26,7 @@ pub fn table(handle: &Handle) -> Result<String, headlong::RequestError> {
         "waiting",
         "MB in",
         "MB out",
+        "score",
         "program",
     );
     for peer in &peers {
@@ -64,9 +65,10 @@ pub fn table(handle: &Handle) -> Result<String, headlong::RequestError> {
 fn line(peer: &PeerStatus) -> String {
     let ping = peer.ping_millis.map_or_else(|| "-".to_owned(), |millis| millis.to_string());
     let height = peer.best_known.map_or_else(|| "-".to_owned(), |block| block.height.to_string());
+    let score = peer.score.map_or_else(|| "-".to_owned(), |score| format!("{} {}", score.score, score.band));
     let agent: String = peer.user_agent.chars().take(AGENT).collect();
     format!(
-        "{:>5} {:<13} {:<13} {:<4} {ping:>8} {height:>9} {:>9} {:>10.0} {:>9.1} {:>9.1} {:>7} {:>9.1} {:>9.1} {agent:<AGENT$} {}\n",
+        "{:>5} {:<13} {:<13} {:<4} {ping:>8} {height:>9} {:>9} {:>10.0} {:>9.1} {:>9.1} {:>7} {:>9.1} {:>9.1} {score:<12} {agent:<AGENT$} {}\n",
         peer.id.to_string(),
         peer.kind.to_string(),
         peer.state.to_string(),

@@ -85,6 +85,8 @@ pub enum Query {
     Actions,
     /// The last connections that have ended, and why.
     EndedPeers,
+    /// The last bans and replacements.
+    Audit,
     /// How many addresses of each network are known.
     Addresses,
     /// Events after a cursor (the last block the consumer applied; `None`: from before genesis), at most

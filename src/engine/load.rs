@@ -6,8 +6,9 @@
 use super::Engine;
 use crate::limits::{
     ADDRESS_BUCKET, BLOCK_REQUESTS_MAX, BLOCK_SIZE_MAX, BLOCKS_IN_FLIGHT_MAX, LACKING_MAX, MAX_ADDR,
-    MAX_DISCOURAGED, MAX_PATH_IN_FLIGHT, MAX_PAYLOAD, MAX_PRESYNCS, MAX_SERVED_REQUESTS,
-    MAX_SERVED_UNSENT_ALL, MAX_UNSTORED, NEW_BUCKETS, SENDERS_MAX, TRIED_BUCKETS, WITHHELD_BLOCKS,
+    MAX_AUDIT_RECORDS, MAX_DISCOURAGED, MAX_PATH_IN_FLIGHT, MAX_PAYLOAD, MAX_PRESYNCS, MAX_SCORED_ADDRESSES,
+    MAX_SERVED_REQUESTS, MAX_SERVED_UNSENT_ALL, MAX_UNSTORED, NEW_BUCKETS, SENDERS_MAX, TRIED_BUCKETS,
+    WITHHELD_BLOCKS,
 };
 
 /// Counts and bytes, with the bound of each.
@@ -67,6 +68,8 @@ impl Engine {
                 u64::from(NEW_BUCKETS + TRIED_BUCKETS) * ADDRESS_BUCKET,
             ),
             ("discouraged", self.dialer.book.discouraged() as u64, MAX_DISCOURAGED as u64),
+            ("addresses with a score", self.blocks.scores().remembered() as u64, MAX_SCORED_ADDRESSES as u64),
+            ("audit records", self.audit.len() as u64, MAX_AUDIT_RECORDS as u64),
             ("unstored bytes", self.unstored_bytes as u64, unstored),
             (
                 "commands to the chainstate",

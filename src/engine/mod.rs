@@ -20,6 +20,7 @@ mod peers;
 mod queries;
 mod reach;
 pub mod routing;
+mod scores;
 pub mod status;
 
 use allowance::Allowance;
@@ -36,10 +37,12 @@ use crate::limits::{
     ADDRESS_HORIZON, BLOCK_RELAY_TARGET, COMMIT_INTERVAL, FEELER_INTERVAL, LOST_BLOCK_ROUNDS, MAX_UNSTORED,
     MAX_UNSTORED_PER_PEER, OUTBOUND_TARGET, STATUS_INTERVAL,
 };
+use crate::peer::audit::AuditRecord;
 use crate::peer::book::AddressBook;
 use crate::peer::dial::{DialConfig, Dialer};
 use crate::peer::lifecycle::PeerEvent;
 use crate::peer::ping::Pings;
+use crate::peer::score::{ScorePolicy, Scores};
 use crate::peer::timers::Timers;
 use crate::peer::{AddressNetwork, CloseReason, Cx, Demand, Fact, PeerAddress, PeerId, Wishes};
 use crate::relay::gossip::Gossip;
@@ -112,6 +115,8 @@ pub struct EngineConfig {
     pub thresholds: Thresholds,
     /// What may be done about it.
     pub tuning: TuningConfig,
+    /// How peers are chosen for blocks, and whether low scores have consequences.
+    pub score_policy: ScorePolicy,
 }
 
 impl Default for EngineConfig {
@@ -141,6 +146,7 @@ impl Default for EngineConfig {
             scheduler: SchedulerConfig::default(),
             thresholds: Thresholds::default(),
             tuning: TuningConfig::default(),
+            score_policy: ScorePolicy::default(),
         }
     }
 }
@@ -170,6 +176,11 @@ pub struct Engine {
     next_peer: u64,
     /// The last connections that have ended; at most [`crate::limits::MAX_ENDED_PEERS`].
     ended_peers: VecDeque<output::EndedPeer>,
+    /// Bans and replacements, the latest last; at most [`crate::limits::MAX_AUDIT_RECORDS`].
+    audit: VecDeque<AuditRecord>,
+    /// When a peer may be replaced for its score again.
+    next_replacement: Timestamp,
+    next_scores_save: Timestamp,
     dialer: Dialer,
     pings: Pings,
     /// Deadlines of dials and handshakes.
@@ -289,12 +300,17 @@ impl Engine {
             nonces: BTreeSet::new(),
             next_peer: 0,
             ended_peers: VecDeque::new(),
+            audit: VecDeque::new(),
+            next_replacement: Timestamp::ZERO,
+            next_scores_save: Timestamp::ZERO,
             dialer,
             pings: Pings::default(),
             waits: Timers::new(),
             storage: BlockStorage::default(),
             activation: Activation::new(activation, &tree, id, last)?,
-            blocks: BlockScheduler::new(config.scheduler, &tree, id).up_to(&tree, config.stop_at_height),
+            blocks: BlockScheduler::new(config.scheduler, &tree, id)
+                .up_to(&tree, config.stop_at_height)
+                .with_scores(Scores::new(config.score_policy)),
             control: Control::new(config.thresholds, config.tuning, config.scheduler),
             serving: Serving::new(config.serve),
             gossip,
@@ -553,6 +569,7 @@ impl Engine {
         if let Some(book) = self.dialer.take_changed() {
             self.outputs.push_back(Output::SaveAddresses(book));
         }
+        self.save_scores();
         self.dialer.stop();
         self.reach.stop();
         self.activation.stop();
@@ -720,6 +737,7 @@ impl Engine {
             self.control.next_deadline(),
             if self.stopping { None } else { self.blocks.next_deadline() },
             if self.stopping { None } else { self.watch.next_deadline() },
+            if self.stopping { None } else { self.next_score_deadline() },
             if self.stopping { None } else { self.gossip.next_deadline() },
             if self.stopping { None } else { self.serving.next_deadline() },
             if self.stopping { None } else { self.allowance.next_deadline() },

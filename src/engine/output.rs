@@ -2,8 +2,10 @@
 
 use super::{Arrival, QueryId};
 use crate::chain::command::{BlockRef, ChainCommand};
+use crate::peer::audit::AuditRecord;
 use crate::peer::book::Census;
 use crate::peer::lifecycle::{PeerEvent, PeerState};
+use crate::peer::score::PeerScore;
 use crate::peer::{CloseReason, ConnectionKind, PeerAddress, PeerId};
 use crate::relay::rate::PeerTraffic;
 use crate::relay::reach::{AskId, ReachRequest};
@@ -46,6 +48,10 @@ pub enum Output {
     Command(ChainCommand),
     /// Keep these bytes for the next run, atomically: an [`AddressBook`](crate::peer::book::AddressBook).
     SaveAddresses(Vec<u8>),
+    /// Keep these bytes for the next run, atomically: what [`Scores`](crate::peer::score::Scores) have learnt.
+    SaveScores(Vec<u8>),
+    /// Add this to the audit log.
+    Audit(Box<AuditRecord>),
     /// Answer a question.
     Answer(QueryId, Answer),
     /// A peer's state changed.
@@ -97,6 +103,8 @@ pub enum Answer {
     Actions(Vec<Action>),
     /// To `EndedPeers`, the latest last.
     EndedPeers(Vec<EndedPeer>),
+    /// To `Audit`, the latest last.
+    Audit(Vec<AuditRecord>),
     /// To `Addresses`.
     Addresses(Vec<Census>),
     /// To `Events`.
@@ -142,6 +150,8 @@ pub struct PeerStatus {
     pub bytes_per_second: u64,
     /// Rates, queues and drops of the connection. Known to the node, not to the engine alone.
     pub traffic: PeerTraffic,
+    /// How useful it is for fetching blocks; `None` before the handshake, and of peers that serve no blocks.
+    pub score: Option<PeerScore>,
 }
 
 /// A step of a peer through the [transition table](crate::peer::lifecycle::TRANSITIONS).

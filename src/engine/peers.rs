@@ -189,6 +189,11 @@ impl Engine {
         if peer.handshake.is_some() && *reason != CloseReason::Probed {
             self.note_ended(&peer.view, reason);
         }
+        self.note_audit(&peer.view, reason);
+        if peer.view.ready {
+            self.blocks.note_end(id, reason, self.now);
+            self.avoid_low_addresses();
+        }
         self.serving.on_peer_gone(id);
         self.gossip.on_peer_gone(id);
         if peer.view.ready {

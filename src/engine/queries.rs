@@ -17,6 +17,7 @@ impl Engine {
             Query::Peers => Answer::Peers(self.peer_statuses()),
             Query::Actions => Answer::Actions(self.control.actions()),
             Query::EndedPeers => Answer::EndedPeers(self.ended_peers.iter().cloned().collect()),
+            Query::Audit => Answer::Audit(self.audit.iter().cloned().collect()),
             Query::Addresses => Answer::Addresses(self.dialer.book.census().to_vec()),
             Query::Events(cursor, limit) => self.events_after(cursor, limit),
         }
@@ -47,6 +48,7 @@ impl Engine {
                 in_flight: self.blocks.in_flight(Some(id)),
                 bytes_per_second: self.blocks.speed(id),
                 traffic: PeerTraffic::default(),
+                score: self.blocks.scores().get(id),
             }
         };
         self.peers.values().map(status).collect()

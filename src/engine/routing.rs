@@ -209,8 +209,12 @@ impl Engine {
         }
         if self.watch.next_deadline().is_some_and(|at| at <= now) {
             let blocks = &self.blocks;
-            self.watch.on_timer(cx!(self), &self.tree, |peer| blocks.in_flight(peer));
+            let score = |peer| blocks.scores().get(peer).map_or(0, |score| score.score);
+            self.watch.on_timer(cx!(self), &self.tree, |peer| blocks.in_flight(peer), score);
             self.settle();
+        }
+        if self.next_score_deadline().is_some_and(|at| at <= now) {
+            self.on_score_timer();
         }
         if self.gossip.next_deadline().is_some_and(|at| at <= now) {
             self.gossip.on_timer(cx!(self));

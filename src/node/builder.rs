@@ -9,6 +9,7 @@ mod control;
 mod peers;
 mod rates;
 mod reach;
+mod scores;
 mod sources;
 
 pub use rates::Profile;
@@ -538,6 +539,7 @@ impl Builder {
                 set_aside = Some(path);
             }
         }
+        engine = super::scores::restore(engine, datadir.as_ref())?;
         let trust = Trust::load(datadir.as_ref())?;
         let bandwidth = self.bandwidth;
         let edge = Edge {

@@ -9,11 +9,13 @@
 use super::addresses;
 use super::inbox::{Inbound, Inbox};
 use super::requests::{At, Body, ChainRequest};
+use super::scores;
 use super::trust::Trust;
 use super::wait::Watch;
 use crate::chain::command::{BlockRef, ChainCommand, ChainReport};
 use crate::chainstate::{Chainstate, PipelineStatus};
 use crate::error::Error;
+use crate::store::StoreError;
 use crate::store::datadir::Datadir;
 use crate::trace;
 use bitcoin::BlockHash;
@@ -29,6 +31,10 @@ pub(super) enum Work {
     Command(ChainCommand),
     /// Keep the address book for the next run.
     SaveAddresses(Vec<u8>),
+    /// Keep what was learnt of peers for the next run.
+    SaveScores(Vec<u8>),
+    /// Add a line to the audit log.
+    Audit(String),
 }
 
 /// Publishes the durable tip when the chainstate is gone, however it goes.
@@ -144,6 +150,8 @@ impl ChainParts {
                         self.chainstate.submit(command);
                     }
                     Ok(Work::SaveAddresses(book)) => self.save_addresses(&book),
+                    Ok(Work::SaveScores(bytes)) => self.keep("scores", |dir| scores::save(dir, &bytes)),
+                    Ok(Work::Audit(line)) => self.keep("audit record", |dir| scores::log(dir, &line)),
                     Err(_) => {
                         // A flush that was begun is finished, unless there is no time.
                         if !stop.load(Ordering::Acquire) {
@@ -199,11 +207,15 @@ impl ChainParts {
     }
 
     fn save_addresses(&self, book: &[u8]) {
+        self.keep("addresses", |datadir| addresses::save(datadir, book));
+    }
+
+    /// Writes advisory data: without it the next run asks the seeds again, and learns anew.
+    fn keep(&self, what: &str, write: impl FnOnce(&Datadir) -> Result<(), StoreError>) {
         if let Some(datadir) = &self.datadir
-            && let Err(error) = addresses::save(datadir, book)
+            && let Err(error) = write(datadir)
         {
-            // Advisory data: the next run asks the seeds again.
-            trace::event!(WARN, "addresses not saved", error = error);
+            trace::event!(WARN, "not saved", what = what, error = error);
         }
     }
 }

@@ -423,6 +423,11 @@ impl Driver {
                 self.chain.push(Work::Command(command));
             }
             Output::SaveAddresses(book) => self.chain.push(Work::SaveAddresses(book)),
+            Output::SaveScores(scores) => self.chain.push(Work::SaveScores(scores)),
+            Output::Audit(record) => {
+                trace::event!(INFO, "audit", record = record);
+                self.chain.push(Work::Audit(record.to_string()));
+            }
             Output::Answer(id, mut answer) => {
                 self.add_traffic(&mut answer);
                 if let Some(reply) = self.questions.remove(&id) {

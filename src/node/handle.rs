@@ -15,6 +15,7 @@ use crate::engine::Query;
 use crate::engine::output::{EndedPeer, Event, PeerStatus};
 use crate::engine::status::Stage;
 use crate::net::Executor;
+use crate::peer::audit::AuditRecord;
 use crate::peer::{PeerAddress, PeerId};
 use crate::store::coin::Coin;
 use crate::sync::tuning::Action;
@@ -262,6 +263,23 @@ impl Handle {
     /// As [`Self::ended_peers`].
     pub fn ended_peers_blocking(&self) -> Result<Vec<EndedPeer>, RequestError> {
         self.blocking(SHORT, self.shared.ended_peers())
+    }
+
+    /// The last bans with their evidence, and the last peers that were replaced for low scores, the latest last; at most
+    /// [`crate::limits::MAX_AUDIT_RECORDS`] of this run. With a data directory they are also in `audit.log` there.
+    ///
+    /// # Errors
+    /// [`RequestError`]: stopped, busy or out of time.
+    pub async fn audit(&self) -> Result<Vec<AuditRecord>, RequestError> {
+        self.within(SHORT, self.shared.audit()).await
+    }
+
+    /// Blocking form of [`Self::audit`].
+    ///
+    /// # Errors
+    /// As [`Self::audit`].
+    pub fn audit_blocking(&self) -> Result<Vec<AuditRecord>, RequestError> {
+        self.blocking(SHORT, self.shared.audit())
     }
 
     /// Keeps a connection to this address up from now on. Ready once the node has taken note, not when

@@ -24,6 +24,7 @@ mod listener;
 mod peer_handlers;
 mod reach;
 pub mod requests;
+mod scores;
 #[cfg(feature = "http")]
 mod source;
 pub mod status;

@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::limits::EVENTS_PER_QUERY;
 use crate::net::pool::Pool;
 use crate::net::{BoxStream, Clock};
+use crate::peer::audit::AuditRecord;
 use crate::peer::book::Census;
 use crate::peer::{PeerAddress, PeerId};
 use crate::store::StoreError;
@@ -323,6 +324,13 @@ impl Shared {
     pub(crate) async fn ended_peers(&self) -> Result<Vec<EndedPeer>, RequestError> {
         match self.query(Query::EndedPeers).await? {
             Answer::EndedPeers(peers) => Ok(peers),
+            _ => Err(RequestError::Failed(Error::Bug("the engine answered another question"))),
+        }
+    }
+
+    pub(crate) async fn audit(&self) -> Result<Vec<AuditRecord>, RequestError> {
+        match self.query(Query::Audit).await? {
+            Answer::Audit(records) => Ok(records),
             _ => Err(RequestError::Failed(Error::Bug("the engine answered another question"))),
         }
     }

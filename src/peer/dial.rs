@@ -138,6 +138,8 @@ pub struct Dialer {
     dialled: BTreeMap<PeerId, Dialled>,
     /// Of the last run, the next at the end.
     anchors: Vec<PeerAddress>,
+    /// Dialled only where nothing else can be had.
+    avoided: BTreeSet<PeerAddress>,
     standing: Standing,
     next_dial: Timestamp,
     next_feeler: Option<Timestamp>,
@@ -164,6 +166,7 @@ impl Dialer {
             manual: BTreeMap::new(),
             dialled: BTreeMap::new(),
             anchors,
+            avoided: BTreeSet::new(),
             standing: Standing::default(),
             next_dial: Timestamp::ZERO,
             next_feeler: None,
@@ -226,6 +229,26 @@ impl Dialer {
     /// Whether the address is of a network that is dialled.
     pub fn reaches(&self, address: &PeerAddress) -> bool {
         address.network().is_some_and(|network| self.config.networks.contains(&network))
+    }
+
+    /// These addresses are dialled only where nothing else can be had.
+    pub fn set_avoided(&mut self, avoided: BTreeSet<PeerAddress>) {
+        self.avoided = avoided;
+    }
+
+    /// Whether an address could be dialled at once in place of a peer of ours that would go.
+    pub fn has_replacement(&self, now: Now, rng: &mut Rng) -> bool {
+        let wanted = |address: &PeerAddress, services: ServiceFlags| {
+            !self.avoided.contains(address) && self.may_dial(address, services)
+        };
+        let taken = self.groups();
+        let wanted = Wanted { new_only: false, taken: &taken, fits: &wanted };
+        self.config.automatic && !self.stopped && self.book.pick(now, rng, &wanted).is_ok()
+    }
+
+    /// Whether the address is one for a connection of our own accord.
+    fn may_dial(&self, address: &PeerAddress, services: ServiceFlags) -> bool {
+        !self.manual.contains_key(address) && self.reaches(address) && self.standing.suits(services)
     }
 
     /// Nothing is dialled or looked up from now on.
@@ -354,21 +377,33 @@ impl Dialer {
         if kind == ConnectionKind::BlockRelayOnly
             && let Some(anchor) = self.anchors.pop()
             && !self.book.is_discouraged(&anchor)
+            && !self.avoided.contains(&anchor)
             && !self.is_dialled(&anchor)
         {
             return Ok(anchor);
         }
+        if kind == ConnectionKind::Feeler {
+            // It ends at once, so that it may be of any group.
+            let fits = |address: &PeerAddress, _| !self.manual.contains_key(address) && self.reaches(address);
+            return self.book.pick(
+                now,
+                rng,
+                &Wanted { new_only: true, taken: &BTreeSet::new(), fits: &fits },
+            );
+        }
         let taken = self.groups();
-        let fits = |address: &PeerAddress, services: ServiceFlags| {
-            !self.manual.contains_key(address)
-                && self.reaches(address)
-                && (kind == ConnectionKind::Feeler || self.standing.suits(services))
-        };
-        let new_only = kind == ConnectionKind::Feeler;
-        let none = BTreeSet::new();
-        // A feeler ends at once, so that it may be of any group.
-        let taken = if new_only { &none } else { &taken };
-        self.book.pick(now, rng, &Wanted { new_only, taken, fits: &fits })
+        if !self.avoided.is_empty() {
+            let fits = |address: &PeerAddress, services| {
+                !self.avoided.contains(address) && self.may_dial(address, services)
+            };
+            if let Ok(address) =
+                self.book.pick(now, rng, &Wanted { new_only: false, taken: &taken, fits: &fits })
+            {
+                return Ok(address);
+            }
+        }
+        let fits = |address: &PeerAddress, services| self.may_dial(address, services);
+        self.book.pick(now, rng, &Wanted { new_only: false, taken: &taken, fits: &fits })
     }
 
     fn is_dialled(&self, address: &PeerAddress) -> bool {

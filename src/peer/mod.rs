@@ -4,14 +4,17 @@
 //! for machines of a later rank, *demands* for what goes against the rank. It never calls another machine.
 
 pub mod address;
+pub mod audit;
 pub mod backoff;
 pub mod book;
 pub mod dial;
 pub mod eviction;
+pub mod ftrl;
 mod group;
 pub mod handshake;
 pub mod lifecycle;
 pub mod ping;
+pub mod score;
 mod source_url;
 pub mod timers;
 
@@ -147,6 +150,9 @@ pub enum CloseReason {
     /// It asks for more than we give.
     #[error("{0}")]
     Greedy(&'static str),
+    /// Its score was low for long, and another can take its place.
+    #[error("scored low; another peer takes its place")]
+    LowScore,
     /// It holds up the sync; others are faster.
     #[error("stalled the download")]
     Stalled,

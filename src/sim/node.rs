@@ -10,6 +10,7 @@ use crate::chain::params::Params;
 use crate::chainstate::{self, Chainstate, ChainstateOptions, Completion, PruneOptions, Sources};
 use crate::engine::{Arrival, Engine, EngineConfig};
 use crate::error::Error;
+use crate::peer::score::{Saved, ScorePolicy};
 use crate::peer::{PeerAddress, PeerId};
 use crate::relay::serve::ServeConfig;
 use crate::rng::Rng;
@@ -44,6 +45,8 @@ pub struct NodePlan {
     pub prune: Option<PruneOptions>,
     /// Places for peers that come to it, and are served; 0: it does not listen.
     pub inbound: usize,
+    /// How it chooses peers for blocks.
+    pub score_policy: ScorePolicy,
 }
 
 impl Default for NodePlan {
@@ -58,6 +61,7 @@ impl Default for NodePlan {
             work_millis: 5,
             prune: None,
             inbound: 0,
+            score_policy: ScorePolicy::default(),
         }
     }
 }
@@ -134,6 +138,8 @@ pub(super) struct SimNode {
     pub damaged: bool,
     /// How often it had pruned what a reorg needed.
     pub caught: u32,
+    /// What its lives have learnt of peers; a file that no fault strikes.
+    pub scores: Option<Vec<u8>>,
 }
 
 impl SimNode {
@@ -155,6 +161,7 @@ impl SimNode {
             highest: 0,
             damaged: false,
             caught: 0,
+            scores: None,
         }
     }
 
@@ -196,11 +203,17 @@ impl SimNode {
             },
             ..EngineConfig::default()
         };
+        config.score_policy = self.plan.score_policy;
         config.scheduler.window = self.plan.window;
         let last = opened.chainstate.checkpoint().clone();
         let engine = Engine::new(config, opened.tree, opened.tip, Some(last), rng.array())
             .map_err(|_| Error::Bug("recovery and engine contradict each other"))?
             .with_storage(opened.chainstate.storage());
+        let saved = self.scores.as_deref().map(Saved::decode).transpose();
+        let engine = match saved.map_err(|_| Error::Bug("scores that are not read back"))? {
+            Some(saved) => engine.with_scores(saved),
+            None => engine,
+        };
         Ok(Life {
             engine,
             chainstate: opened.chainstate,

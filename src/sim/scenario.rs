@@ -259,8 +259,7 @@ fn random_node(rng: &mut Rng) -> NodePlan {
         commit_millis: pick(rng, &[200, 5_000, 60_000]),
         window: pick(rng, &[8, 64, 1_024]),
         work_millis: pick(rng, &[1, 5, 50]),
-        prune: None,
-        inbound: 0,
+        ..NodePlan::default()
     }
 }
 

@@ -478,6 +478,11 @@ impl World {
         self.nodes[node].events
     }
 
+    /// What a node's lives had learnt of peers when it was last saved.
+    pub fn scores(&self, node: usize) -> Option<&[u8]> {
+        self.nodes[node].scores.as_deref()
+    }
+
     /// Whether a node's durable tip is the honest chain's tip, and its consumer has been told.
     pub fn is_synced(&self, node: usize) -> bool {
         let synced = self.engine(node).is_some_and(|engine| engine.status().durable == self.honest.tip);

@@ -4,7 +4,8 @@
 //!    block are reserved before it is asked for and given back when the chainstate has stored or refused it.
 //!    The next block to connect is always asked for.
 //! 2. Lowest heights first, each of one peer, which owes at most what it delivers in a few seconds by its
-//!    measured speed. It is asked anew when half of that has come. Consecutive heights asked
+//!    measured speed. It is asked anew when half of that has come. Who is asked first, and who for hardly anything,
+//!    the [scores](crate::peer::score) say. Consecutive heights asked
 //!    together are a *segment* with a deadline; what is missing then is asked of others.
 //! 3. The block that everything waits for is asked of a second peer when it takes longer than 95 of 100
 //!    blocks did.
@@ -23,6 +24,7 @@
 //! (net_processing.cpp), with the differences above. Left out: compact blocks.
 
 mod late;
+mod limits;
 mod measure;
 mod window;
 mod withheld;
@@ -33,14 +35,15 @@ use crate::limits::{
     BLOCK_RESERVED_BYTES, BLOCK_WINDOW, BLOCKS_IN_FLIGHT_MIN, BLOCKS_IN_FLIGHT_SECONDS, DIRECT_FETCH_BLOCKS,
     LIFE_BYTES, LIMITED_PEER_BLOCKS, SEGMENT_BLOCKS, SEGMENT_TIMEOUT, STALL_TIMEOUT_MIN, STRIKES_MAX,
 };
+use crate::peer::score::{Rank, ScorePolicy, Scores};
 use crate::peer::{ConnectionKind, Cx, Demand, PeerId, PeerView};
-use crate::sync::tuning::Settings;
 use crate::time::Timestamp;
 use crate::wire::Message;
 use bitcoin::BlockHash;
 use bitcoin::p2p::message_blockdata::Inventory;
 use core::cmp::Reverse;
 use core::time::Duration;
+use late::Owed;
 use measure::{DeliveryTimes, Meter, SizeEstimate};
 use std::collections::{BTreeMap, BTreeSet};
 use window::Window;
@@ -125,6 +128,8 @@ struct Source {
     /// When it last delivered a block, or began to owe one.
     waiting_since: Timestamp,
     meter: Meter,
+    /// What its score means for the order.
+    rank: Rank,
     /// Last sign of life, and the connection's bytes then.
     life: Timestamp,
     life_bytes: u64,
@@ -158,8 +163,9 @@ impl Source {
     }
 
     /// How many blocks of `size` bytes it may owe. One that is alive and delivers nothing gets one at a time.
-    fn limit(&self, size: u64) -> usize {
-        if self.overtaken >= STRIKES_MAX { 1 } else { self.meter.limit(size) }
+    fn limit(&self, size: u64, rank: Rank) -> usize {
+        let whole = self.meter.limit(size);
+        if self.overtaken >= STRIKES_MAX { 1 } else { (whole / rank.part).max(BLOCKS_IN_FLIGHT_MIN) }
     }
 
     /// Since when nothing has come from it although it owes something.
@@ -226,6 +232,9 @@ pub struct BlockScheduler {
     sources: BTreeMap<PeerId, Source>,
     /// The sources that have clocks: they owe blocks, or are under suspicion. Others may be among them until the next event.
     timed: BTreeSet<PeerId>,
+    scores: Scores,
+    /// Peers that owe more than their scores allow.
+    overladen: BTreeSet<PeerId>,
     flights: BTreeMap<HeaderId, Flight>,
     arrived: BTreeMap<HeaderId, Arrived>,
     /// Who sent the blocks that are stored and not connected yet.
@@ -264,6 +273,8 @@ impl BlockScheduler {
             again: BTreeMap::new(),
             sources: BTreeMap::new(),
             timed: BTreeSet::new(),
+            scores: Scores::new(ScorePolicy::default()),
+            overladen: BTreeSet::new(),
             flights: BTreeMap::new(),
             arrived: BTreeMap::new(),
             senders: BTreeMap::new(),
@@ -294,6 +305,18 @@ impl BlockScheduler {
         self
     }
 
+    /// The same scheduler, with these scores instead of fresh ones; before any peer is ready.
+    #[must_use]
+    pub fn with_scores(mut self, scores: Scores) -> Self {
+        self.scores = scores;
+        self
+    }
+
+    /// The scores of the peers.
+    pub fn scores(&self) -> &Scores {
+        &self.scores
+    }
+
     /// A handshake is complete. Peers without witness data are of no use.
     pub fn on_peer_ready(&mut self, cx: &mut Cx<'_>, tree: &BlockTree, peer: &PeerView) {
         if !peer.serves_recent() {
@@ -312,6 +335,7 @@ impl BlockScheduler {
             owes: BTreeSet::new(),
             waiting_since: cx.now.at,
             meter: Meter::new(self.ahead),
+            rank: Rank::FREE,
             life: cx.now.at,
             life_bytes: 0,
             bytes: 0,
@@ -326,6 +350,7 @@ impl BlockScheduler {
             self.reaches(tree, &mut source, best);
         }
         self.sources.insert(peer.id, source);
+        self.score(peer.id, |scores| scores.on_ready(peer.id, &peer.address, peer.kind, cx.now.at));
         self.settle(cx, tree);
     }
 
@@ -365,14 +390,19 @@ impl BlockScheduler {
         };
         let bytes = block.bytes().len() as u64;
         if self.is_intrusion(peer, id) {
-            return;
+            return self.score(peer, |scores| scores.on_bytes(peer, bytes, false));
         }
+        let owed = self.owed(peer, id);
         self.note_overtaken(cx.now.at, peer, id);
         self.note_delivery(cx.now.at, peer, id, bytes);
         let asked = self.flights.contains_key(&id);
         self.cancel(id);
         let stored = tree.has_body(id) && !self.again.contains_key(&id) || self.arrived.contains_key(&id);
-        if !stored && !tree.is_failed(id) && (asked || self.wants_unasked(tree, id, bytes)) {
+        let wanted = !stored && !tree.is_failed(id) && (asked || self.wants_unasked(tree, id, bytes));
+        // What comes late because we asked another as well is of use to nobody, but no fault.
+        let (useful, repeated) = (wanted || owed != Owed::Never, stored && owed != Owed::Still);
+        self.note_use(cx.now.at, peer, id, bytes, useful, repeated);
+        if wanted {
             if let Some(height) = self.window.height_of(tree, id) {
                 self.window.taken(height);
             }
@@ -389,6 +419,7 @@ impl BlockScheduler {
             let Some(id) = tree.find(hash) else { continue };
             if self.sources.get(&peer).is_some_and(|source| source.owes.contains(&id)) {
                 self.take_away(tree, peer, id, Some(cx.now.at));
+                self.note_stall(peer, cx.now.at);
             }
         }
         self.settle(cx, tree);
@@ -584,42 +615,6 @@ impl BlockScheduler {
         self.reserved
     }
 
-    /// Fetches within other limits from now on. What is asked for already stays asked for.
-    pub fn set_limits(&mut self, cx: &mut Cx<'_>, tree: &BlockTree, settings: Settings) {
-        self.config = SchedulerConfig { window: settings.window, reserved_bytes: settings.reserved_bytes };
-        self.ahead = settings.ahead;
-        for source in self.sources.values_mut() {
-            source.meter.ahead = settings.ahead;
-        }
-        self.follow(tree);
-        self.settle(cx, tree);
-    }
-
-    /// The height of the next block to connect, and of whom and since when it is asked; `None` if there is none.
-    pub fn waits_for(&self, tree: &BlockTree) -> Option<(u32, Option<(PeerId, Timestamp)>)> {
-        let height = self.tip_height.saturating_add(1);
-        let id = self.next_of(tree)?;
-        let first = self.flights.get(&id).and_then(|flight| flight.requests.first());
-        Some((height, first.map(|request| (request.peer, request.at))))
-    }
-
-    /// Whether the next block to connect is there, and perhaps connecting.
-    pub fn has_next(&self, tree: &BlockTree) -> bool {
-        self.next_of(tree).is_some_and(|id| tree.has_body(id) || self.arrived.contains_key(&id))
-    }
-
-    fn next_of(&self, tree: &BlockTree) -> Option<HeaderId> {
-        let target = self.target.filter(|target| *target != self.tip)?;
-        let fork = tree.height(tree.fork_point(self.tip, target));
-        tree.ancestor(target, fork.saturating_add(1))
-    }
-
-    /// Whether every block of the window is asked for or there, and the chain goes on behind it.
-    pub fn window_is_spent(&self, tree: &BlockTree) -> bool {
-        let goes_on = self.target.is_some_and(|target| self.window.end() < tree.height(target));
-        goes_on && !self.window.is_needy()
-    }
-
     // ---- the window ----
 
     /// Follows the best header's chain from the proved tip, or the best of which blocks are delivered.
@@ -657,13 +652,17 @@ impl BlockScheduler {
     /// Ends each event: asks for what may be asked for, and sets the clocks for what is waited for.
     fn settle(&mut self, cx: &mut Cx<'_>, tree: &BlockTree) {
         self.watch_withheld(cx.now.at, tree);
+        self.relieve(tree, cx.now.at);
         if self.window.is_needy() {
+            if self.scores.policy() == ScorePolicy::Random {
+                self.sources.values_mut().for_each(|source| source.rank.order = cx.rng.u64() as u32);
+            }
             let strangers = self.takes_strangers();
-            let mut order: Vec<(Reverse<u64>, PeerId)> = self
+            let mut order: Vec<(Reverse<(u32, u64)>, PeerId)> = self
                 .sources
                 .iter()
                 .filter(|(_, source)| source.usable() && (strangers || !source.inbound))
-                .map(|(&id, source)| (Reverse(source.meter.rate()), id))
+                .map(|(&id, source)| (Reverse((source.rank.order, source.meter.rate())), id))
                 .collect();
             order.sort_unstable();
             for (_, id) in order {
@@ -691,7 +690,9 @@ impl BlockScheduler {
     fn fill(&mut self, cx: &mut Cx<'_>, tree: &BlockTree, peer: PeerId) {
         let size = self.size.get();
         let Some(source) = self.sources.get(&peer).filter(|source| source.usable()) else { return };
-        let mut limit = source.limit(size);
+        // Where all are low, there is nobody for whom to hold the blocks back.
+        let rank = if self.has_better() { source.rank } else { Rank::FREE };
+        let mut limit = source.limit(size, rank);
         if !source.meter.is_measured() {
             // In a small window those who deliver nothing must leave a share to each other peer.
             let share = self.config.window as usize / self.sources.len().max(1);
@@ -703,9 +704,10 @@ impl BlockScheduler {
         let room = limit - source.owes.len();
         let budget = self.config.reserved_bytes.saturating_sub(self.reserved) / size.max(1);
         let count = room.min(usize::try_from(budget).unwrap_or(usize::MAX));
+        let least = if rank.isolated { self.least_for_isolated() } else { 0 };
         let blocks: Vec<(u32, HeaderId)> = self
             .window
-            .needed(source.lowest(), source.reach)
+            .needed(source.lowest().max(least), source.reach)
             .filter(|&(height, id)| source.serves(height, id))
             .take(count)
             .collect();
@@ -723,15 +725,17 @@ impl BlockScheduler {
         }
     }
 
-    /// The source to ask for one block: with room if possible, then the fastest.
+    /// The source to ask for one block: with room if possible, then the best.
     fn best_source(&self, height: u32, id: HeaderId) -> Option<PeerId> {
         let size = self.size.get();
         self.sources
             .iter()
             .filter(|(_, source)| source.serves(height, id))
             .max_by_key(|(peer, source)| {
-                let room = source.owes.len() < source.limit(size);
-                (!source.inbound, room, source.meter.rate(), Reverse(source.owes.len()), Reverse(**peer))
+                let room = source.owes.len() < source.limit(size, source.rank);
+                let Rank { order, isolated, .. } = source.rank;
+                let rate = source.meter.rate();
+                (!source.inbound, !isolated, room, order, rate, Reverse(source.owes.len()), Reverse(**peer))
             })
             .map(|(&peer, _)| peer)
     }

@@ -5,7 +5,8 @@
 //!    as ours stay whatever they do later, so that a fault of ours can't cost us all peers.
 //! 2. If no block has come for as long as three blocks usually take, and none is on its way, the tip is *stale*: one more
 //!    peer is wanted, who may know more.
-//! 3. With one more than the target, the one who was the last to announce a block longest ago goes, after half a minute
+//! 3. With one more than the target, the one who was the last to announce a block longest ago goes, of several that have
+//!    announced none the one with the lowest score, after half a minute
 //!    for the newcomer; then the tip counts as stale no more.
 //!
 //! As Core's net_processing.cpp (`ConsiderEviction`, `CheckForStaleTipAndEvictPeers`, `EvictExtraOutboundPeers`), but each
@@ -133,12 +134,13 @@ impl PeerWatch {
         self.next_stale.get_or_insert(now + self.patience);
     }
 
-    /// Does what is due. `in_flight` tells how many blocks a peer, or all of them, owe.
+    /// Does what is due. `in_flight` tells how many blocks a peer, or all of them, owe; `score`, how useful a peer is.
     pub fn on_timer(
         &mut self,
         cx: &mut Cx<'_>,
         tree: &BlockTree,
         in_flight: impl Fn(Option<PeerId>) -> usize,
+        score: impl Fn(PeerId) -> u8,
     ) {
         let now = cx.now.at;
         let late = |peer: &Watched| peer.behind.is_some_and(|behind| behind.until <= now);
@@ -152,7 +154,7 @@ impl PeerWatch {
         }
         if self.next_extra.is_some_and(|at| at <= now) {
             self.next_extra = self.has_extra().then_some(now + EXTRA_PEER_CHECK);
-            self.drop_extra(cx, in_flight);
+            self.drop_extra(cx, in_flight, score);
         }
     }
 
@@ -160,12 +162,17 @@ impl PeerWatch {
         self.peers.values().filter(|peer| peer.full).count() > self.target
     }
 
-    fn drop_extra(&mut self, cx: &mut Cx<'_>, in_flight: impl Fn(Option<PeerId>) -> usize) {
+    fn drop_extra(
+        &mut self,
+        cx: &mut Cx<'_>,
+        in_flight: impl Fn(Option<PeerId>) -> usize,
+        score: impl Fn(PeerId) -> u8,
+    ) {
         if !self.has_extra() {
             return;
         }
         let may_go = self.peers.iter().filter(|(_, peer)| peer.full && !peer.protected);
-        let worst = may_go.min_by_key(|(id, peer)| (peer.announced, u64::MAX - id.0));
+        let worst = may_go.min_by_key(|(id, peer)| (peer.announced, score(**id), u64::MAX - id.0));
         let Some((&id, peer)) = worst else { return };
         if cx.now.at.since(peer.since) > EXTRA_PEER_LEAST && in_flight(Some(id)) == 0 {
             cx.close(id, CloseReason::Replaced);
@@ -251,7 +258,7 @@ mod tests {
             let end = self.now + wait;
             while let Some(at) = self.watch.next_deadline().filter(|at| *at <= end) {
                 self.now = self.now.max(at);
-                self.with(|watch, cx, tree| watch.on_timer(cx, tree, |_| in_flight));
+                self.with(|watch, cx, tree| watch.on_timer(cx, tree, |_| in_flight, |_| 50));
             }
             self.now = end;
             core::mem::take(&mut self.out.demands)

@@ -145,7 +145,7 @@ fn read_bytes<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], ReadError> {
 }
 
 /// The numbers of BIP155.
-fn write_address(out: &mut Vec<u8>, address: &PeerAddress) {
+pub(in crate::peer) fn write_address(out: &mut Vec<u8>, address: &PeerAddress) {
     let (network, bytes) = match address {
         PeerAddress::Ip(socket) => match socket.ip().to_canonical() {
             std::net::IpAddr::V4(ip) => (1, ip.octets().to_vec()),
@@ -162,7 +162,7 @@ fn write_address(out: &mut Vec<u8>, address: &PeerAddress) {
     out.extend_from_slice(&address.port().to_le_bytes());
 }
 
-fn read_address(reader: &mut Reader<'_>) -> Result<PeerAddress, ReadError> {
+pub(in crate::peer) fn read_address(reader: &mut Reader<'_>) -> Result<PeerAddress, ReadError> {
     let network = reader.u8()?;
     let bytes = read_bytes(reader)?;
     let port = u16::from_le_bytes(reader.array()?);

@@ -6,8 +6,9 @@ use crate::chain::command::{BlockRef, ChainReport};
 use crate::engine::output::Event;
 use crate::engine::{Answer, Input, Output, Query, QueryId};
 use crate::error::Error;
-use crate::peer::PeerAddress;
+use crate::peer::audit::{AuditAction, AuditRecord};
 use crate::peer::lifecycle::TRANSITIONS;
+use crate::peer::{CloseReason, PeerAddress};
 use crate::sim::disk::{Crash, DiskFault};
 use crate::sim::invariants;
 use crate::sim::node::SimNode;
@@ -261,6 +262,8 @@ impl World {
             }
             Output::Accept(arrival, id) => self.admit(node, arrival, id),
             Output::Refuse(arrival) => self.turn_away(node, arrival),
+            Output::SaveScores(bytes) => self.nodes[node].scores = Some(bytes),
+            Output::Audit(record) => self.check_audit(node, &record),
             // Figures of a real clock would make runs differ.
             Output::Measure => {
                 let number = self.nodes[node].number;
@@ -273,6 +276,14 @@ impl World {
             | Output::SaveAddresses(_)
             | Output::Reached(_)
             | Output::Idle { .. } => {}
+        }
+    }
+
+    /// Only broken rules are held against an address, with evidence; who is slow is replaced at most.
+    fn check_audit(&mut self, node: usize, record: &AuditRecord) {
+        let is_fault = matches!(record.reason, CloseReason::Fault(_));
+        if is_fault == (record.action == AuditAction::Replaced) {
+            self.violate(node, "slowness never bans", record.to_string());
         }
     }
 

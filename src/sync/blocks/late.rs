@@ -5,13 +5,24 @@ use crate::chain::block_tree::{BlockTree, HeaderId};
 use crate::chain::command::BlockRef;
 use crate::error::{Reject, RejectKind};
 use crate::limits::{
-    BLOCK_REQUESTS_MAX, BLOCK_TIMEOUT, FROZEN_CHECK, HEDGE_LEAD, LACKING_MAX, LACKING_TIME, SEGMENT_KEEP,
-    SEGMENT_TIMEOUT, SENDERS_MAX, SILENCE, STALL_TIMEOUT_MAX, STRIKES_MAX, UNASKED_BLOCKS_AHEAD,
+    BLOCK_REQUESTS_MAX, BLOCK_TIMEOUT, FROZEN_CHECK, HEDGE_LEAD, HEDGE_MIN, LACKING_MAX, LACKING_TIME,
+    SEGMENT_KEEP, SEGMENT_TIMEOUT, SENDERS_MAX, SILENCE, STALL_TIMEOUT_MAX, STRIKES_MAX,
+    UNASKED_BLOCKS_AHEAD,
 };
+use crate::peer::score::{Saved, Scores};
 use crate::peer::{CloseReason, Cx, Fault, PeerId};
-use crate::time::Timestamp;
+use crate::time::{Now, Timestamp};
 use core::cmp::Reverse;
 use core::time::Duration;
+
+/// Whether a peer was asked for a block that it delivers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owed {
+    Still,
+    /// It was taken away from it.
+    Once,
+    Never,
+}
 
 impl BlockScheduler {
     // ---- deliveries and reports ----
@@ -24,16 +35,119 @@ impl BlockScheduler {
         if !source.owes.contains(&id) {
             return;
         }
+        let free_since = source.waiting_since;
         source.waiting_since = now;
         source.strikes = 0;
         source.overtaken = 0;
         source.owed_for = Duration::ZERO;
-        source.meter.delivered(now, bytes);
+        let speed = source.meter.delivered(now, bytes);
         self.size.push(bytes);
         let asked = self.flights.get(&id).and_then(|flight| flight.requests.iter().find(|r| r.peer == peer));
-        if let Some(request) = asked {
-            self.times.push(now.since(request.at));
+        let Some(&request) = asked else { return };
+        self.times.push(now.since(request.at));
+        let response = now.since(request.at.max(free_since)).as_millis() as u64;
+        self.score(peer, |scores| {
+            scores.on_response(peer, response);
+            if let Some((speed, millis)) = speed {
+                scores.on_speed(peer, speed, millis, now);
+            }
+        });
+    }
+
+    // ---- scores ----
+
+    /// Tells the scores something of a peer, and takes what follows for its place.
+    pub(super) fn score(&mut self, peer: PeerId, tell: impl FnOnce(&mut Scores)) {
+        tell(&mut self.scores);
+        if let Some(source) = self.sources.get_mut(&peer) {
+            source.rank = self.scores.rank(peer);
+            if source.rank.part > 1 && source.owes.len() > source.limit(self.size.get(), source.rank) {
+                self.overladen.insert(peer);
+            }
         }
+    }
+
+    /// A peer's blocks are taken away from it, which it has owed without delivering any for a while.
+    pub(super) fn note_stall(&mut self, peer: PeerId, now: Timestamp) {
+        let Some(source) = self.sources.get(&peer) else { return };
+        let waited = now.since(source.waiting_since).as_millis() as u64;
+        self.score(peer, |scores| scores.on_stall(peer, waited, now));
+    }
+
+    /// Peers that owe more than their scores allow by now keep the lowest blocks; the others are asked of whoever has
+    /// room for them, if anybody has.
+    pub(super) fn relieve(&mut self, tree: &BlockTree, now: Timestamp) {
+        while let Some(peer) = self.overladen.pop_first() {
+            let Some(source) = self.sources.get(&peer) else { continue };
+            let mut owed: Vec<(u32, HeaderId)> =
+                source.owes.iter().map(|&id| (tree.height(id), id)).collect();
+            owed.sort_unstable();
+            for &(height, id) in owed.iter().skip(source.limit(self.size.get(), source.rank)) {
+                if self.has_other(peer, height, id, true) {
+                    self.take_away(tree, peer, id, Some(now));
+                }
+            }
+        }
+    }
+
+    /// A connection ended, for this reason; before [`Self::on_peer_gone`].
+    pub fn note_end(&mut self, peer: PeerId, reason: &CloseReason, now: Now) {
+        let owing = self.in_flight(Some(peer)) > 0;
+        self.scores.on_gone(peer, reason, owing, now);
+    }
+
+    /// A peer whose score is low stays: it is looked at again later.
+    pub fn pardon(&mut self, peer: PeerId, now: Timestamp) {
+        self.score(peer, |scores| scores.pardon(peer, now));
+        self.wake = Some(now);
+    }
+
+    /// Takes over what an earlier run has learnt.
+    pub fn restore_scores(&mut self, saved: Saved) {
+        self.scores.restore(saved);
+    }
+
+    /// What is to be kept of the scores, if it changed.
+    pub fn take_scores(&mut self, now: Now) -> Option<Vec<u8>> {
+        self.scores.take_changed(now)
+    }
+
+    /// Whether a peer was asked for a block: it owes it, or it was taken away from it a while ago.
+    pub(super) fn owed(&self, peer: PeerId, id: HeaderId) -> Owed {
+        match self.sources.get(&peer) {
+            Some(source) if source.owes.contains(&id) => Owed::Still,
+            Some(source) if source.lacking.contains_key(&id) => Owed::Once,
+            _ => Owed::Never,
+        }
+    }
+
+    /// Counts what a delivery was worth.
+    pub(super) fn note_use(
+        &mut self,
+        now: Timestamp,
+        peer: PeerId,
+        id: HeaderId,
+        bytes: u64,
+        useful: bool,
+        repeated: bool,
+    ) {
+        self.score(peer, |scores| {
+            scores.on_bytes(peer, bytes, useful);
+            if repeated {
+                scores.on_repeated(peer, id, now);
+            }
+        });
+    }
+
+    /// Whether anybody who may be asked is not low.
+    pub(super) fn has_better(&self) -> bool {
+        self.sources.values().any(|source| source.usable() && source.rank.part == 1)
+    }
+
+    /// The height from which isolated peers are asked: no better one has the blocks there.
+    pub(super) fn least_for_isolated(&self) -> u32 {
+        let better = self.sources.values().filter(|source| source.usable() && !source.rank.isolated);
+        better.filter(|source| source.full).map(|source| source.reach.saturating_add(1)).max().unwrap_or(0)
     }
 
     /// Counts who was asked for a block before the peer that delivers it.
@@ -44,6 +158,7 @@ impl BlockScheduler {
             if let Some(source) = self.sources.get_mut(&earlier.peer) {
                 source.overtaken = source.overtaken.saturating_add(1);
                 source.owed_for = now.since(source.waiting_since);
+                self.scores.on_overtaken(earlier.peer);
             }
         }
     }
@@ -97,6 +212,9 @@ impl BlockScheduler {
             source.lacks(id, cx.now.at);
             self.lacking_until = earlier(self.lacking_until, cx.now.at + LACKING_TIME);
         }
+        if is_fault(reject) {
+            self.scores.on_false(arrived.from, arrived.bytes);
+        }
         self.blame(cx, Some(arrived.from), block, reject);
         self.follow(tree);
         if !tree.is_failed(id) && !self.flights.contains_key(&id) {
@@ -120,9 +238,7 @@ impl BlockScheduler {
         block: &BlockRef,
         reject: &Reject,
     ) {
-        let at_fault =
-            matches!(reject.kind, RejectKind::Consensus | RejectKind::Mutated | RejectKind::InvalidHeader);
-        let Some(peer) = sender.filter(|_| at_fault) else { return };
+        let Some(peer) = sender.filter(|_| is_fault(reject)) else { return };
         // The peer may be gone: then its number means nobody.
         if let Some(source) = self.sources.get_mut(&peer) {
             source.closing = true;
@@ -147,7 +263,7 @@ impl BlockScheduler {
                 .filter(|(_, source)| source.may_have(height, id))
                 .max_by_key(|(peer, source)| {
                     let on_its_chain = source.best.is_some_and(|best| tree.is_ancestor(id, best));
-                    (on_its_chain, source.meter.rate(), Reverse(**peer))
+                    (on_its_chain, source.rank.order, source.meter.rate(), Reverse(**peer))
                 })
                 .map(|(&peer, _)| peer);
             if let Some(peer) = peer {
@@ -237,6 +353,7 @@ impl BlockScheduler {
             source.suspicion = Some(Suspicion { next: now + FROZEN_CHECK, proofs: 0 });
             self.timed.insert(peer);
         }
+        self.note_stall(peer, now);
     }
 
     /// Blocks that peers lacked a while ago may be asked of them again.
@@ -259,7 +376,9 @@ impl BlockScheduler {
     fn has_other(&self, except: PeerId, height: u32, id: HeaderId, spare: bool) -> bool {
         let size = self.size.get();
         self.sources.iter().any(|(&peer, source)| {
-            peer != except && source.serves(height, id) && (!spare || source.owes.len() < source.limit(size))
+            peer != except
+                && source.serves(height, id)
+                && (!spare || source.owes.len() < source.limit(size, source.rank))
         })
     }
 
@@ -295,6 +414,7 @@ impl BlockScheduler {
             if let Some(source) = self.sources.get_mut(&peer) {
                 source.meter.halve();
             }
+            self.note_stall(peer, now);
         }
         self.renew(number, now);
     }
@@ -399,7 +519,13 @@ impl BlockScheduler {
         let waited_for = height <= self.tip_height.saturating_add(1 + HEDGE_LEAD);
         let other = self.has_other(first.peer, height, id, false);
         if other && waited_for && flight.requests.len() < BLOCK_REQUESTS_MAX {
-            self.hedge = Some((id, first.at + self.times.percentile_95()));
+            // The lower the score of who owes it, the sooner.
+            let order = self.sources.get(&first.peer).map_or(0, |source| source.rank.order);
+            let patience = match self.scores.policy().uses_scores() {
+                true => self.times.percentile_95() * order.clamp(10_000, 50_000) / 50_000,
+                false => self.times.percentile_95(),
+            };
+            self.hedge = Some((id, first.at + patience.max(HEDGE_MIN)));
         }
         // The clock runs on while the same peer owes one first block after the other.
         let full = self.reserved.saturating_add(self.size.get()) > self.config.reserved_bytes;
@@ -429,6 +555,11 @@ impl Source {
         }
         self.lacking.insert(id, now + LACKING_TIME);
     }
+}
+
+/// Whether whoever sent the body is to blame.
+fn is_fault(reject: &Reject) -> bool {
+    matches!(reject.kind, RejectKind::Consensus | RejectKind::Mutated | RejectKind::InvalidHeader)
 }
 
 fn earlier(a: Option<Timestamp>, b: Timestamp) -> Option<Timestamp> {

@@ -33,20 +33,23 @@ impl Meter {
         self.mark = now;
     }
 
-    /// A block came that the peer owed.
-    pub fn delivered(&mut self, now: Timestamp, bytes: u64) {
+    /// A block came that the peer owed. Answers the speed of the last blocks if it was measured anew,
+    /// and over how many milliseconds.
+    pub fn delivered(&mut self, now: Timestamp, bytes: u64) -> Option<(u64, u64)> {
         self.millis = self.millis.saturating_add(now.since(self.mark).as_millis() as u64);
         self.mark = now;
         self.bytes = self.bytes.saturating_add(bytes);
         self.blocks += 1;
         if self.millis < SPEED_SAMPLE_MILLIS && self.blocks < BLOCKS_IN_FLIGHT_START {
-            return;
+            return None;
         }
         let sample = self.bytes.saturating_mul(1_000) / self.millis.max(1);
         // A quarter for the newest sample: some seconds of memory.
         self.rate = if self.measured { (self.rate / 4).saturating_mul(3) + sample / 4 } else { sample };
         self.measured = true;
+        let millis = self.millis;
         (self.bytes, self.blocks, self.millis) = (0, 0, 0);
+        Some((sample, millis))
     }
 
     /// The peer was late: it is trusted with half as much until it delivers again.

@@ -1,0 +1,129 @@
+//! What follows from scores beyond the order of requests: replacements, the audit log, what is kept for the next run.
+//!
+//! A peer of our own accord whose score has been low for long ([`SCORE_LIMITED_TIME`], [`SCORE_ISOLATED_TIME`]) makes room
+//! for another only while blocks are fetched, if the address book has one to dial now, and if enough others serve blocks
+//! and are not low; one at a time ([`SCORE_REPLACE_INTERVAL`]). Peers of the host and those that came to us stay. The
+//! address is not discouraged; it is dialled again after others.
+
+use super::{Engine, Output};
+use crate::limits::{
+    MAX_AUDIT_RECORDS, SAVE_INTERVAL, SCORE_ISOLATED_TIME, SCORE_LEAST_OTHERS, SCORE_LIMITED_TIME,
+    SCORE_REPLACE_INTERVAL,
+};
+use crate::peer::audit::{AuditAction, AuditRecord};
+use crate::peer::score::{Band, FEATURES, Saved};
+use crate::peer::{CloseReason, ConnectionKind, PeerId, PeerView};
+use crate::time::Timestamp;
+
+impl Engine {
+    /// Begins with what an earlier run has learnt of peers.
+    #[must_use]
+    pub fn with_scores(mut self, saved: Saved) -> Self {
+        self.blocks.restore_scores(saved);
+        self.avoid_low_addresses();
+        self
+    }
+
+    /// The weights of the scores' features as they are now, in the order of [`Features`](crate::peer::score::Features).
+    pub fn score_weights(&self) -> [f64; FEATURES] {
+        self.blocks.scores().weights()
+    }
+
+    /// Tells the dialler which addresses come after others.
+    pub(super) fn avoid_low_addresses(&mut self) {
+        self.dialer.set_avoided(self.blocks.scores().low_addresses().cloned().collect());
+    }
+
+    /// Emits what was learnt, if it changed.
+    pub(super) fn save_scores(&mut self) {
+        if let Some(bytes) = self.blocks.take_scores(self.now) {
+            self.outputs.push_back(Output::SaveScores(bytes));
+        }
+    }
+
+    /// When there is something to do.
+    pub(super) fn next_score_deadline(&self) -> Option<Timestamp> {
+        let save = self.blocks.scores().is_changed().then_some(self.next_scores_save);
+        let low = self.peers.keys().filter_map(|id| self.low_until(*id)).min();
+        save.into_iter().chain(low.map(|at| at.max(self.next_replacement))).min()
+    }
+
+    /// When a peer with a low score is looked at. Of those that stay in any case only isolated ones: for another chance.
+    fn low_until(&self, id: PeerId) -> Option<Timestamp> {
+        let since = self.blocks.scores().low_since(id)?;
+        let isolated = self.blocks.scores().get(id)?.band == Band::Isolated;
+        let may_go = self.peers.get(&id).is_some_and(|peer| is_our_choice(peer.view.kind));
+        (isolated || may_go).then(|| since + if isolated { SCORE_ISOLATED_TIME } else { SCORE_LIMITED_TIME })
+    }
+
+    pub(super) fn on_score_timer(&mut self) {
+        let now = self.now.at;
+        if self.blocks.scores().is_changed() && self.next_scores_save <= now {
+            self.next_scores_save = now + SAVE_INTERVAL;
+            self.save_scores();
+        }
+        if self.next_replacement > now {
+            return;
+        }
+        let due = |id: &PeerId| self.low_until(*id).is_some_and(|at| at <= now);
+        let mut low: Vec<(u8, PeerId)> = self
+            .peers
+            .keys()
+            .filter(|id| due(id))
+            .filter_map(|id| Some((self.blocks.scores().get(*id)?.score, *id)))
+            .collect();
+        low.sort_unstable();
+        let mut replaced = false;
+        for (_, id) in low {
+            if !replaced && self.can_replace(id) {
+                replaced = true;
+                self.next_replacement = now + SCORE_REPLACE_INTERVAL;
+                self.close_peer(id, CloseReason::LowScore);
+            } else if !replaced {
+                self.blocks.pardon(id, now);
+            }
+        }
+    }
+
+    /// Whether a low peer may go, and another can come.
+    fn can_replace(&mut self, id: PeerId) -> bool {
+        let ours = self.peers.get(&id).is_some_and(|peer| is_our_choice(peer.view.kind));
+        let scores = self.blocks.scores();
+        let good =
+            |other: &&PeerId| **other != id && scores.get(**other).is_some_and(|s| s.band < Band::Limited);
+        ours && self.blocks.in_flight(None) > 0
+            && self.peers.keys().filter(good).count() >= SCORE_LEAST_OTHERS
+            && self.dialer.has_replacement(self.now, &mut self.rng)
+    }
+
+    /// Records a ban or a replacement. To be called once the address is discouraged, and before its score is forgotten.
+    pub(super) fn note_audit(&mut self, view: &PeerView, reason: &CloseReason) {
+        let action = match reason {
+            CloseReason::LowScore => AuditAction::Replaced,
+            CloseReason::Fault(_) if self.dialer.book.is_discouraged(&view.address) => {
+                AuditAction::Discouraged
+            }
+            CloseReason::Fault(_) => AuditAction::Disconnected,
+            _ => return,
+        };
+        let record = AuditRecord {
+            unix: self.now.unix,
+            peer: view.id,
+            address: view.address.clone(),
+            kind: view.kind,
+            action,
+            reason: reason.clone(),
+            score: self.blocks.scores().get(view.id),
+        };
+        while self.audit.len() >= MAX_AUDIT_RECORDS {
+            self.audit.pop_front();
+        }
+        self.audit.push_back(record.clone());
+        self.outputs.push_back(Output::Audit(Box::new(record)));
+    }
+}
+
+/// Whether we connected to it without being told to, and may choose another.
+fn is_our_choice(kind: ConnectionKind) -> bool {
+    matches!(kind, ConnectionKind::FullRelay | ConnectionKind::BlockRelayOnly)
+}

@@ -1,0 +1,201 @@
+//! What scores are worth: the time to sync in whole simulated worlds, by policy, and that slowness bans nobody.
+//!
+//! - `HEADLONG_SCORE_SEEDS=0..200` plays these seeds instead of the first ones, and prints each.
+#![cfg(feature = "consensus")]
+
+use headlong::ScorePolicy;
+use headlong::rng::Rng;
+use headlong::sim::manner::Manner;
+use headlong::sim::node::NodePlan;
+use headlong::sim::world::{Flaw, PeerPlan, Serves, Wire, World};
+use std::ops::Range;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Seeds of an ordinary test run.
+const SEEDS: Range<u64> = 0..80;
+/// Blocks above the first 110; each has some 250 bytes.
+const BLOCKS: u32 = 1_500;
+/// Blocks that are fetched ahead: as on the main network some of what each fast peer delivers in four seconds, where a
+/// block of 1.5 MB takes about as long.
+const WINDOW: u32 = 256;
+/// Virtual milliseconds within which every world is synced.
+const PATIENCE: u64 = 6 * 3_600_000;
+
+const POLICIES: [ScorePolicy; 4] =
+    [ScorePolicy::Learnt, ScorePolicy::Fixed, ScorePolicy::Speed, ScorePolicy::Random];
+
+fn seeds() -> (Range<u64>, bool) {
+    let Ok(range) = std::env::var("HEADLONG_SCORE_SEEDS") else { return (SEEDS, false) };
+    let (from, to) = range.split_once("..").expect("HEADLONG_SCORE_SEEDS is FROM..TO");
+    (from.parse().expect("a number")..to.parse().expect("a number"), true)
+}
+
+fn between(rng: &mut Rng, from: u64, to: u64) -> u64 {
+    from + rng.below(to - from)
+}
+
+/// One of the mix: of 20 peers five are fast, seven slow, five flaky and three lie, on average.
+fn peer(rng: &mut Rng, fork: usize) -> PeerPlan {
+    let fast =
+        Wire { latency: between(rng, 10, 80), jitter: 20, bandwidth: between(rng, 3_000, 12_000), losses: 0 };
+    let honest = PeerPlan { manner: Manner::Honest, wire: fast, serves: Serves::Honest, opens: 0 };
+    match rng.below(20) {
+        0..5 => honest,
+        5..12 => {
+            let bandwidth = between(rng, 60, 600);
+            let wire = Wire { latency: between(rng, 50, 400), jitter: 200, bandwidth, losses: 0 };
+            PeerPlan { wire, ..honest }
+        }
+        12..17 => {
+            let blocks = between(rng, 5, 60) as u32;
+            let manner = match rng.below(3) {
+                0 => Manner::LeavesAfter(blocks),
+                1 => Manner::SilentAfter(blocks),
+                _ => Manner::PausesAfter(blocks, between(rng, 5, 60) as u32),
+            };
+            PeerPlan { manner, wire: Wire { losses: 30, ..fast }, ..honest }
+        }
+        _ => {
+            let manner = match rng.below(4) {
+                0 => Manner::Mutates(between(rng, 2, 6) as u32),
+                1 => Manner::WrongBlock(between(rng, 2, 6) as u32),
+                2 => Manner::NotFound,
+                _ => return PeerPlan { manner: Manner::Lies, serves: Serves::Fork(fork), ..honest },
+            };
+            PeerPlan { manner, ..honest }
+        }
+    }
+}
+
+/// A world of this seed, the same for each policy.
+fn world(seed: u64, policy: ScorePolicy) -> (World, usize) {
+    let mut rng = Rng::from_number(seed ^ 0x73_636f_7265);
+    let mut world = World::new(seed);
+    world.extend(BLOCKS, 0);
+    let fork = world.fork_off(20, 3, Flaw::Greed);
+    // One honest and fast one is always there; the node keeps ten of 30.
+    world.add_peer(PeerPlan { wire: Wire { bandwidth: 6_000, ..Wire::default() }, ..PeerPlan::default() });
+    for _ in 1..30 {
+        world.add_peer(peer(&mut rng, fork));
+    }
+    let plan = NodePlan { manual: false, window: WINDOW, score_policy: policy, ..NodePlan::default() };
+    let node = world.add_node(plan);
+    (world, node)
+}
+
+/// Milliseconds from when all headers are there until the node is synced. Headers come from one peer, whoever is first;
+/// beside these small blocks they would take half of the time.
+fn time_to_sync(seed: u64, policy: ScorePolicy) -> u64 {
+    let (mut world, node) = world(seed, policy);
+    let has_headers =
+        |world: &World| world.engine(node).is_some_and(|engine| engine.status().best_header == world.tip());
+    assert!(world.run_until(PATIENCE, has_headers), "seed {seed}, {policy}: {:?}", world.violation());
+    let begun = world.now();
+    let synced = world.run_until(PATIENCE, |world| world.is_synced(node));
+    assert!(synced, "seed {seed}, {policy}: {:?}", world.violation());
+    world.now() - begun
+}
+
+fn play(seeds: Range<u64>) -> Vec<(u64, [u64; 4])> {
+    let next = AtomicU64::new(seeds.start);
+    let times = Mutex::new(Vec::new());
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end {
+                        return;
+                    }
+                    let result = POLICIES.map(|policy| time_to_sync(seed, policy));
+                    times.lock().expect("no panic").push((seed, result));
+                }
+            });
+        }
+    });
+    let mut times = times.into_inner().expect("no panic");
+    times.sort_unstable();
+    times
+}
+
+#[test]
+fn learnt_scores_sync_sooner_than_fixed_ones_and_than_chance() {
+    let begun = std::time::Instant::now();
+    let (seeds, each) = seeds();
+    let times = play(seeds.clone());
+    let mean =
+        |at: usize| times.iter().map(|(_, t)| t[at]).sum::<u64>() as f64 / times.len() as f64 / 1_000.0;
+    for (seed, t) in times.iter().filter(|_| each) {
+        println!("seed {seed}: {t:?} ms");
+    }
+    let means = [mean(0), mean(1), mean(2), mean(3)];
+    for (at, policy) in POLICIES.iter().enumerate() {
+        let mut sorted: Vec<u64> = times.iter().map(|(_, t)| t[at]).collect();
+        sorted.sort_unstable();
+        let sooner = times.iter().filter(|(_, t)| t[0] < t[at]).count();
+        println!(
+            "{policy:>7}: mean {:.1} s, median {:.1} s, worst {:.1} s; learnt is sooner in {sooner} of {}, by {:.1}% in the mean",
+            means[at],
+            sorted[sorted.len() / 2] as f64 / 1_000.0,
+            sorted[sorted.len() - 1] as f64 / 1_000.0,
+            times.len(),
+            (1.0 - means[0] / means[at]) * 100.0,
+        );
+    }
+    println!("{} seeds from {}, {:.1} s", times.len(), seeds.start, begun.elapsed().as_secs_f64());
+    let [learnt, fixed, speed, chance] = means;
+    assert!(learnt < fixed, "learnt {learnt:.1} s, fixed {fixed:.1} s");
+    assert!(learnt < speed * 0.95, "learnt {learnt:.1} s, speed alone {speed:.1} s");
+    assert!(learnt < chance * 0.85, "learnt {learnt:.1} s, chance {chance:.1} s");
+}
+
+/// A thousand times slower than the others, and silent for minutes: whatever its score comes to, nobody is banned for it,
+/// and once it is alone the node syncs from it.
+#[test]
+fn slowness_bans_nobody_and_one_slow_peer_is_enough() {
+    for (seed, policy) in [(1, ScorePolicy::Learnt), (2, ScorePolicy::Fixed), (3, ScorePolicy::Learnt)] {
+        let mut world = World::new(seed);
+        world.extend(300, 0);
+        let slow = Wire { latency: 900, jitter: 500, bandwidth: 400, losses: 0 };
+        let slow = PeerPlan { wire: slow, manner: Manner::PausesAfter(40, 90), ..PeerPlan::default() };
+        let all: Vec<usize> = (0..14).map(|_| world.add_peer(slow)).collect();
+        let fast = Wire { bandwidth: 10_000, ..Wire::default() };
+        let fast: Vec<usize> =
+            (0..3).map(|_| world.add_peer(PeerPlan { wire: fast, ..PeerPlan::default() })).collect();
+        let node = world.add_node(NodePlan { manual: false, score_policy: policy, ..NodePlan::default() });
+        assert!(world.run_until(PATIENCE, |world| world.is_synced(node)), "{:?}", world.violation());
+        let engine = world.engine(node).expect("it lives");
+        assert_eq!(bans(engine), 0);
+        // All but one slow one go, for good.
+        for peer in fast.into_iter().chain(all.into_iter().skip(1)) {
+            world.take_away(peer, PATIENCE);
+        }
+        world.extend(100, 0);
+        assert!(world.run_until(PATIENCE, |world| world.is_synced(node)), "{:?}", world.violation());
+        assert_eq!(bans(world.engine(node).expect("it lives")), 0);
+        assert_eq!(world.violation(), None);
+    }
+}
+
+/// Addresses that are discouraged, by the figure of what the engine holds.
+fn bans(engine: &headlong::engine::Engine) -> u64 {
+    let load = engine.load();
+    let figure = load.figures().iter().find(|(name, _, _)| *name == "discouraged");
+    figure.expect("it is among the figures").1
+}
+
+/// What a life has learnt is there in the next one.
+#[test]
+fn what_was_learnt_outlives_the_node() {
+    let (mut world, node) = world(5, ScorePolicy::Learnt);
+    assert!(world.run_until(PATIENCE, |world| world.is_synced(node)), "{:?}", world.violation());
+    let weights = |world: &World| world.engine(node).map(|engine| engine.score_weights());
+    let learnt = weights(&world).expect("it lives");
+    assert_ne!(learnt, [0.4, 0.35, -0.25, 0.0, 0.0, 0.0]);
+    world.shut_down(node);
+    assert!(world.run_until(60_000, |world| world.deaths(node) == 1 && world.engine(node).is_some()));
+    assert_eq!(weights(&world), Some(learnt));
+    assert!(world.scores(node).is_some());
+}
