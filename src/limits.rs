@@ -464,6 +464,8 @@ pub const DIRECT_FETCH_BLOCKS: usize = 16;
 pub const DIAGNOSIS_INTERVAL: Duration = Duration::from_secs(10);
 /// How many times the usual window the widest is: what is stored and perhaps never connected grows with it.
 pub const WINDOW_WIDEST: u32 = 4;
+/// An answer that takes so long: half of the time in which a peer has to be asked anew, [`BLOCKS_IN_FLIGHT_SECONDS`] / 2.
+pub const AHEAD_LATE: Duration = Duration::from_secs(1);
 /// How many times the usual work a peer is given at most.
 pub const AHEAD_MOST: u64 = 4;
 /// Between two replacements of a slow peer: a newcomer needs its time to show what it can.

@@ -44,7 +44,7 @@ impl Engine {
     /// When there is something to do.
     pub(super) fn next_score_deadline(&self) -> Option<Timestamp> {
         let save = self.blocks.scores().is_changed().then_some(self.next_scores_save);
-        let low = self.peers.keys().filter_map(|id| self.low_until(*id)).min();
+        let low = self.blocks.scores().low_peers().filter_map(|id| self.low_until(id)).min();
         save.into_iter().chain(low.map(|at| at.max(self.next_replacement))).min()
     }
 
@@ -66,11 +66,11 @@ impl Engine {
             return;
         }
         let due = |id: &PeerId| self.low_until(*id).is_some_and(|at| at <= now);
-        let mut low: Vec<(u8, PeerId)> = self
-            .peers
-            .keys()
+        let scores = self.blocks.scores();
+        let mut low: Vec<(u8, PeerId)> = scores
+            .low_peers()
             .filter(|id| due(id))
-            .filter_map(|id| Some((self.blocks.scores().get(*id)?.score, *id)))
+            .filter_map(|id| Some((scores.get(id)?.score, id)))
             .collect();
         low.sort_unstable();
         let mut replaced = false;

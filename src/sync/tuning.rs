@@ -3,7 +3,7 @@
 //! | bound | action | limit |
 //! | --- | --- | --- |
 //! | network, the whole window is asked for | a window twice as wide | [`WINDOW_WIDEST`] times the usual; never on a pruned node |
-//! | network, there is room | peers owe what they deliver in twice the time | [`AHEAD_MOST`] times the usual |
+//! | network, there is room, and answers take [`AHEAD_LATE`] | peers owe what they deliver in twice the time: they are asked anew when half has come, and would idle | [`AHEAD_MOST`] times the usual |
 //! | network, three times in a row | the slowest of at least four peers of our own accord makes way for another | one in [`REPLACE_EVERY`]; only if it delivers less than an eighth of the median |
 //! | disk | memory goes from blocks under way to coins, a quarter at a time | half of it |
 //! | disk or processor, three times in a row; network with that memory used up | one step back | the usual |
@@ -13,8 +13,8 @@
 
 use super::diagnosis::{Bound, Diagnosis};
 use crate::limits::{
-    AHEAD_MOST, BLOCK_WINDOW, BLOCKS_IN_FLIGHT_SECONDS, LEAST_RESERVED_BYTES, REPLACE_EVERY, TUNING_RECORDS,
-    WINDOW_WIDEST,
+    AHEAD_LATE, AHEAD_MOST, BLOCK_WINDOW, BLOCKS_IN_FLIGHT_SECONDS, LEAST_RESERVED_BYTES, REPLACE_EVERY,
+    TUNING_RECORDS, WINDOW_WIDEST,
 };
 use crate::peer::PeerId;
 use crate::sync::blocks::SchedulerConfig;
@@ -188,7 +188,7 @@ impl Tuner {
         self.streak =
             (diagnosis.bound, if bound == diagnosis.bound { in_a_row.saturating_add(1) } else { 1 });
         let change = match diagnosis.bound {
-            Bound::Network => self.on_network(diagnosis.at, download),
+            Bound::Network => self.on_network(diagnosis, download),
             Bound::Disk => self.lend_to_coins().or_else(|| self.back()),
             Bound::Cpu => self.back(),
             Bound::Nothing => None,
@@ -200,9 +200,9 @@ impl Tuner {
         Some(change)
     }
 
-    fn on_network(&mut self, now: Timestamp, download: &Download) -> Option<Change> {
+    fn on_network(&mut self, diagnosis: &Diagnosis, download: &Download) -> Option<Change> {
         if self.streak.1 >= 3
-            && let Some(change) = self.replace(now, download)
+            && let Some(change) = self.replace(diagnosis.at, download)
         {
             return Some(change);
         }
@@ -213,9 +213,11 @@ impl Tuner {
         if download.window_spent {
             return self.widen();
         }
+        // More work than that keeps no link busier, and the slow would sit on it.
+        let late = diagnosis.headers_answer.is_some_and(|time| time >= AHEAD_LATE);
         let (from, most) = (self.settings.ahead, self.usual.ahead * AHEAD_MOST);
         let to = (from * 2).min(most);
-        (self.config.in_flight && to > from).then(|| {
+        (self.config.in_flight && late && to > from).then(|| {
             self.settings.ahead = to;
             Change::Ahead { from, to }
         })
@@ -295,7 +297,7 @@ mod tests {
             disk: 0.0,
             cpu: 0.0,
             bytes_per_second: second,
-            headers_answer: None,
+            headers_answer: Some(AHEAD_LATE),
             long_flush: false,
         }
     }
@@ -319,8 +321,10 @@ mod tests {
     }
 
     #[test]
-    fn peers_get_more_work_while_there_is_room() {
+    fn peers_that_answer_late_get_more_work_while_there_is_room() {
         let mut tuner = tuner(TuningConfig::ALL);
+        let soon = Diagnosis { headers_answer: None, ..diagnosis(Bound::Network, 0) };
+        assert_eq!(tuner.decide(&soon, &Download::default()), None, "links without delay are busy anyway");
         let change = tuner.decide(&diagnosis(Bound::Network, 1), &Download::default());
         assert_eq!(change, Some(Change::Ahead { from: 4, to: 8 }));
         tuner.decide(&diagnosis(Bound::Network, 2), &Download::default());

@@ -488,7 +488,7 @@ fn what_the_next_block_waits_for_is_named() {
     assert_eq!(world.status.last().unwrap().diagnosis, None, "nothing is diagnosed at the tip");
 }
 
-/// Two slow peers: the network is the bound, they are given more work, and each action has its cause and effect. Nothing
+/// Two slow peers far away: the network is the bound, they are given more work, and each action has its cause and effect. Nothing
 /// is done that is turned off.
 #[test]
 fn a_sync_bound_by_the_network_is_diagnosed_and_acted_upon() {
@@ -498,7 +498,7 @@ fn a_sync_bound_by_the_network_is_diagnosed_and_acted_upon() {
     for tuning in [TuningConfig::ALL, TuningConfig::NOTHING] {
         let mut world = World::new(EngineConfig { tuning, ..config(&[1, 2]) }, 1);
         for n in [1, 2] {
-            world.serve(n, &chain, manner(200, 400));
+            world.serve(n, &chain, manner(700, 400));
         }
         assert!(world.run(10 * MINUTE, |w| w.books.durable == branch.tip));
         let bounds: Vec<Bound> =

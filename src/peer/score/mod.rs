@@ -28,7 +28,7 @@ use crate::limits::{
 };
 use crate::time::{Now, Timestamp};
 use core::fmt;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// How peers are chosen for blocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -269,6 +269,8 @@ pub struct Scores {
     policy: ScorePolicy,
     model: Ftrl<FEATURES>,
     peers: BTreeMap<PeerId, Record>,
+    /// Those whose scores are low.
+    low: BTreeSet<PeerId>,
     known: BTreeMap<PeerAddress, Memory>,
     response: Typical,
     speed: Typical,
@@ -282,6 +284,7 @@ impl Scores {
             policy,
             model: Ftrl::new(RANGES),
             peers: BTreeMap::new(),
+            low: BTreeSet::new(),
             known: BTreeMap::new(),
             response: Typical::default(),
             speed: Typical::default(),
@@ -347,6 +350,7 @@ impl Scores {
             self.on_stall(peer, 0, now.at);
         }
         let Some(mut record) = self.peers.remove(&peer) else { return };
+        self.low.remove(&peer);
         self.response.replace(record.response, None);
         self.speed.replace(record.speed, None);
         record.age(now.at);
@@ -473,6 +477,11 @@ impl Scores {
         if let Some(record) = self.peers.get_mut(&peer) {
             let low = record.memory.score < 40_000;
             record.low_since = if low { record.low_since.or(Some(now)) } else { None };
+            if low {
+                self.low.insert(peer)
+            } else {
+                self.low.remove(&peer)
+            };
         }
     }
 
@@ -493,6 +502,11 @@ impl Scores {
         let record = self.peers.get(&peer)?;
         let features = features(record, self.response, self.speed);
         Some(PeerScore { score: record.score(), band: record.band(), features })
+    }
+
+    /// The peers whose scores are low; none where scores decide nothing.
+    pub fn low_peers(&self) -> impl Iterator<Item = PeerId> + '_ {
+        self.low.iter().copied().filter(|_| self.policy.uses_scores())
     }
 
     /// Since when a peer's score is low, or was last looked at.
