@@ -6,13 +6,13 @@
 
 use crate::feed::Feed;
 use crate::frame::MAGIC;
+use crate::stream::Script;
 use bip324::PacketType;
 use core::pin::Pin;
 use core::task::{Context, Poll};
 use futures::executor::block_on;
 use futures::future::join;
 use futures::io::{AsyncRead, AsyncWrite};
-use headlong::limits::MAX_HANDSHAKE_PACKET;
 use headlong::net::BoxStream;
 use headlong::net::encryption::{Agreed, NoSession, Secrets, Session, answer, call};
 use headlong::rng::Rng;
@@ -33,50 +33,17 @@ fn secrets(n: u64) -> Secrets {
     Secrets::new(Rng::from_number(n))
 }
 
-/// Bytes that are there already, in pieces; what is written is gone.
-struct Script {
-    bytes: Vec<u8>,
-    at: usize,
-    piece: usize,
-    read: Arc<Mutex<usize>>,
-}
-
-impl AsyncRead for Script {
-    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, out: &mut [u8]) -> Poll<io::Result<usize>> {
-        let count = self.piece.min(out.len()).min(self.bytes.len() - self.at);
-        out[..count].copy_from_slice(&self.bytes[self.at..self.at + count]);
-        self.at += count;
-        *self.read.lock().unwrap_or_else(PoisonError::into_inner) = self.at;
-        Poll::Ready(Ok(count))
-    }
-}
-
-impl AsyncWrite for Script {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Poll::Ready(Ok(bytes.len()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-}
-
 /// It learns no keys, so that no session comes of it; and it is not read for ever.
 fn stranger(mut feed: Feed<'_>, called: bool) {
-    let piece = usize::from(feed.u8()).max(1);
-    let read = Arc::new(Mutex::new(0));
+    let piece = usize::from(feed.u8());
     // Enough, again and again, to see the end of what is read.
     let mut bytes = feed.rest().to_vec();
     let repeat = bytes.len() > 64 && called;
     while repeat && bytes.len() < 8_192 {
         bytes.extend_from_within(64..);
     }
-    let script = Script { bytes, at: 0, piece, read: read.clone() };
-    let mut stream: BoxStream = Box::new(script);
+    let script = Script::new(&bytes, piece);
+    let mut stream: BoxStream = Box::new(script.clone());
     if called {
         let outcome = block_on(call(&mut stream, MAGIC, secrets(1)));
         assert!(matches!(outcome, Err(NoSession::NoKey(_) | NoSession::Failed(_))));
@@ -89,9 +56,8 @@ fn stranger(mut feed: Feed<'_>, called: bool) {
             Err(_) => {}
         }
     }
-    let read = *read.lock().unwrap_or_else(PoisonError::into_inner);
+    let read = script.read();
     assert!(read <= 64 + 4_095 + 16 + 512, "{read} bytes were read of a stranger");
-    const { assert!(MAX_HANDSHAKE_PACKET < 1 << 17) };
 }
 
 /// One direction of a connection in memory.

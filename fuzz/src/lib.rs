@@ -21,6 +21,7 @@ pub mod proxy;
 pub mod seeds;
 pub mod small_files;
 pub mod store_decoding;
+pub mod stream;
 pub mod undo;
 
 /// A target's code.

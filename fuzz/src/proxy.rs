@@ -3,11 +3,9 @@
 //! Input: bits 0 and 1 of the first byte: the kind of address that is asked for; the length of the pieces; the bytes.
 
 use crate::feed::Feed;
-use core::pin::Pin;
-use core::task::{Context, Poll};
+use crate::stream::Script;
 use futures::executor::block_on;
 use futures::future::BoxFuture;
-use futures::io::{AsyncRead, AsyncWrite};
 use headlong::PeerAddress;
 use headlong::net::socks5::Socks5Transport;
 use headlong::net::{BoxStream, Listener, Transport};
@@ -23,48 +21,18 @@ pub fn run(data: &[u8]) {
         2 => PeerAddress::Onion([5; 32], 8_333),
         _ => PeerAddress::I2p([5; 32], 0),
     };
-    let piece = usize::from(feed.u8()).max(1);
-    let answers = Answers { bytes: feed.rest().into(), at: 0, piece };
+    let piece = usize::from(feed.u8());
+    let answers = Script::new(feed.rest(), piece);
     let proxy = Socks5Transport::new(Arc::new(To(answers.clone())), (Ipv4Addr::LOCALHOST, 9_050).into());
     let dialled = block_on(proxy.dial(&address));
     // A method that asks for no password, and the answer to the request with an empty name.
     let least = 2 + 5 + 2;
-    assert!(dialled.is_err() || answers.bytes.len() >= least, "a proxy that said too little was believed");
+    assert!(dialled.is_err() || answers.length() >= least, "a proxy that said too little was believed");
     assert!(block_on(proxy.resolve("seed.example", 8_333)).is_err(), "a name was looked up");
 }
 
-#[derive(Clone, Debug)]
-struct Answers {
-    bytes: Arc<[u8]>,
-    at: usize,
-    piece: usize,
-}
-
-impl AsyncRead for Answers {
-    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, out: &mut [u8]) -> Poll<io::Result<usize>> {
-        let count = self.piece.min(out.len()).min(self.bytes.len() - self.at);
-        out[..count].copy_from_slice(&self.bytes[self.at..self.at + count]);
-        self.at += count;
-        Poll::Ready(Ok(count))
-    }
-}
-
-impl AsyncWrite for Answers {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Poll::Ready(Ok(bytes.len()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-}
-
 #[derive(Debug)]
-struct To(Answers);
+struct To(Script);
 
 impl Transport for To {
     fn dial(&self, _: &PeerAddress) -> BoxFuture<'static, io::Result<BoxStream>> {
