@@ -147,3 +147,50 @@ fn a_real_block_passes_through_a_frame_in_pieces() {
         assert_eq!(parse("tx", payload(&message)), message);
     }
 }
+
+/// The lines of a table with names in its first line; each as its cells, by the place of the name.
+fn table(name: &str) -> Option<(Vec<String>, Vec<Vec<String>>)> {
+    let text = String::from_utf8(vector(name)?).unwrap();
+    let mut lines = text.lines().map(|line| line.split(',').map(str::to_owned).collect::<Vec<_>>());
+    Some((lines.next().unwrap(), lines.collect()))
+}
+
+/// BIP324's own table, as far as the crate shows what is between: both sides' keys lead to the session of the table. (What
+/// comes behind, packets and terminators, is checked against a bitcoind.)
+#[test]
+fn sessions_of_bip324() {
+    use bip324::SessionKeyMaterial;
+    use secp256k1::SecretKey;
+    use secp256k1::ellswift::{ElligatorSwift, ElligatorSwiftParty};
+    let Some((names, rows)) = table("bip324/packet_encoding_test_vectors.csv") else { return };
+    let column = |name: &str| names.iter().position(|other| other == name).unwrap();
+    let magic = [0xf9, 0xbe, 0xb4, 0xd9];
+    assert!(rows.len() >= 7);
+    for row in &rows {
+        let bytes = |name: &str| Vec::from_hex(&row[column(name)]).unwrap();
+        let key = |name: &str| ElligatorSwift::from_array(bytes(name).try_into().unwrap());
+        let (ours, theirs) = (key("in_ellswift_ours"), key("in_ellswift_theirs"));
+        let secret = SecretKey::from_slice(&bytes("in_priv_ours")).unwrap();
+        let initiating = row[column("in_initiating")] == "1";
+        let (a, b, party) = match initiating {
+            true => (ours, theirs, ElligatorSwiftParty::A),
+            false => (theirs, ours, ElligatorSwiftParty::B),
+        };
+        let keys = SessionKeyMaterial::from_ecdh(a, b, secret, party, magic).unwrap();
+        assert_eq!(keys.session_id.to_vec(), bytes("out_session_id"));
+    }
+}
+
+#[test]
+fn keys_of_bip324() {
+    use secp256k1::PublicKey;
+    use secp256k1::ellswift::ElligatorSwift;
+    let Some((names, rows)) = table("bip324/ellswift_decode_test_vectors.csv") else { return };
+    assert_eq!(names[..2], ["ellswift", "x"]);
+    assert!(rows.len() > 50);
+    for row in &rows {
+        let encoded: [u8; 64] = Vec::from_hex(&row[0]).unwrap().try_into().unwrap();
+        let key = PublicKey::from_ellswift(ElligatorSwift::from_array(encoded));
+        assert_eq!(key.x_only_public_key().0.serialize().to_vec(), Vec::from_hex(&row[1]).unwrap());
+    }
+}
