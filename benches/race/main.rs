@@ -17,7 +17,8 @@
 //!
 //! In `links` the chain of `sigs` comes over four links to the serving node, of 100 ms with one packet of a hundred lost: one
 //! of 20 Mbit/s among three of 1 Mbit/s, then one of 20 Mbit/s among three that carry nothing any more after 200 kB. Relays
-//! in this program are the links ([`links`]).
+//! in this program are the links ([`links`]). A bitcoind that takes ten times as long is not waited for: one that all of its
+//! blocks are asked of, and that stalls, it leaves after ten minutes and more.
 //!
 //! bitcoind's checks of itself, which regtest turns on and no user has, are off.
 
@@ -55,6 +56,9 @@ const NO_SELF_CHECKS: [&str; 2] = ["-checkblockindex=0", "-checkmempool=0"];
 const IN_THE_CLEAR: &str = "-v2transport=0";
 /// Headers of the profile `headers`, in all.
 const HEADERS: u32 = 1_000_000;
+
+/// In `links`, how many times our time bitcoind is given.
+const LINKS_PATIENCE: f64 = 10.0;
 
 type Figure = fn(&Figures) -> f64;
 
@@ -113,7 +117,7 @@ fn race(example: &Path, profile: Profile, terms: &Terms, rounds: u32, scale: u32
             ours
         });
         let ours: Vec<Figures> = ours.collect();
-        let theirs = other_bitcoind(&[server.p2p()], height, &coins, terms);
+        let theirs = other_bitcoind(&[server.p2p()], height, &coins, terms, None).expect("it takes its time");
         println!("{name} {round}: bitcoind {theirs}");
         pairs.iter_mut().zip(ours).for_each(|(pairs, ours)| pairs.push((ours, theirs)));
     }
@@ -138,11 +142,21 @@ fn race_over_links(example: &Path, terms: &Terms, rounds: u32, scale: u32) {
             let open = || [other, Link::mbit(20), other, other].map(|link| link.open(server.p2p()));
             let ours = headlong(example, &server, &open(), height, &coins, terms, &terms.stores[0]);
             println!("links, {name} {round}: headlong {ours}");
-            let theirs = other_bitcoind(&open(), height, &coins, terms);
-            println!("links, {name} {round}: bitcoind {theirs}");
-            pairs.push((ours, theirs));
+            let patience = Duration::from_secs_f64(ours.seconds * LINKS_PATIENCE);
+            match other_bitcoind(&open(), height, &coins, terms, Some(patience)) {
+                Some(theirs) => {
+                    println!("links, {name} {round}: bitcoind {theirs}");
+                    pairs.push((ours, theirs));
+                }
+                None => println!(
+                    "links, {name} {round}: bitcoind is not done after {:.0} s, {LINKS_PATIENCE} times ours",
+                    patience.as_secs_f64()
+                ),
+            }
         }
-        print_ratios(&format!("links, {name}"), &pairs);
+        if pairs.len() == rounds as usize {
+            print_ratios(&format!("links, {name}"), &pairs);
+        }
     }
 }
 
@@ -268,14 +282,23 @@ fn start_bitcoind(from: &[SocketAddr], terms: &Terms) -> Bitcoind {
     Bitcoind::start(&options)
 }
 
-/// A sync by another bitcoind.
-fn other_bitcoind(from: &[SocketAddr], height: u32, coins: &(String, String, u64), terms: &Terms) -> Figures {
+/// A sync by another bitcoind; `None` if it is not done in that time.
+fn other_bitcoind(
+    from: &[SocketAddr],
+    height: u32,
+    coins: &(String, String, u64),
+    terms: &Terms,
+    patience: Option<Duration>,
+) -> Option<Figures> {
     let begun = Instant::now();
     let node = start_bitcoind(from, terms);
     while node.call("getblockcount", json!([])) != height {
+        if patience.is_some_and(|patience| begun.elapsed() >= patience) {
+            return None;
+        }
         std::thread::sleep(Duration::from_millis(20));
     }
     let figures = figures(node.id(), begun.elapsed());
     assert_eq!(&node.coins(), coins);
-    figures
+    Some(figures)
 }

@@ -688,7 +688,7 @@ impl Engine {
     fn stage(&self) -> Stage {
         if self.stopping {
             Stage::Stopping
-        } else if !self.synced && !self.peers.values().any(|peer| peer.view.ready) {
+        } else if !self.synced && self.ready == 0 {
             Stage::Connecting
         } else if !self.synced {
             Stage::Headers
