@@ -12,7 +12,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use world::{PATIENCE, Running, World};
+use world::{PATIENCE, Running, World, listening};
 
 const LOOPBACK: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
 
@@ -20,17 +20,6 @@ const LOOPBACK: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
 fn client(world: &World, server: SocketAddr) -> Running {
     let builder = Builder::with_params((*world.params).clone()).threads(1).connect(PeerAddress::Ip(server));
     Running::start(builder.build().unwrap())
-}
-
-fn listening(handle: &Handle) -> SocketAddr {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(address) = handle.listening().first() {
-            return *address;
-        }
-        assert!(Instant::now() < deadline);
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 fn inbound(handle: &Handle) -> usize {

@@ -15,20 +15,9 @@ use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
-use world::{PATIENCE, Running, World};
+use world::{PATIENCE, Running, World, listening};
 
 const LOOPBACK: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
-
-fn listening(handle: &Handle) -> SocketAddr {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(address) = handle.listening().first() {
-            return *address;
-        }
-        assert!(Instant::now() < deadline);
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
 
 /// A peer that speaks by hand, in v1.
 struct ByHand {

@@ -8,9 +8,10 @@ use headlong::sim::loopback::LoopbackPeer;
 use headlong::sim::serve::ServedChain;
 use headlong::{BlockRef, Builder, Handle, Network, Node, RunError, Stopped};
 use parking_lot::RwLock;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Longer than any step of these tests takes; a node that hangs fails the test instead of hanging it.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -74,6 +75,18 @@ impl World {
 /// Blocks on top of a branch.
 pub fn extend(forge: &mut Forge, branch: &mut Branch, blocks: u32) -> Vec<Block> {
     (0..blocks).map(|_| forge.extend(branch, BlockPlan { inputs: 4, growth: 4 })).collect()
+}
+
+/// Where the node listens, once it does.
+pub fn listening(handle: &Handle) -> SocketAddr {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(address) = handle.listening().first() {
+            return *address;
+        }
+        assert!(Instant::now() < deadline);
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// A node on a thread of its own.

@@ -20,10 +20,9 @@ impl BlockScheduler {
 
     /// The height of the next block to connect, and of whom and since when it is asked; `None` if there is none.
     pub fn waits_for(&self, tree: &BlockTree) -> Option<(u32, Option<(PeerId, Timestamp)>)> {
-        let height = self.tip_height.saturating_add(1);
         let id = self.next_of(tree)?;
         let first = self.flights.get(&id).and_then(|flight| flight.requests.first());
-        Some((height, first.map(|request| (request.peer, request.at))))
+        Some((tree.height(id), first.map(|request| (request.peer, request.at))))
     }
 
     /// Whether the next block to connect is there, and perhaps connecting.
