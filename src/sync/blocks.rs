@@ -26,6 +26,7 @@
 mod late;
 mod limits;
 mod measure;
+mod source;
 mod window;
 mod withheld;
 
@@ -33,10 +34,10 @@ use crate::chain::block_tree::{BlockTree, HeaderId};
 use crate::chain::command::{BlockRef, ChainCommand, ChainReport, RawBlock};
 use crate::limits::{
     BLOCK_RESERVED_BYTES, BLOCK_WINDOW, BLOCKS_IN_FLIGHT_MIN, BLOCKS_IN_FLIGHT_SECONDS, DIRECT_FETCH_BLOCKS,
-    LIFE_BYTES, LIMITED_PEER_BLOCKS, SEGMENT_BLOCKS, SEGMENT_TIMEOUT, STALL_TIMEOUT_MIN, STRIKES_MAX,
+    LIFE_BYTES, SEGMENT_BLOCKS, SEGMENT_TIMEOUT, STALL_TIMEOUT_MIN,
 };
 use crate::peer::score::{Rank, ScorePolicy, Scores};
-use crate::peer::{ConnectionKind, Cx, Demand, PeerId, PeerView};
+use crate::peer::{Cx, Demand, PeerId, PeerView};
 use crate::time::Timestamp;
 use crate::wire::Message;
 use bitcoin::BlockHash;
@@ -44,7 +45,8 @@ use bitcoin::p2p::message_blockdata::Inventory;
 use core::cmp::Reverse;
 use core::time::Duration;
 use late::Owed;
-use measure::{DeliveryTimes, Meter, SizeEstimate};
+use measure::{DeliveryTimes, SizeEstimate};
+use source::Source;
 use std::collections::{BTreeMap, BTreeSet};
 use window::Window;
 use withheld::Withholding;
@@ -95,91 +97,6 @@ struct Segment {
     peer: PeerId,
     deadline: Timestamp,
     blocks: BTreeSet<HeaderId>,
-}
-
-/// A peer that does not answer.
-#[derive(Clone, Copy, Debug)]
-struct Suspicion {
-    /// When it is looked at again.
-    next: Timestamp,
-    /// Checks in a row at which it was silent while others were not.
-    proofs: u8,
-}
-
-/// A peer that may serve blocks.
-#[derive(Debug)]
-struct Source {
-    manual: bool,
-    /// It came to us: whoever wants to hold us up can do that at will.
-    inbound: bool,
-    /// Serves all blocks, not only the last 288.
-    full: bool,
-    best: Option<HeaderId>,
-    best_height: u32,
-    /// The height up to which it has the blocks of the best header's chain.
-    reach: u32,
-    /// Nothing new is asked of it, and its clocks stand still.
-    paused: bool,
-    /// The engine does not read from it; the scheduler may rest besides.
-    unread: bool,
-    /// Its end was asked for.
-    closing: bool,
-    owes: BTreeSet<HeaderId>,
-    /// When it last delivered a block, or began to owe one.
-    waiting_since: Timestamp,
-    meter: Meter,
-    /// What its score means for the order.
-    rank: Rank,
-    /// Last sign of life, and the connection's bytes then.
-    life: Timestamp,
-    life_bytes: u64,
-    bytes: u64,
-    /// Bytes of whole messages that are no blocks, which are no sign of life.
-    idle_bytes: u64,
-    suspicion: Option<Suspicion>,
-    /// Times its blocks were taken away since it last delivered one.
-    strikes: u32,
-    /// Times that a second peer delivered what it had been asked for before, since it last delivered a block.
-    overtaken: u32,
-    /// How long it has owed blocks since then, without the present time.
-    owed_for: Duration,
-    /// Blocks it failed to deliver, until when it is not asked for them.
-    lacking: BTreeMap<HeaderId, Timestamp>,
-}
-
-impl Source {
-    fn usable(&self) -> bool {
-        !self.paused && !self.closing && self.suspicion.is_none()
-    }
-
-    /// The lowest height it serves.
-    fn lowest(&self) -> u32 {
-        if self.full { 0 } else { self.best_height.saturating_sub(LIMITED_PEER_BLOCKS - 1) }
-    }
-
-    /// Whether its clock for delivering any block runs.
-    fn is_waiting(&self) -> bool {
-        !self.owes.is_empty() && !self.paused && !self.closing
-    }
-
-    /// How many blocks of `size` bytes it may owe. One that is alive and delivers nothing gets one at a time.
-    fn limit(&self, size: u64, rank: Rank) -> usize {
-        let whole = self.meter.limit(size);
-        if self.overtaken >= STRIKES_MAX { 1 } else { (whole / rank.part).max(BLOCKS_IN_FLIGHT_MIN) }
-    }
-
-    /// Since when nothing has come from it although it owes something.
-    fn silent_since(&self) -> Timestamp {
-        self.life.max(self.waiting_since)
-    }
-
-    /// Whether it may be asked for this block.
-    fn serves(&self, height: u32, id: HeaderId) -> bool {
-        self.usable()
-            && (self.lowest()..=self.reach).contains(&height)
-            && !self.lacking.contains_key(&id)
-            && !self.owes.contains(&id)
-    }
 }
 
 /// Everything waits for a silent peer.
@@ -322,30 +239,7 @@ impl BlockScheduler {
         if !peer.serves_recent() {
             return;
         }
-        let mut source = Source {
-            manual: peer.is_manual(),
-            inbound: peer.kind == ConnectionKind::Inbound,
-            full: peer.serves_history(),
-            best: None,
-            best_height: 0,
-            reach: 0,
-            paused: self.resting,
-            unread: false,
-            closing: false,
-            owes: BTreeSet::new(),
-            waiting_since: cx.now.at,
-            meter: Meter::new(self.ahead),
-            rank: Rank::FREE,
-            life: cx.now.at,
-            life_bytes: 0,
-            bytes: 0,
-            idle_bytes: 0,
-            suspicion: None,
-            strikes: 0,
-            overtaken: 0,
-            owed_for: Duration::ZERO,
-            lacking: BTreeMap::new(),
-        };
+        let mut source = Source::new(peer, self.ahead, self.resting, cx.now.at);
         if let Some(best) = peer.best_known {
             self.reaches(tree, &mut source, best);
         }
@@ -396,7 +290,7 @@ impl BlockScheduler {
         self.note_overtaken(cx.now.at, peer, id);
         self.note_delivery(cx.now.at, peer, id, bytes);
         let asked = self.flights.contains_key(&id);
-        self.cancel(id);
+        self.cancel(id, Some(peer));
         let stored = tree.has_body(id) && !self.again.contains_key(&id) || self.arrived.contains_key(&id);
         let wanted = !stored && !tree.is_failed(id) && (asked || self.wants_unasked(tree, id, bytes));
         // What comes late because we asked another as well is of use to nobody, but no fault.

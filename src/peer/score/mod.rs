@@ -35,11 +35,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 #[non_exhaustive]
 pub enum ScorePolicy {
     /// By scores whose weights are learnt from outcomes.
+    #[default]
     Learnt,
     /// By scores whose weights stay as they are at the beginning.
     Fixed,
     /// By the speed of the last seconds alone; nobody is limited or replaced for a low score.
-    #[default]
     Speed,
     /// By chance, to compare with; nobody is limited or replaced for a low score.
     Random,
@@ -173,6 +173,10 @@ pub struct PeerScore {
 type Milli = i32;
 const START: Milli = 50_000;
 const TOP: Milli = 100_000;
+/// Below it a peer is isolated.
+const ISOLATED: Milli = 20_000;
+/// The part of time or bytes from which stalls or useless bytes isolate a peer.
+const HARMFUL: f64 = 0.25;
 /// Thousandths of an octave over which a quantity goes from the mean to 0 or 1.
 const SPAN: i64 = 4_000;
 /// The most that a connection's losses count.
@@ -465,7 +469,9 @@ impl Scores {
             memory.overtaken += (f64::from(u8::from(overtaken)) - memory.overtaken) / 8.0;
         }
         let expected = self.model.predict(&features(record, self.response, self.speed).inputs());
-        let target = (expected * f64::from(TOP)) as Milli;
+        // Slowness alone isolates nobody: what is slow delivers, too.
+        let least = if record.is_harmful() { 0 } else { ISOLATED };
+        let target = ((expected * f64::from(TOP)) as Milli).max(least);
         let score = record.memory.score;
         let step = SCORE_STEP * 1_000;
         record.memory.score = (score + (target - score).clamp(-step, step)).clamp(0, TOP);
@@ -518,7 +524,7 @@ impl Scores {
     pub fn pardon(&mut self, peer: PeerId, now: Timestamp) {
         if let Some(record) = self.peers.get_mut(&peer).filter(|record| record.low_since.is_some()) {
             record.low_since = Some(now);
-            record.memory.score = record.memory.score.max(20_000);
+            record.memory.score = record.memory.score.max(ISOLATED);
         }
     }
 
@@ -564,6 +570,11 @@ impl Record {
     fn useless(&self) -> f64 {
         let part = if self.bytes == 0 { 0.0 } else { self.useless_bytes as f64 / self.bytes as f64 };
         part.max(self.memory.useless).clamp(0.0, 1.0)
+    }
+
+    /// Whether it does worse than being slow.
+    fn is_harmful(&self) -> bool {
+        self.memory.stalls >= HARMFUL || self.useless() >= HARMFUL
     }
 
     fn waste(&mut self, bytes: u64) {

@@ -1,13 +1,13 @@
 //! The other half of the scheduler: deliveries and reports, and what is done about peers that are late.
 
-use super::{Arrived, BlockScheduler, Flight, Source, Stall, Suspicion};
+use super::source::Suspicion;
+use super::{Arrived, BlockScheduler, Flight, Stall};
 use crate::chain::block_tree::{BlockTree, HeaderId};
 use crate::chain::command::BlockRef;
 use crate::error::{Reject, RejectKind};
 use crate::limits::{
-    BLOCK_REQUESTS_MAX, BLOCK_TIMEOUT, FROZEN_CHECK, HEDGE_LEAD, HEDGE_MIN, LACKING_MAX, LACKING_TIME,
-    SEGMENT_KEEP, SEGMENT_TIMEOUT, SENDERS_MAX, SILENCE, STALL_TIMEOUT_MAX, STRIKES_MAX,
-    UNASKED_BLOCKS_AHEAD,
+    BLOCK_REQUESTS_MAX, BLOCK_TIMEOUT, FROZEN_CHECK, HEDGE_LEAD, HEDGE_MIN, LACKING_TIME, SEGMENT_KEEP,
+    SEGMENT_TIMEOUT, SENDERS_MAX, SILENCE, STALL_TIMEOUT_MAX, STRIKES_MAX, UNASKED_BLOCKS_AHEAD,
 };
 use crate::peer::score::{Saved, Scores};
 use crate::peer::{CloseReason, Cx, Fault, PeerId};
@@ -33,9 +33,9 @@ impl BlockScheduler {
         source.life = now;
         source.suspicion = None;
         if !source.owes.contains(&id) {
-            return;
+            return source.came_late(now, id, bytes);
         }
-        let free_since = source.waiting_since;
+        let free_since = source.waiting_since.max(source.late_until);
         source.waiting_since = now;
         source.strikes = 0;
         source.overtaken = 0;
@@ -116,7 +116,7 @@ impl BlockScheduler {
     pub(super) fn owed(&self, peer: PeerId, id: HeaderId) -> Owed {
         match self.sources.get(&peer) {
             Some(source) if source.owes.contains(&id) => Owed::Still,
-            Some(source) if source.lacking.contains_key(&id) => Owed::Once,
+            Some(source) if source.owed_once(id) => Owed::Once,
             _ => Owed::Never,
         }
     }
@@ -166,10 +166,8 @@ impl BlockScheduler {
     /// Whether a peer sends what only others were asked for. It is not looked at, or false bodies from one
     /// peer would cancel what honest peers are sending. What was asked of it and taken away may still come.
     pub(super) fn is_intrusion(&self, peer: PeerId, id: HeaderId) -> bool {
-        let asked = self
-            .sources
-            .get(&peer)
-            .is_some_and(|source| source.owes.contains(&id) || source.lacking.contains_key(&id));
+        let asked =
+            self.sources.get(&peer).is_some_and(|source| source.owes.contains(&id) || source.owed_once(id));
         !asked && self.flights.contains_key(&id)
     }
 
@@ -187,7 +185,7 @@ impl BlockScheduler {
     pub(super) fn stored(&mut self, tree: &BlockTree, block: &BlockRef) {
         if let Some(id) = tree.find(&block.hash) {
             // It may have come another way than from the peers that owe it.
-            self.cancel(id);
+            self.cancel(id, None);
             self.again.remove(&id);
             if let Some(height) = self.window.height_of(tree, id) {
                 self.window.taken(height);
@@ -285,12 +283,18 @@ impl BlockScheduler {
 
     // ---- taking blocks away ----
 
-    /// Removes a block from everyone who owes it and frees its reservation.
-    pub(super) fn cancel(&mut self, id: HeaderId) {
+    /// Removes a block from everyone who owes it and frees its reservation. `from` has delivered it; from the others it
+    /// may still come.
+    pub(super) fn cancel(&mut self, id: HeaderId, from: Option<PeerId>) {
         let Some(flight) = self.flights.remove(&id) else { return };
         self.reserved = self.reserved.saturating_sub(flight.reserved);
         for request in &flight.requests {
             self.release(request.peer, request.segment, id);
+            if Some(request.peer) != from
+                && let Some(source) = self.sources.get_mut(&request.peer)
+            {
+                source.may_still_come(id);
+            }
         }
     }
 
@@ -522,7 +526,7 @@ impl BlockScheduler {
             // The lower the score of who owes it, the sooner.
             let order = self.sources.get(&first.peer).map_or(0, |source| source.rank.order);
             let patience = match self.scores.policy().uses_scores() {
-                true => self.times.percentile_95() * order.clamp(10_000, 50_000) / 50_000,
+                true => self.times.percentile_95() * order.clamp(10_000, 40_000) / 40_000,
                 false => self.times.percentile_95(),
             };
             self.hedge = Some((id, first.at + patience.max(HEDGE_MIN)));
@@ -536,24 +540,6 @@ impl BlockScheduler {
             Some(stall) if stall.peer == first.peer => Some(stall),
             _ => Some(Stall { peer: first.peer, since: now }),
         };
-    }
-}
-
-impl Source {
-    /// Whether it may be asked for this block, which need not be on the chain that it is known to have.
-    fn may_have(&self, height: u32, id: HeaderId) -> bool {
-        self.usable()
-            && self.lowest() <= height
-            && !self.lacking.contains_key(&id)
-            && !self.owes.contains(&id)
-    }
-
-    /// Remembers that the peer failed to deliver a block.
-    fn lacks(&mut self, id: HeaderId, now: Timestamp) {
-        while self.lacking.len() >= LACKING_MAX {
-            self.lacking.pop_first();
-        }
-        self.lacking.insert(id, now + LACKING_TIME);
     }
 }
 

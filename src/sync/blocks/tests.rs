@@ -683,3 +683,22 @@ fn in_a_small_window_each_peer_gets_its_share_until_it_has_delivered() {
     assert!(took <= 40, "{took} s");
     assert_eq!(world.peer(PeerId(8)).delivered, 300);
 }
+
+/// Blocks that we had asked of two peers counted as useless bytes of the one that came second, and as time of the blocks
+/// behind them: of three equal peers, one of them silent, the others lost their scores in turn. (89 s instead of 50.)
+#[test]
+fn what_another_delivered_first_costs_nobody_its_score() {
+    let mut world = World::new(2_000, 20_000, config());
+    let a = world.join(1, 400_000);
+    let others = [world.join(2, 400_000), world.join(3, 400_000)];
+    world.run(3.0);
+    world.peer(a).frozen = true;
+    while world.tip != world.tree.best_header() {
+        world.run(1.0);
+        for peer in others {
+            let score = world.scheduler.scores().get(peer).expect("it is connected");
+            assert!((49..=51).contains(&score.score), "{} s: {peer:?} {score:?}", world.now / 1_000);
+        }
+    }
+    assert!(world.asked.len() > 2_000, "some were asked for twice");
+}

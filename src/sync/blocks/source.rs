@@ -1,0 +1,170 @@
+//! A peer that may serve blocks: what it owes, what was measured of it, what it may be asked for.
+
+use super::measure::Meter;
+use crate::chain::block_tree::HeaderId;
+use crate::limits::{BLOCKS_IN_FLIGHT_MIN, LACKING_MAX, LACKING_TIME, LIMITED_PEER_BLOCKS, STRIKES_MAX};
+use crate::peer::score::Rank;
+use crate::peer::{ConnectionKind, PeerView};
+use crate::time::Timestamp;
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A peer that does not answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Suspicion {
+    /// When it is looked at again.
+    pub next: Timestamp,
+    /// Checks in a row at which it was silent while others were not.
+    pub proofs: u8,
+}
+
+/// A peer that may serve blocks.
+#[derive(Debug)]
+pub(super) struct Source {
+    pub manual: bool,
+    /// It came to us: whoever wants to hold us up can do that at will.
+    pub inbound: bool,
+    /// Serves all blocks, not only the last 288.
+    pub full: bool,
+    pub best: Option<HeaderId>,
+    pub best_height: u32,
+    /// The height up to which it has the blocks of the best header's chain.
+    pub reach: u32,
+    /// Nothing new is asked of it, and its clocks stand still.
+    pub paused: bool,
+    /// The engine does not read from it; the scheduler may rest besides.
+    pub unread: bool,
+    /// Its end was asked for.
+    pub closing: bool,
+    pub owes: BTreeSet<HeaderId>,
+    /// When it last delivered a block, or began to owe one.
+    pub waiting_since: Timestamp,
+    pub meter: Meter,
+    /// What its score means for the order.
+    pub rank: Rank,
+    /// Last sign of life, and the connection's bytes then.
+    pub life: Timestamp,
+    pub life_bytes: u64,
+    pub bytes: u64,
+    /// Bytes of whole messages that are no blocks, which are no sign of life.
+    pub idle_bytes: u64,
+    pub suspicion: Option<Suspicion>,
+    /// Times its blocks were taken away since it last delivered one.
+    pub strikes: u32,
+    /// Times that a second peer delivered what it had been asked for before, since it last delivered a block.
+    pub overtaken: u32,
+    /// How long it has owed blocks since then, without the present time.
+    pub owed_for: Duration,
+    /// Blocks it failed to deliver, until when it is not asked for them.
+    pub lacking: BTreeMap<HeaderId, Timestamp>,
+    /// Blocks it was asked for that another delivered first; they may still come.
+    pub coming: BTreeSet<HeaderId>,
+    /// When the last of those, or of the blocks that were taken away from it, came: its line was not free before.
+    pub late_until: Timestamp,
+}
+
+impl Source {
+    /// A peer that is ready for requests, of whose blocks nothing is known; it may owe what it delivers in `ahead` seconds.
+    pub fn new(peer: &PeerView, ahead: u64, paused: bool, now: Timestamp) -> Self {
+        Self {
+            manual: peer.is_manual(),
+            inbound: peer.kind == ConnectionKind::Inbound,
+            full: peer.serves_history(),
+            best: None,
+            best_height: 0,
+            reach: 0,
+            paused,
+            unread: false,
+            closing: false,
+            owes: BTreeSet::new(),
+            waiting_since: now,
+            meter: Meter::new(ahead),
+            rank: Rank::FREE,
+            life: now,
+            life_bytes: 0,
+            bytes: 0,
+            idle_bytes: 0,
+            suspicion: None,
+            strikes: 0,
+            overtaken: 0,
+            owed_for: Duration::ZERO,
+            lacking: BTreeMap::new(),
+            coming: BTreeSet::new(),
+            late_until: now,
+        }
+    }
+
+    pub fn usable(&self) -> bool {
+        !self.paused && !self.closing && self.suspicion.is_none()
+    }
+
+    /// The lowest height it serves.
+    pub fn lowest(&self) -> u32 {
+        if self.full { 0 } else { self.best_height.saturating_sub(LIMITED_PEER_BLOCKS - 1) }
+    }
+
+    /// Whether its clock for delivering any block runs.
+    pub fn is_waiting(&self) -> bool {
+        !self.owes.is_empty() && !self.paused && !self.closing
+    }
+
+    /// How many blocks of `size` bytes it may owe. One that is alive and delivers nothing gets one at a time.
+    pub fn limit(&self, size: u64, rank: Rank) -> usize {
+        let whole = self.meter.limit(size);
+        if self.overtaken >= STRIKES_MAX { 1 } else { (whole / rank.part).max(BLOCKS_IN_FLIGHT_MIN) }
+    }
+
+    /// Since when nothing has come from it although it owes something.
+    pub fn silent_since(&self) -> Timestamp {
+        self.life.max(self.waiting_since)
+    }
+
+    /// Whether it may be asked for this block.
+    pub fn serves(&self, height: u32, id: HeaderId) -> bool {
+        self.usable()
+            && (self.lowest()..=self.reach).contains(&height)
+            && !self.lacking.contains_key(&id)
+            && !self.owes.contains(&id)
+    }
+
+    /// Whether it may be asked for this block, which need not be on the chain that it is known to have.
+    pub fn may_have(&self, height: u32, id: HeaderId) -> bool {
+        self.usable()
+            && self.lowest() <= height
+            && !self.lacking.contains_key(&id)
+            && !self.owes.contains(&id)
+    }
+
+    /// Remembers that the peer failed to deliver a block.
+    pub fn lacks(&mut self, id: HeaderId, now: Timestamp) {
+        while self.lacking.len() >= LACKING_MAX {
+            self.lacking.pop_first();
+        }
+        self.lacking.insert(id, now + LACKING_TIME);
+    }
+
+    /// Another delivered a block first that this one was asked for.
+    pub fn may_still_come(&mut self, id: HeaderId) {
+        while self.coming.len() >= LACKING_MAX {
+            self.coming.pop_first();
+        }
+        self.coming.insert(id);
+    }
+
+    /// Whether it was asked for a block that it does not owe any more.
+    pub fn owed_once(&self, id: HeaderId) -> bool {
+        self.lacking.contains_key(&id) || self.coming.contains(&id)
+    }
+
+    /// A block came that it does not owe any more, if it ever did. It took time on its line, which is not the fault of
+    /// the blocks behind it.
+    pub fn came_late(&mut self, now: Timestamp, id: HeaderId, bytes: u64) {
+        let lacked = self.lacking.remove(&id).is_some();
+        if self.coming.remove(&id) || lacked {
+            self.late_until = now;
+            if !self.owes.is_empty() {
+                self.meter.came_besides(bytes);
+            }
+        }
+    }
+}
