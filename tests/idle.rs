@@ -1,5 +1,5 @@
-//! A node with nothing to do sleeps: between its deadlines it makes no system call, but for those by which the threads of the
-//! pool for blocking work wait, seen from outside by strace.
+//! A node with nothing to do sleeps: between its deadlines it makes no system call, seen from outside by strace. This needs
+//! the version of the crate `blocking` that `Cargo.lock` names ([`headlong::net::native::NativeExecutor`] says why).
 #![cfg(all(target_os = "linux", feature = "native", feature = "consensus"))]
 
 mod world;
@@ -84,15 +84,7 @@ fn a_node_in_step_with_two_peers_makes_no_system_call_between_its_deadlines() {
     let all = text.lines().filter(|line| time(line).is_some()).count();
     let calls: Vec<&str> =
         text.lines().filter(|line| time(line).is_some_and(|at| (from..to).contains(&at))).collect();
-    // Version 1.7.0 of the crate `blocking`, the pool of the native executor, keeps its threads and lets each look twice a
-    // second whether it is one too many. (Version 1.6.2 lets them end.) Nothing of ours waits for a futex with a time-out.
-    let (pool, calls): (Vec<&str>, Vec<&str>) =
-        calls.into_iter().partition(|call| call.contains(" futex(") || call.contains("<... futex resumed>"));
-    let threads: std::collections::BTreeSet<_> =
-        pool.iter().filter_map(|call| call.split_whitespace().next()).collect();
-    println!("{} calls of {} threads of the pool for blocking work", pool.len(), threads.len());
     println!("{all} calls in all, {} in {:.1} s without a deadline", calls.len(), to - from);
     assert!(all > 1_000, "the log is whole");
     assert!(calls.is_empty(), "{calls:#?}");
-    assert!(threads.len() <= 4 && pool.len() <= threads.len() * 2 * 21, "{pool:#?}");
 }
