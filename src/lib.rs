@@ -38,20 +38,22 @@
 //! | `sled` | yes | [`SledStore`], an embedded store |
 //! | `fjall` | no | `FjallStore`, a log-structured store for full nodes (needs Rust 1.90) |
 //! | `native` | yes | a transport, timers and an executor that need no runtime, and [`Node::run_blocking`] |
+//! | `socks5` | yes | connections through a SOCKS5 proxy such as Tor (`Builder::proxy`) |
 //! | `http` | yes | headers and blocks from the REST interface of a bitcoind beside peers (`Builder::http_source`) |
 //! | `tracing` | yes | spans and events for the `tracing` facade, target `headlong` |
+//! | `upnp` | no | with `native`: port mappings by UPnP (`Builder::upnp`; brings an HTTP client and a reader of XML) |
 //! | `sim` | no | the chain forge, serving peers and the deterministic network, for tests |
 //! | `conformance` | no | `store::conformance` and `verify::conformance`, suites for stores and verifiers of your own; brings `sim` and `serde_json` |
 //!
 //! # The layers
-//! Everything that decides is a pure state machine: [`wire`], [`chain`], [`consensus`], [`peer`], [`sync`]
-//! and [`engine`] know no sockets, files, threads, clocks or locks. [`chainstate`] validates and keeps the
+//! Everything that decides is a pure state machine: [`wire`], [`chain`], [`consensus`], [`peer`], [`sync`],
+//! [`relay`] and [`engine`] know no sockets, files, threads, clocks or locks. [`chainstate`] validates and keeps the
 //! coins; it can be used without a network. [`net`], [`store`] and [`verify`] hold the traits that a host
 //! may implement. [`node`] puts them together.
 //!
 //! # Not there yet
-//! Serving blocks to others (the node advertises neither `NODE_NETWORK` nor `NODE_NETWORK_LIMITED`, pruned or not),
-//! relaying and broadcasting transactions (`relay=0`).
+//! Transactions: the node asks for none (`relay=0`), keeps none and broadcasts none. Compact blocks, filters of BIP157/158,
+//! snapshots of the coins.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 

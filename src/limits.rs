@@ -243,6 +243,9 @@ pub const SCORE_LEAST_OTHERS: usize = 2;
 /// A peer with a low score owes what it delivers in this part of the usual time: a second. Less would leave its line idle
 /// between requests, so that it looked slower still.
 pub const SCORE_LIMITED_PART: usize = 4;
+/// Records of the audit log about peers that came to us, in thousandths a second, and [`RATE_BURST_SECONDS`] times as many
+/// at once: a flood of connections that each break a rule must not keep the disk busy.
+pub const AUDIT_RATE_INBOUND: u64 = 1_000;
 /// Records of the audit log that are held in memory.
 pub const MAX_AUDIT_RECORDS: usize = 1_024;
 /// Bytes of the audit log on disk, after which it is put aside in place of the one before: some thousand records each.

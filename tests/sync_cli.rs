@@ -226,6 +226,27 @@ fn a_store_in_memory_leaves_the_folder_alone() {
     assert!(!folder.exists());
 }
 
+/// `--peers`: a line for the peer with what it is for, its state, network, transport and score, and one for all.
+#[test]
+fn the_table_of_peers_tells_who_is_there_and_how() {
+    let (peer, _) = peer();
+    let folder = tempfile::tempdir().unwrap();
+    let mut running = Running::start(command(&peer, folder.path(), &["--peers", "--status", "json"]));
+    running.until(|object| object["stage"] == "synced" && object["elapsed_seconds"].as_f64() > Some(4.0));
+    running.signal("INT");
+    let (_, err, code) = running.end();
+    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let rows: Vec<_> =
+        err.lines().map(words).filter(|row| row.get(1).is_some_and(|kind| kind == "manual")).collect();
+    let row = rows.first().unwrap_or_else(|| panic!("no table: {err}"));
+    // The peer on loopback speaks v1 only. A stranger's score is 50; it may have moved since.
+    assert_eq!(row[2..5], ["stable", "ipv4", "v1"], "{err}");
+    assert!(row[5].parse::<u8>().is_ok_and(|score| score <= 100), "{err}");
+    assert_eq!(row.last(), Some(&peer.address().to_string()));
+    assert!(err.contains("1 peers, 0 of them came to us; "), "{err}");
+    assert_eq!(code, Some(0));
+}
+
 #[test]
 fn genesis_is_a_height_to_stop_at_and_one_above_the_tip_is_waited_for() {
     let (peer, hashes) = peer();

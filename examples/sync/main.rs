@@ -22,7 +22,8 @@ use std::time::{Duration, Instant};
 
 /// How often the status is looked at.
 const TICK: Duration = Duration::from_millis(50);
-/// How often the peers are shown.
+/// When the peers are shown first, and how often after that.
+const TABLE_FIRST: Duration = Duration::from_secs(2);
 const TABLE_EVERY: Duration = Duration::from_secs(10);
 
 /// The system's allocator does the same work more slowly, and keeps much of what threads gave back: a node takes many
@@ -225,7 +226,7 @@ fn follow(
     display: &mut Display,
     peers: bool,
 ) -> Result<Option<Result<(), Failure>>, Failure> {
-    let mut last_table = Instant::now();
+    let mut next_table = Instant::now() + TABLE_FIRST;
     loop {
         match happened.recv_timeout(TICK) {
             Ok(Happened::Signal) => return Ok(None),
@@ -234,9 +235,12 @@ fn follow(
         }
         let status = handle.status();
         display.update(&status)?;
-        if peers && last_table.elapsed() >= TABLE_EVERY {
-            last_table = Instant::now();
-            display.show(&peers::table(handle)?);
+        if peers && next_table <= Instant::now() {
+            next_table = Instant::now() + TABLE_EVERY;
+            // A node that ends meanwhile says why by itself.
+            if let Ok(table) = peers::table(handle) {
+                display.show(&table);
+            }
         }
         if let Some(block) = reached(handle, goal, status.durable)? {
             print_line(&format!("reached {} {}", block.height, block.hash))?;

@@ -1,22 +1,24 @@
 //! The table of peers that `sync --peers` shows.
 
-use headlong::{ConnectionKind, Diagnosis, Handle, PeerStatus};
+use headlong::{ConnectionKind, Diagnosis, Handle, PeerState, PeerStatus, RequestError, Status};
 
 /// Characters of a user agent that are shown.
 const AGENT: usize = 24;
-/// The last things done about the bound of the sync that are shown.
-const ACTIONS: usize = 5;
+/// The last things done about the bound of the sync, and the last bans and replacements, that are shown.
+const LAST: usize = 5;
 
-/// A line for each peer, and one for the address book.
-pub fn table(handle: &Handle) -> Result<String, headlong::RequestError> {
+/// A line for each peer, then what concerns all of them: how they flow, how we are reached, what was done and why.
+pub fn table(handle: &Handle) -> Result<String, RequestError> {
     let mut peers = handle.peers_blocking()?;
     peers.sort_by_key(|peer| (peer.kind, peer.id));
     let mut text = format!(
-        "{:>5} {:<13} {:<13} {:<4} {:>8} {:>9} {:>9} {:>10} {:>9} {:>9} {:>7} {:>9} {:>9} {:<12} {:<AGENT$} address\n",
+        "{:>5} {:<13} {:<13} {:<5} {:<4} {:<12} {:>7} {:>9} {:>9} {:>9} {:>9} {:>9} {:>7} {:>9} {:>9} {:<AGENT$} address\n",
         "peer",
         "for",
         "state",
+        "net",
         "wire",
+        "score",
         "ping ms",
         "height",
         "in flight",
@@ -26,7 +28,6 @@ pub fn table(handle: &Handle) -> Result<String, headlong::RequestError> {
         "waiting",
         "MB in",
         "MB out",
-        "score",
         "program",
     );
     for peer in &peers {
@@ -34,14 +35,15 @@ pub fn table(handle: &Handle) -> Result<String, headlong::RequestError> {
     }
     let inbound = peers.iter().filter(|peer| peer.kind == ConnectionKind::Inbound).count();
     text.push_str(&format!("{} peers, {inbound} of them came to us", peers.len()));
+    let status = handle.status();
+    text.push_str(&flow(&status));
     for address in handle.listening() {
         text.push_str(&format!("; listening on {address}"));
     }
-    let reach = handle.status().reach;
-    for own in &reach.addresses {
+    for own in &status.reach.addresses {
         text.push_str(&format!("; reached at {} ({})", own.address, own.by));
     }
-    if let Some(trouble) = reach.trouble {
+    if let Some(trouble) = &status.reach.trouble {
         text.push_str(&format!("; not reached by {trouble}"));
     }
     let known = handle.addresses_blocking()?;
@@ -49,7 +51,7 @@ pub fn table(handle: &Handle) -> Result<String, headlong::RequestError> {
         text.push_str(&format!("; {}: {} told, {} tried", census.network, census.new, census.tried));
     }
     text.push('\n');
-    for action in handle.actions_blocking()?.iter().rev().take(ACTIONS).rev() {
+    for action in last(&handle.actions_blocking()?) {
         let rate = |diagnosis: &Diagnosis| diagnosis.bytes_per_second / 1_000;
         let effect =
             action.effect.map_or_else(String::new, |effect| format!(", then {} kB/s", rate(&effect)));
@@ -59,22 +61,48 @@ pub fn table(handle: &Handle) -> Result<String, headlong::RequestError> {
             rate(&action.cause)
         ));
     }
+    for record in last(&handle.audit_blocking()?) {
+        text.push_str(&format!("audit: {record}\n"));
+    }
     Ok(text)
+}
+
+fn last<T>(all: &[T]) -> &[T] {
+    &all[all.len().saturating_sub(LAST)..]
+}
+
+/// What flows through all connections, and what is held up there.
+fn flow(status: &Status) -> String {
+    let traffic = &status.traffic;
+    let kilobytes = |bytes: u64| bytes as f64 / 1e3;
+    format!(
+        "; {:.1} kB/s in, {:.1} kB/s out; {:.1} MB wait to be sent, {:.1} MB of those who came to be handled; {} rests, \
+         {} news dropped; {} connections opened by us",
+        kilobytes(traffic.per_second.received),
+        kilobytes(traffic.per_second.sent),
+        traffic.queues.bytes as f64 / 1e6,
+        traffic.unhandled_inbound as f64 / 1e6,
+        traffic.rests,
+        traffic.queues.expired + traffic.queues.dropped,
+        status.connections.open,
+    )
 }
 
 fn line(peer: &PeerStatus) -> String {
     let ping = peer.ping_millis.map_or_else(|| "-".to_owned(), |millis| millis.to_string());
     let height = peer.best_known.map_or_else(|| "-".to_owned(), |block| block.height.to_string());
     let score = peer.score.map_or_else(|| "-".to_owned(), |score| format!("{} {}", score.score, score.band));
+    let network = peer.address.network().map_or_else(|| "-".to_owned(), |network| network.to_string());
     let agent: String = peer.user_agent.chars().take(AGENT).collect();
     format!(
-        "{:>5} {:<13} {:<13} {:<4} {ping:>8} {height:>9} {:>9} {:>10.0} {:>9.1} {:>9.1} {:>7} {:>9.1} {:>9.1} {score:<12} {agent:<AGENT$} {}\n",
+        "{:>5} {:<13} {:<13} {network:<5} {:<4} {score:<12} {ping:>7} {height:>9} {:>9} {:>9.0} {:>9.1} {:>9.1} {:>7} {:>9.1} {:>9.1} {agent:<AGENT$} {}\n",
         peer.id.to_string(),
         peer.kind.to_string(),
         peer.state.to_string(),
         match (peer.kind, peer.session) {
             (ConnectionKind::Source, _) => "http",
             (_, Some(_)) => "v2",
+            _ if peer.state == PeerState::Connecting => "-",
             (_, None) => "v1",
         },
         peer.in_flight,

@@ -8,7 +8,8 @@
 //! 4. Read from a peer only while [`Engine::may_read`] allows it.
 //!
 //! The same seed and the same inputs give the same outputs. The parts: [`routing`] passes facts and demands
-//! between the machines, `peers` holds the connections, `queries` answers the host.
+//! between the machines, `peers` and `inbound` hold the connections, `control` closes the loop of diagnosis and tuning,
+//! `scores` replaces low peers and keeps the audit log, `queries` answers the host.
 
 pub mod allowance;
 mod control;
@@ -34,8 +35,8 @@ use crate::chain::command::{BlockRef, BlockStorage, ChainReport, RollbackCheckpo
 use crate::chain::params::Params;
 use crate::error::Error;
 use crate::limits::{
-    ADDRESS_HORIZON, BLOCK_RELAY_TARGET, COMMIT_INTERVAL, FEELER_INTERVAL, LOST_BLOCK_ROUNDS, MAX_UNSTORED,
-    MAX_UNSTORED_PER_PEER, OUTBOUND_TARGET, STATUS_INTERVAL,
+    ADDRESS_HORIZON, AUDIT_RATE_INBOUND, BLOCK_RELAY_TARGET, COMMIT_INTERVAL, FEELER_INTERVAL,
+    LOST_BLOCK_ROUNDS, MAX_UNSTORED, MAX_UNSTORED_PER_PEER, OUTBOUND_TARGET, STATUS_INTERVAL,
 };
 use crate::peer::audit::AuditRecord;
 use crate::peer::book::AddressBook;
@@ -46,6 +47,7 @@ use crate::peer::score::{ScorePolicy, Scores};
 use crate::peer::timers::Timers;
 use crate::peer::{AddressNetwork, CloseReason, Cx, Demand, Fact, PeerAddress, PeerId, Wishes};
 use crate::relay::gossip::Gossip;
+use crate::relay::rate::TokenBucket;
 use crate::relay::reach::{Reach, ReachConfig};
 use crate::relay::serve::{ServeConfig, Serving};
 use crate::rng::Rng;
@@ -178,6 +180,8 @@ pub struct Engine {
     ended_peers: VecDeque<output::EndedPeer>,
     /// Bans and replacements, the latest last; at most [`crate::limits::MAX_AUDIT_RECORDS`].
     audit: VecDeque<AuditRecord>,
+    /// What may go there of peers that came to us.
+    audit_inbound: TokenBucket,
     /// When a peer may be replaced for its score again.
     next_replacement: Timestamp,
     next_scores_save: Timestamp,
@@ -301,6 +305,7 @@ impl Engine {
             next_peer: 0,
             ended_peers: VecDeque::new(),
             audit: VecDeque::new(),
+            audit_inbound: TokenBucket::new(AUDIT_RATE_INBOUND, Timestamp::ZERO),
             next_replacement: Timestamp::ZERO,
             next_scores_save: Timestamp::ZERO,
             dialer,
@@ -360,6 +365,7 @@ impl Engine {
     #[must_use]
     pub fn with_addresses(mut self, book: AddressBook) -> Self {
         self.dialer = dialer(&self.config, self.tree.params(), book);
+        self.avoid_low_addresses();
         self
     }
 

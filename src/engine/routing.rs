@@ -11,7 +11,7 @@
 //! | `PeerHas` | headers | the peer's view, blocks, watch |
 //! | `HeadersAdvanced` | headers, activation | blocks |
 //! | `CandidatesChanged` | activation | activation's next step, at the end of the pass |
-//! | `TipChanged` | activation | blocks, watch |
+//! | `TipChanged` | activation | blocks, watch; headers and the closed loop take note |
 
 use super::output::PeerChange;
 use super::{Engine, Output, cx};

@@ -96,7 +96,9 @@ impl Engine {
             && self.dialer.has_replacement(self.now, &mut self.rng)
     }
 
-    /// Records a ban or a replacement. To be called once the address is discouraged, and before its score is forgotten.
+    /// Records a ban or a replacement; of peers that came to us only so many ([`AUDIT_RATE_INBOUND`](crate::limits::AUDIT_RATE_INBOUND)), since whoever
+    /// likes can come again and again. To be called once the address is discouraged, and before its score is
+    /// forgotten.
     pub(super) fn note_audit(&mut self, view: &PeerView, reason: &CloseReason) {
         let action = match reason {
             CloseReason::LowScore => AuditAction::Replaced,
@@ -106,6 +108,9 @@ impl Engine {
             CloseReason::Fault(_) => AuditAction::Disconnected,
             _ => return,
         };
+        if view.kind == ConnectionKind::Inbound && !self.audit_inbound.take(self.now.at) {
+            return;
+        }
         let record = AuditRecord {
             unix: self.now.unix,
             peer: view.id,

@@ -338,7 +338,8 @@ impl Handle {
         self.blocking(SHORT, self.shared.addresses())
     }
 
-    /// Ends this connection. No effect if it has ended already.
+    /// Ends this connection, once the peer has got what it asked for or two seconds are over. If the host had named its
+    /// address, that is no longer kept connected. No effect if the connection has ended already.
     ///
     /// # Errors
     /// [`RequestError`]: stopped, busy or out of time.
@@ -492,7 +493,7 @@ impl Handle {
     /// left. Killing the process meanwhile loses what the last commit lacks, and nothing else.
     ///
     /// # Errors
-    /// [`RequestError`]: busy or out of time (then the node still stops).
+    /// [`RequestError`]: out of time (the node still stops), or busy (it was not asked to).
     pub async fn shutdown(&self) -> Result<BlockRef, RequestError> {
         self.within(LONG, self.shared.shutdown()).await
     }

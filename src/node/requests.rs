@@ -171,6 +171,10 @@ impl NodeClock {
     }
 }
 
+fn another_answer() -> RequestError {
+    RequestError::Failed(Error::Bug("the engine answered another question"))
+}
+
 /// What node and handles share. Holds no thread and no file.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -277,7 +281,7 @@ impl Shared {
                 let value = header.map(|(block, header, active)| HeaderInfo { block, header, active });
                 Ok(At { value, tip, trust: self.trust.proof() })
             }
-            _ => Err(RequestError::Failed(Error::Bug("the engine answered another question"))),
+            _ => Err(another_answer()),
         }
     }
 
@@ -303,35 +307,35 @@ impl Shared {
     pub(crate) async fn peers(&self) -> Result<Vec<PeerStatus>, RequestError> {
         match self.query(Query::Peers).await? {
             Answer::Peers(peers) => Ok(peers),
-            _ => Err(RequestError::Failed(Error::Bug("the engine answered another question"))),
+            _ => Err(another_answer()),
         }
     }
 
     pub(crate) async fn addresses(&self) -> Result<KnownAddresses, RequestError> {
         match self.query(Query::Addresses).await? {
             Answer::Addresses(networks) => Ok(KnownAddresses { networks, set_aside: self.set_aside.clone() }),
-            _ => Err(RequestError::Failed(Error::Bug("the engine answered another question"))),
+            _ => Err(another_answer()),
         }
     }
 
     pub(crate) async fn actions(&self) -> Result<Vec<Action>, RequestError> {
         match self.query(Query::Actions).await? {
             Answer::Actions(actions) => Ok(actions),
-            _ => Err(RequestError::Stopped),
+            _ => Err(another_answer()),
         }
     }
 
     pub(crate) async fn ended_peers(&self) -> Result<Vec<EndedPeer>, RequestError> {
         match self.query(Query::EndedPeers).await? {
             Answer::EndedPeers(peers) => Ok(peers),
-            _ => Err(RequestError::Failed(Error::Bug("the engine answered another question"))),
+            _ => Err(another_answer()),
         }
     }
 
     pub(crate) async fn audit(&self) -> Result<Vec<AuditRecord>, RequestError> {
         match self.query(Query::Audit).await? {
             Answer::Audit(records) => Ok(records),
-            _ => Err(RequestError::Failed(Error::Bug("the engine answered another question"))),
+            _ => Err(another_answer()),
         }
     }
 
@@ -363,7 +367,7 @@ impl Shared {
             Answer::Events(events) => Ok(events),
             Answer::UnknownCursor => Err(RequestError::UnknownCursor),
             Answer::PrunedCursor(below) => Err(RequestError::Pruned { below }),
-            _ => Err(RequestError::Failed(Error::Bug("the engine answered another question"))),
+            _ => Err(another_answer()),
         }
     }
 

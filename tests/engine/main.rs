@@ -11,7 +11,7 @@ use headlong::chain::block_tree::BlockTree;
 use headlong::chain::command::{BlockRef, ChainReport, HeaderMark, RawBlock};
 use headlong::engine::output::Event;
 use headlong::engine::status::{Stage, WaitsFor};
-use headlong::engine::{Answer, Engine, EngineConfig, Input, Query};
+use headlong::engine::{Answer, Arrival, Engine, EngineConfig, Input, Output, Query};
 use headlong::peer::lifecycle::PeerState;
 use headlong::peer::{CloseReason, Fault};
 use headlong::relay::serve::ServeConfig;
@@ -729,6 +729,34 @@ fn random_world(seed: u64) {
         let is_honest = (1..=honest).any(|n| *who == address(n));
         assert!(!(is_honest && matches!(why, CloseReason::Fault(_))), "{who} is honest: {why}");
     }
+}
+
+/// Whoever likes can come, break a rule and come again: the log, which is a file, takes ten such records and one a second.
+#[test]
+fn visitors_that_break_rules_again_and_again_do_not_fill_the_audit_log() {
+    let serve = ServeConfig { enabled: true, ..ServeConfig::default() };
+    let mut world = World::new(EngineConfig { inbound_max: 4, serve, ..config(&[]) }, 1);
+    let visit = |world: &mut World, count: u64| {
+        for _ in 0..count {
+            let now = world.clock();
+            world.engine.handle(now, Input::Arrived(Arrival(0), address(1)));
+            let mut accepted = None;
+            loop {
+                match world.engine.poll_output() {
+                    Output::Accept(_, peer) => accepted = Some(peer),
+                    Output::Idle { .. } => break,
+                    _ => {}
+                }
+            }
+            let fault = Fault::Oversized("headers");
+            world.input(Input::Faulted(accepted.expect("there is a place"), fault));
+        }
+        let Answer::Audit(records) = world.ask(Query::Audit) else { panic!("another answer") };
+        records.len()
+    };
+    assert_eq!(visit(&mut world, 300), 10);
+    world.run(5_000, |_| false);
+    assert_eq!(visit(&mut world, 300), 15);
 }
 
 /// A metered link: no more than the day's bytes, then the sync goes on with the next day's.
