@@ -15,7 +15,8 @@
 //!    is somebody to replace it. It never bans: that takes a [`super::Fault`].
 //!
 //! Hostile peers make outcomes too. The most that they reach is the prior with weights within their bounds: an order of
-//! honest peers that is worse than it could be. They can't lower another's features.
+//! honest peers that is worse than it could be. Whoever delivers faster than others makes those look slower, which limits
+//! them at most, and gives their places to others one by one.
 
 pub mod file;
 
