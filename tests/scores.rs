@@ -3,11 +3,12 @@
 //! - `HEADLONG_SCORE_SEEDS=0..200` plays these seeds instead of the first ones, and prints each.
 #![cfg(feature = "consensus")]
 
-use headlong::ScorePolicy;
+use headlong::peer::score::Features;
 use headlong::rng::Rng;
 use headlong::sim::manner::Manner;
 use headlong::sim::node::NodePlan;
 use headlong::sim::world::{Flaw, PeerPlan, Serves, Wire, World};
+use headlong::{AuditAction, CloseReason, ScorePolicy};
 use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -198,4 +199,33 @@ fn what_was_learnt_outlives_the_node() {
     assert!(world.run_until(60_000, |world| world.deaths(node) == 1 && world.engine(node).is_some()));
     assert_eq!(weights(&world), Some(learnt));
     assert!(world.scores(node).is_some());
+}
+
+/// Of a score that stays low for ten minutes while there is something to fetch, another peer takes the place, with the
+/// evidence in the audit log; where speed alone chooses, nobody's.
+#[test]
+fn who_stays_slow_makes_room_for_another_and_is_not_banned() {
+    for (policy, some) in [(ScorePolicy::Learnt, true), (ScorePolicy::Speed, false)] {
+        let mut world = World::new(11);
+        world.extend(400, 10);
+        let wire = |bandwidth| Wire { latency: 100, jitter: 50, bandwidth, losses: 0 };
+        let peer = |bandwidth| PeerPlan { wire: wire(bandwidth), ..PeerPlan::default() };
+        let fast = |peer: usize| peer % 3 != 0;
+        for number in 0..30 {
+            world.add_peer(peer(if fast(number) { 100 } else { 8 }));
+        }
+        let plan = NodePlan { manual: false, window: WINDOW, score_policy: policy, ..NodePlan::default() };
+        let node = world.add_node(plan);
+        assert!(world.run_until(PATIENCE, |world| world.is_synced(node)), "{:?}", world.violation());
+        let replaced = world.replaced(node);
+        println!("{policy}: {} replaced, synced after {} s", replaced.len(), world.now() / 1_000);
+        assert_eq!(!replaced.is_empty(), some);
+        for record in replaced {
+            assert_eq!((record.action, &record.reason), (AuditAction::Replaced, &CloseReason::LowScore));
+            let score = record.score.expect("it was connected");
+            let Features { speed, stalls, .. } = score.features;
+            assert!(score.score < 40 && (speed < 0.5 || stalls > 0.25), "{record}");
+        }
+        assert_eq!(bans(world.engine(node).expect("it lives")), 0);
+    }
 }

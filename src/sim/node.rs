@@ -10,6 +10,7 @@ use crate::chain::params::Params;
 use crate::chainstate::{self, Chainstate, ChainstateOptions, Completion, PruneOptions, Sources};
 use crate::engine::{Arrival, Engine, EngineConfig};
 use crate::error::Error;
+use crate::peer::audit::AuditRecord;
 use crate::peer::score::{Saved, ScorePolicy};
 use crate::peer::{PeerAddress, PeerId};
 use crate::relay::serve::ServeConfig;
@@ -140,6 +141,8 @@ pub(super) struct SimNode {
     pub caught: u32,
     /// What its lives have learnt of peers; a file that no fault strikes.
     pub scores: Option<Vec<u8>>,
+    /// Peers that made room for others for their scores.
+    pub replaced: Vec<AuditRecord>,
 }
 
 impl SimNode {
@@ -162,6 +165,7 @@ impl SimNode {
             damaged: false,
             caught: 0,
             scores: None,
+            replaced: Vec::new(),
         }
     }
 

@@ -34,6 +34,7 @@ use crate::chain::command::BlockRef;
 use crate::chain::params::{Network, Params};
 use crate::chain::work::ChainWork;
 use crate::engine::{Engine, Input};
+use crate::peer::audit::AuditRecord;
 use crate::peer::{PeerAddress, PeerId};
 use crate::rng::Rng;
 use crate::verify::Verifier;
@@ -481,6 +482,11 @@ impl World {
     /// What a node's lives had learnt of peers when it was last saved.
     pub fn scores(&self, node: usize) -> Option<&[u8]> {
         self.nodes[node].scores.as_deref()
+    }
+
+    /// The peers that a node replaced for their low scores, in all its lives.
+    pub fn replaced(&self, node: usize) -> &[AuditRecord] {
+        &self.nodes[node].replaced
     }
 
     /// Whether a node's durable tip is the honest chain's tip, and its consumer has been told.

@@ -263,7 +263,7 @@ impl World {
             Output::Accept(arrival, id) => self.admit(node, arrival, id),
             Output::Refuse(arrival) => self.turn_away(node, arrival),
             Output::SaveScores(bytes) => self.nodes[node].scores = Some(bytes),
-            Output::Audit(record) => self.check_audit(node, &record),
+            Output::Audit(record) => self.after_audit(node, *record),
             // Figures of a real clock would make runs differ.
             Output::Measure => {
                 let number = self.nodes[node].number;
@@ -280,10 +280,13 @@ impl World {
     }
 
     /// Only broken rules are held against an address, with evidence; who is slow is replaced at most.
-    fn check_audit(&mut self, node: usize, record: &AuditRecord) {
+    fn after_audit(&mut self, node: usize, record: AuditRecord) {
         let is_fault = matches!(record.reason, CloseReason::Fault(_));
         if is_fault == (record.action == AuditAction::Replaced) {
             self.violate(node, "slowness never bans", record.to_string());
+        }
+        if record.action == AuditAction::Replaced {
+            self.nodes[node].replaced.push(record);
         }
     }
 
