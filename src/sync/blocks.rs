@@ -279,11 +279,13 @@ impl BlockScheduler {
     /// is not known.
     pub fn on_block(&mut self, cx: &mut Cx<'_>, tree: &BlockTree, peer: PeerId, block: RawBlock) {
         let Some(id) = tree.find(&block.hash()) else {
+            self.on_other(peer, block.bytes().len() as u64);
             cx.out.demands.push(Demand::FetchHeaders(peer));
             return;
         };
         let bytes = block.bytes().len() as u64;
         if self.is_intrusion(peer, id) {
+            self.on_other(peer, bytes);
             return self.score(peer, |scores| scores.on_bytes(peer, bytes, false));
         }
         let owed = self.owed(peer, id);
@@ -335,7 +337,7 @@ impl BlockScheduler {
         }
     }
 
-    /// A whole message came that is no block. Whoever floods us while it owes blocks is not at work on them.
+    /// A whole message came that is no block, or a block that it was never asked for. Whoever floods us while it owes blocks is not at work on them.
     pub fn on_other(&mut self, peer: PeerId, bytes: u64) {
         if let Some(source) = self.sources.get_mut(&peer) {
             source.idle_bytes = source.idle_bytes.saturating_add(bytes);
@@ -589,7 +591,9 @@ impl BlockScheduler {
         let mut limit = source.limit(size, rank);
         if !source.meter.is_measured() {
             // In a small window those who deliver nothing must leave a share to each other peer.
-            let share = self.config.window as usize / self.sources.len().max(1);
+            let strangers = self.takes_strangers();
+            let asked = self.sources.values().filter(|source| strangers || !source.inbound).count();
+            let share = self.config.window as usize / asked.max(1);
             limit = limit.min(share.max(BLOCKS_IN_FLIGHT_MIN));
         }
         if source.owes.len() > limit / 2 {

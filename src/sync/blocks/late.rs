@@ -30,10 +30,14 @@ impl BlockScheduler {
     /// Measures a delivery: the peer's speed and the time it took, if it owed the block.
     pub(super) fn note_delivery(&mut self, now: Timestamp, peer: PeerId, id: HeaderId, bytes: u64) {
         let Some(source) = self.sources.get_mut(&peer) else { return };
+        let owed = source.owes.contains(&id);
+        if !owed && !source.came_late(now, id, bytes) {
+            return self.on_other(peer, bytes);
+        }
         source.life = now;
         source.suspicion = None;
-        if !source.owes.contains(&id) {
-            return source.came_late(now, id, bytes);
+        if !owed {
+            return;
         }
         let free_since = source.waiting_since.max(source.late_until);
         source.waiting_since = now;
@@ -332,11 +336,12 @@ impl BlockScheduler {
             }
             self.window.need(tree, id);
         }
-        if let Some(now) = lacking
-            && let Some(source) = self.sources.get_mut(&peer)
-        {
+        let Some(source) = self.sources.get_mut(&peer) else { return };
+        if let Some(now) = lacking {
             source.lacks(id, now);
             self.lacking_until = earlier(self.lacking_until, now + LACKING_TIME);
+        } else {
+            source.may_still_come(id);
         }
     }
 

@@ -57,7 +57,7 @@ pub(super) struct Source {
     pub owed_for: Duration,
     /// Blocks it failed to deliver, until when it is not asked for them.
     pub lacking: BTreeMap<HeaderId, Timestamp>,
-    /// Blocks it was asked for that another delivered first; they may still come.
+    /// Blocks it was asked for that another delivered first, or that nobody waits for any more; they may still come.
     pub coming: BTreeSet<HeaderId>,
     /// When the last of those, or of the blocks that were taken away from it, came: its line was not free before.
     pub late_until: Timestamp,
@@ -143,7 +143,7 @@ impl Source {
         self.lacking.insert(id, now + LACKING_TIME);
     }
 
-    /// Another delivered a block first that this one was asked for.
+    /// It does not owe a block any more, through no fault of its own.
     pub fn may_still_come(&mut self, id: HeaderId) {
         while self.coming.len() >= LACKING_MAX {
             self.coming.pop_first();
@@ -157,14 +157,16 @@ impl Source {
     }
 
     /// A block came that it does not owe any more, if it ever did. It took time on its line, which is not the fault of
-    /// the blocks behind it.
-    pub fn came_late(&mut self, now: Timestamp, id: HeaderId, bytes: u64) {
+    /// the blocks behind it. Whether it did owe it.
+    pub fn came_late(&mut self, now: Timestamp, id: HeaderId, bytes: u64) -> bool {
         let lacked = self.lacking.remove(&id).is_some();
-        if self.coming.remove(&id) || lacked {
+        let late = self.coming.remove(&id) || lacked;
+        if late {
             self.late_until = now;
             if !self.owes.is_empty() {
                 self.meter.came_besides(bytes);
             }
         }
+        late
     }
 }

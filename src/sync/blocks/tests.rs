@@ -665,6 +665,29 @@ fn a_flood_of_other_messages_is_no_sign_of_life() {
     assert_eq!(world.scheduler.in_flight(Some(flooding)), 0);
 }
 
+/// A block that was delivered once already, sent again and again, was a sign of life for those that never come.
+#[test]
+fn one_block_over_and_over_is_no_sign_of_life() {
+    let mut world = World::new(400, 20_000, config());
+    let liar = world.join(1, 400_000);
+    world.peer(liar).frozen = true;
+    world.join(2, 400_000);
+    world.join(3, 400_000);
+    let genesis = *world.params.genesis_header();
+    world.learn(&[genesis], 20_000);
+    let body = world.body(&genesis.block_hash());
+    let mut total = 0;
+    for _ in 0..12_000 / STEP {
+        total += body.bytes().len() as u64;
+        world.with(|scheduler, cx, tree| {
+            scheduler.on_progress(cx, liar, total);
+            scheduler.on_block(cx, tree, liar, body.clone());
+        });
+        world.step();
+    }
+    assert_eq!(world.scheduler.in_flight(Some(liar)), 0);
+}
+
 /// In a window of 64 blocks the first four peers were asked for all there was. If they delivered nothing the fifth, who
 /// would have, was asked for a block at a time, after each of their time-outs. (Simulation of hostile majorities.)
 #[test]
