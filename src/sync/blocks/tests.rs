@@ -677,7 +677,7 @@ fn one_block_over_and_over_is_no_sign_of_life() {
     world.learn(&[genesis], 20_000);
     let body = world.body(&genesis.block_hash());
     let mut total = 0;
-    for _ in 0..12_000 / STEP {
+    for _ in 0..5_000 / STEP {
         total += body.bytes().len() as u64;
         world.with(|scheduler, cx, tree| {
             scheduler.on_progress(cx, liar, total);
