@@ -243,7 +243,8 @@ impl ResponseReader {
                 return Err(HttpError::TooLong("head"));
             }
             self.line.push(byte);
-            if byte == b'\n' && (self.line.ends_with(b"\r\n\r\n") || self.line.ends_with(b"\n\n")) {
+            // As `httparse` takes an empty line, or the bytes behind it would be read over.
+            if byte == b'\n' && (self.line.ends_with(b"\n\r\n") || self.line.ends_with(b"\n\n")) {
                 let head = parse_head(&self.line)?;
                 self.line = Vec::new();
                 self.begin_body(head)?;
@@ -324,8 +325,8 @@ fn parse_head(bytes: &[u8]) -> Result<Head, HttpError> {
     let mut fields = [EMPTY_HEADER; MAX_HTTP_FIELDS];
     let mut parsed = Parsed::new(&mut fields);
     match parsed.parse(bytes) {
-        Ok(Status::Complete(_)) => {}
-        Ok(Status::Partial) => return Err(HttpError::Malformed("head")),
+        Ok(Status::Complete(used)) if used == bytes.len() => {}
+        Ok(_) => return Err(HttpError::Malformed("head")),
         Err(httparse::Error::TooManyHeaders) => return Err(HttpError::TooLong("head")),
         Err(_) => return Err(HttpError::Malformed("head")),
     }

@@ -55,6 +55,19 @@ fn an_answer_by_length_ends_there_and_what_follows_is_left() {
     assert_eq!((again, used), (response, BITCOIND.len()));
 }
 
+/// The bug: an empty line behind a line that ends without a carriage return was not seen, and a body up to its own first
+/// empty line was taken for a part of the head.
+#[test]
+fn a_head_ends_at_its_first_empty_line_whatever_ends_its_lines() {
+    for end in ["\r\n", "\n"] {
+        for empty in ["\r\n", "\n"] {
+            let text = format!("HTTP/1.1 200 OK{end}Content-Length: 9{end}{empty}ab\r\n\r\ncd\n");
+            let (response, used) = read(&text).unwrap();
+            assert_eq!((&response.body[..], used), (&b"ab\r\n\r\ncd\n"[..], text.len()), "{text:?}");
+        }
+    }
+}
+
 #[test]
 fn an_answer_in_chunks_with_extensions_and_trailers() {
     let text = "HTTP/1.1 200 OK\r\ntransfer-encoding: Chunked\r\n\r\n\
