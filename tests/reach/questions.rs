@@ -65,10 +65,10 @@ fn a_gateway_that_speaks_nat_pmp_only_says_so_and_maps() {
     assert!(error.to_string().contains("unsupported version"), "{error}");
     assert_eq!(gateway.asked().len(), 1, "it is not asked again");
     assert_eq!(ask(&gateway, map(NatPmp, None, 7_200)).unwrap(), reply(OUTER, 3_600));
-    assert_eq!(ask(&gateway, map(NatPmp, Some(OUTER), 0)).unwrap().address, OUTER.parse().unwrap());
+    ask(&gateway, map(NatPmp, Some(OUTER), 0)).unwrap();
     let asked = gateway.asked();
     assert_eq!(asked[2], [0, 2, 0, 0, 0x20, 0x8d, 0x20, 0x8d, 0, 0, 0x1c, 0x20]);
-    assert_eq!(asked[4], [0, 2, 0, 0, 0x20, 0x8d, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(asked[3], [0, 2, 0, 0, 0x20, 0x8d, 0, 0, 0, 0, 0, 0], "without asking for the address before");
 }
 
 #[test]

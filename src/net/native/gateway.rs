@@ -167,7 +167,12 @@ async fn pcp(gateway: SocketAddr, mapping: Mapping, nonce: [u8; 12]) -> io::Resu
 async fn natpmp(gateway: SocketAddr, mapping: Mapping) -> io::Result<ReachReply> {
     let Mapping { listening, external, seconds } = mapping;
     let socket = connect(listening.ip(), gateway)?;
-    let ip = exchange(&socket, &natpmp::address_request(), GATEWAY_PACE, natpmp::parse_address).await?;
+    let ip = if seconds > 0 {
+        exchange(&socket, &natpmp::address_request(), GATEWAY_PACE, natpmp::parse_address).await?
+    } else {
+        // It is not needed to take a mapping back, for which there is little time.
+        Ipv4Addr::UNSPECIFIED
+    };
     let port = listening.port();
     let wanted = if seconds > 0 { external.map_or(port, |external| external.port()) } else { 0 };
     let request = natpmp::map_request(port, wanted, seconds);
