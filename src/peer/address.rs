@@ -151,11 +151,13 @@ impl PeerAddress {
 }
 
 impl From<SocketAddr> for PeerAddress {
-    /// What is in `fc00::/8` is CJDNS: nothing else uses that range.
+    /// What is in `fc00::/8` is CJDNS: nothing else uses that range. An IPv4 address mapped into IPv6 becomes IPv4, so that
+    /// no address has two forms.
     fn from(address: SocketAddr) -> Self {
-        match address.ip() {
+        match address.ip().to_canonical() {
             IpAddr::V6(ip) if ip.octets()[0] == 0xfc => Self::Cjdns(ip, address.port()),
-            _ => Self::Ip(address),
+            IpAddr::V4(ip) => Self::Ip((ip, address.port()).into()),
+            IpAddr::V6(_) => Self::Ip(address),
         }
     }
 }
@@ -231,6 +233,8 @@ impl core::str::FromStr for PeerAddress {
         }
         let port = port.parse().map_err(|_| AddressParseError)?;
         let lower = name.to_ascii_lowercase();
+        // A resolver takes a name with a dot at its end for the same name.
+        let lower = lower.trim_end_matches('.');
         if let Some(name) = lower.strip_suffix(".onion") {
             return onion_key(name).map(|key| Self::Onion(key, port)).ok_or(AddressParseError);
         }
@@ -260,6 +264,7 @@ mod tests {
             "127.0.0.1:08",
             "a:00065535",
             "[fc00:1:2:3:4:5:6:7]:8333",
+            "[::ffff:1.2.3.4]:8333",
             "pg6mmjiyjmcrsslvykfwnntlaru7p5svn6y2ymmju6nubxndf4pscryd.onion:8333",
             "ukeu3k5oycgaauneqgtnvselmt4yemvoilkln7jpvamvfx7dnkdq.b32.i2p:0",
         ] {
@@ -281,6 +286,9 @@ mod tests {
             "pg6mmjiyjmcrsslvykfwnntlaru7p5svn6y2ymmju6nubxndf4pscrye.onion:8333",
             "expyuzz4wqqyqhjn.onion:80",
             "some.i2p:0",
+            // The bug: with a dot at the end these were names, and a resolver was asked.
+            "expyuzz4wqqyqhjn.onion.:80",
+            "some.i2p..:0",
             "ukeu3k5oycgaauneqgtnvselmt4yemvoilkln7jpvamvfx7dnkd.b32.i2p:0",
         ] {
             assert_eq!(text.parse::<PeerAddress>(), Err(AddressParseError), "{text}");
@@ -296,6 +304,8 @@ mod tests {
         assert_eq!(onion, Ok(PeerAddress::Onion(key, 1)));
         let hash = "a2894dabaec08c0051a481a6dac88b64f98232ae42d4b6fd2fa81952dfe36a87";
         let hash: [u8; 32] = bitcoin::hex::FromHex::from_hex(hash).unwrap();
+        let dotted = "pg6mmjiyjmcrsslvykfwnntlaru7p5svn6y2ymmju6nubxndf4pscryd.onion.:1".parse();
+        assert_eq!(dotted, Ok(PeerAddress::Onion(key, 1)));
         let i2p = "ukeu3k5oycgaauneqgtnvselmt4yemvoilkln7jpvamvfx7dnkdq.b32.i2p:0".parse();
         assert_eq!(i2p, Ok(PeerAddress::I2p(hash, 0)));
     }

@@ -18,7 +18,7 @@ use crate::peer::PeerAddress;
 use crate::wire::compact_size::{ReadError, Reader};
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::p2p::ServiceFlags;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv6Addr, SocketAddr};
 
 const HEAD: &[u8; 8] = b"HLADDRS1";
 /// Entries that the tables have room for.
@@ -168,8 +168,8 @@ pub(in crate::peer) fn read_address(reader: &mut Reader<'_>) -> Result<PeerAddre
     let port = u16::from_le_bytes(reader.array()?);
     let wrong = |_| ReadError::Field("an address whose length is not its network's");
     Ok(match network {
-        1 => PeerAddress::Ip((Ipv4Addr::from(<[u8; 4]>::try_from(bytes).map_err(wrong)?), port).into()),
-        2 => PeerAddress::Ip((Ipv6Addr::from(<[u8; 16]>::try_from(bytes).map_err(wrong)?), port).into()),
+        1 => SocketAddr::from((<[u8; 4]>::try_from(bytes).map_err(wrong)?, port)).into(),
+        2 => SocketAddr::from((<[u8; 16]>::try_from(bytes).map_err(wrong)?, port)).into(),
         4 => PeerAddress::Onion(bytes.try_into().map_err(wrong)?, port),
         5 => PeerAddress::I2p(bytes.try_into().map_err(wrong)?, port),
         6 => PeerAddress::Cjdns(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).map_err(wrong)?), port),
