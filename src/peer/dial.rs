@@ -156,8 +156,9 @@ impl Dialer {
     pub fn new(config: DialConfig, book: AddressBook) -> Self {
         let fixed_wait = if config.seeds.is_empty() { Duration::ZERO } else { FIXED_SEEDS_DELAY };
         let has_saved = !book.is_empty();
-        let mut anchors = book.anchors().to_vec();
-        anchors.truncate(config.block_relay_target);
+        let reached = |address: &&PeerAddress| reaches(&config, address);
+        let anchors = book.anchors().iter().filter(reached).take(config.block_relay_target);
+        let anchors = anchors.cloned().collect();
         Self {
             next_seeds: Timestamp::ZERO + if has_saved { SEED_DELAY } else { Duration::ZERO },
             next_fixed: (!config.fixed_seeds.is_empty()).then_some(Timestamp::ZERO + fixed_wait),
@@ -228,7 +229,7 @@ impl Dialer {
 
     /// Whether the address is of a network that is dialled.
     pub fn reaches(&self, address: &PeerAddress) -> bool {
-        address.network().is_some_and(|network| self.config.networks.contains(&network))
+        reaches(&self.config, address)
     }
 
     /// These addresses are dialled only where nothing else can be had.
@@ -433,7 +434,8 @@ impl Dialer {
         }
         self.book.resolve_collisions(now.unix);
         let kind = ConnectionKind::Feeler;
-        let address = self.book.to_test(now, rng).or_else(|| self.pick(kind, now, rng).ok())?;
+        let to_test = self.book.to_test(now, rng).filter(|address| self.reaches(address));
+        let address = to_test.or_else(|| self.pick(kind, now, rng).ok())?;
         Some(DialWish::Dial { address, kind })
     }
 
@@ -511,6 +513,10 @@ impl Dialer {
         let feeler = self.next_feeler.filter(|_| !wants && self.config.automatic);
         [manual, save, dial, seeds, fixed, feeler].into_iter().flatten().min()
     }
+}
+
+fn reaches(config: &DialConfig, address: &PeerAddress) -> bool {
+    address.network().is_some_and(|network| config.networks.contains(&network))
 }
 
 impl Standing {
@@ -767,6 +773,42 @@ mod tests {
         let all = settle(&mut next, &mut rng, &mut now, 0);
         assert!(all[..2].iter().all(|(_, kind)| *kind == ConnectionKind::BlockRelayOnly));
         assert_eq!(all[..2].iter().map(|(address, _)| address.clone()).collect::<BTreeSet<_>>(), anchors);
+    }
+
+    /// The bug: with other networks than in the run before, its anchors were dialled all the same, and so was who had a
+    /// place that another wanted: of a node that was to use Tor alone, directly.
+    #[test]
+    fn what_an_earlier_run_left_of_other_networks_is_not_dialled() {
+        let mut book = AddressBook::new([1; 16]);
+        let mut rng = Rng::from_number(1);
+        let services = ServiceFlags::NETWORK | ServiceFlags::WITNESS;
+        let unix = seconds(0).unix;
+        // One group has 512 places: of some thousand, many want one that is taken.
+        for n in 0..2_000u16 {
+            let [high, low] = n.to_be_bytes();
+            let address = PeerAddress::Ip(([1, 1, high, low], 8_333).into());
+            let told = Told { address: address.clone(), services, seen: unix };
+            book.add(&told, &NetGroup::V4([2, low]), Duration::ZERO, unix, &mut rng);
+            book.on_good(&address, services, unix);
+        }
+        assert!(book.collisions() > 0 && book.to_test(seconds(0), &mut rng).is_some());
+        book.set_anchors(vec![numbered(7), numbered(8)]);
+        let dialled = |target, networks: BTreeSet<AddressNetwork>| {
+            let seeds = Vec::new();
+            let config =
+                DialConfig { target, block_relay_target: target, networks, seeds, ..Default::default() };
+            let mut dialer = Dialer::new(config, AddressBook::decode(&book.encode()).unwrap());
+            for n in 0..200u16 {
+                let address = PeerAddress::Ip(([1, 1, 0, n as u8], 8_333).into());
+                dialer.book.on_good(&address, services, unix);
+            }
+            next_dial(&mut dialer, &mut Rng::from_number(1), &mut seconds(0))
+        };
+        let direct = DialConfig::default().networks;
+        let onions = BTreeSet::from([AddressNetwork::Onion]);
+        assert_eq!(dialled(2, direct.clone()).map(|(_, kind)| kind), Some(ConnectionKind::BlockRelayOnly));
+        assert_eq!(dialled(0, direct).map(|(_, kind)| kind), Some(ConnectionKind::Feeler));
+        assert_eq!((dialled(2, onions.clone()), dialled(0, onions)), (None, None));
     }
 
     #[test]
