@@ -2,8 +2,9 @@
 //!
 //! 1. What a peer tells goes into the address book at the rate of a token bucket: one address in ten seconds, and a
 //!    thousand more once we have asked for them (`getaddr`).
-//! 2. `getaddr` of a peer that came to us is answered once: a part of the book, the same for everyone for about a day, so
-//!    that nobody can copy the book by asking often.
+//! 2. `getaddr` of a peer that came to us is answered once: a part of the book, the same for about a day for everyone who
+//!    comes from the same network, so that nobody can copy the book by asking often, nor see from two answers that an onion
+//!    service and an IP address are one node.
 //! 3. A few addresses that came unasked and were seen in the last ten minutes are passed on to two peers, whom a secret
 //!    chooses anew each day for each address; half a minute later on average, so that their way can't be followed.
 //! 4. Our own addresses, if we have any that others reach, are told to each peer at first and then once a day on average.
@@ -31,6 +32,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Age in seconds up to which an address that is told counts as news.
 const FRESH: u64 = 600;
 
+/// How a peer comes to us.
+type Way = (Option<AddressNetwork>, bool);
+
 #[derive(Debug)]
 struct Listener {
     group: NetGroup,
@@ -44,6 +48,8 @@ struct Listener {
     /// Whether its answer to our `getaddr` is still to come.
     asked: bool,
     answered: bool,
+    /// Its network, and whether it is on this machine, as those are who come through an onion service of ours.
+    way: Way,
     /// Hashes of addresses that it told or was told.
     known: BTreeSet<u64>,
     waiting: Vec<Told>,
@@ -62,8 +68,8 @@ pub struct Gossip {
     services: ServiceFlags,
     /// Whether what some tell is passed on to others.
     relaying: bool,
-    /// The answer to `getaddr`, and until when it is given.
-    answer: Option<(Timestamp, Vec<Told>)>,
+    /// The answers to `getaddr`, and until when they are given.
+    answers: BTreeMap<Way, (Timestamp, Vec<Told>)>,
 }
 
 impl Gossip {
@@ -77,7 +83,7 @@ impl Gossip {
             own: Vec::new(),
             services,
             relaying: true,
-            answer: None,
+            answers: BTreeMap::new(),
         }
     }
 
@@ -136,6 +142,7 @@ impl Gossip {
             tokens: (tokens, cx.now.at),
             asked,
             answered: false,
+            way: (peer.address.network(), peer.address.is_local()),
             known: BTreeSet::new(),
             waiting: Vec::new(),
         };
@@ -177,7 +184,8 @@ impl Gossip {
             if !serves.iter().any(|flag| told.services.has(*flag)) || !is_routable(&told.address) {
                 continue;
             }
-            if !is_answer && told.seen.saturating_add(FRESH) > cx.now.unix {
+            let is_fresh = told.seen.abs_diff(cx.now.unix) < FRESH;
+            if !is_answer && is_fresh && !dialer.book.is_discouraged(&told.address) {
                 fresh.push(told.clone());
             }
             if dialer.reaches(&told.address) {
@@ -228,14 +236,14 @@ impl Gossip {
         if !listener.inbound || core::mem::replace(&mut listener.answered, true) {
             return;
         }
-        if self.answer.as_ref().is_none_or(|(until, _)| *until <= cx.now.at) {
+        let (until, all) = self.answers.entry(listener.way).or_default();
+        // At first it is not later than any time.
+        if *until <= cx.now.at {
             let most = (dialer.book.len() * ADDR_ANSWER_PART / 100).min(MAX_ADDR);
             let hours = Duration::from_secs(21 * 3_600 + cx.rng.below(6 * 3_600));
-            self.answer = Some((cx.now.at + hours, dialer.book.sample(most, cx.now.unix, cx.rng)));
+            (*until, *all) = (cx.now.at + hours, dialer.book.sample(most, cx.now.unix, cx.rng));
         }
-        let all = self.answer.as_ref().map_or(&[][..], |(_, all)| all);
-        let v2 = listener.v2;
-        if let Some(message) = message(v2, all) {
+        if let Some(message) = message(listener.v2, all) {
             cx.send(peer, message);
         }
     }
@@ -356,6 +364,11 @@ mod tests {
         Told { address, services: ServiceFlags::NETWORK, seen }
     }
 
+    fn view(id: PeerId, address: PeerAddress, kind: ConnectionKind) -> PeerView {
+        let services = ServiceFlags::NETWORK;
+        PeerView { id, address, ready: true, kind, services, start_height: 0, best_known: None }
+    }
+
     impl Scene {
         fn with<T>(&mut self, act: impl FnOnce(&mut Gossip, &mut Cx<'_>, &mut Dialer) -> T) -> T {
             let mut cx = Cx { now: self.now, rng: &mut self.rng, out: &mut self.out };
@@ -363,16 +376,15 @@ mod tests {
         }
 
         fn ready(&mut self, id: u64, kind: ConnectionKind, v2: bool) {
-            let peer = PeerView {
-                id: PeerId(id),
-                address: PeerAddress::Ip(([100 + id as u8, 1, 1, 1], 8_333).into()),
-                ready: true,
-                kind,
-                services: ServiceFlags::NETWORK,
-                start_height: 0,
-                best_known: None,
-            };
+            let address = PeerAddress::Ip(([100 + id as u8, 1, 1, 1], 8_333).into());
+            let peer = view(PeerId(id), address, kind);
             self.with(|gossip, cx, _| gossip.on_peer_ready(cx, &peer, v2, true));
+        }
+
+        /// Somebody comes to us from there.
+        fn arrives(&mut self, id: PeerId, address: PeerAddress) {
+            let peer = view(id, address, ConnectionKind::Inbound);
+            self.with(|gossip, cx, _| gossip.on_peer_ready(cx, &peer, true, false));
         }
 
         fn tells(&mut self, id: u64, entries: Vec<Told>) -> bool {
@@ -446,6 +458,11 @@ mod tests {
         scene.tells(4, (10..=30).map(|n| told(n, NOW)).collect());
         scene.wait(Duration::from_secs(600));
         assert_eq!(scene.sent(), [], "old ones, and what was asked for, stay");
+        let now = scene.now.unix;
+        scene.dialer.book.discourage(&told(41, now).address);
+        scene.tells(5, vec![told(40, now + 601), told(41, now)]);
+        scene.wait(Duration::from_secs(600));
+        assert_eq!(scene.sent(), [], "nor does what nobody can have seen, or who broke a rule");
         assert_eq!(scene.gossip.next_deadline(), None);
     }
 
@@ -476,6 +493,27 @@ mod tests {
         assert!(one.iter().zip(two).all(|(a, b)| a.socket_addr().unwrap() == b.1.socket_addr().unwrap()));
     }
 
+    /// The bug: who asked over an IP address and over an onion service got the same answer, and knew that both are one node.
+    #[test]
+    fn answers_over_different_networks_have_nothing_to_do_with_each_other() {
+        let mut scene = scene();
+        let mut rng = Rng::from_number(2);
+        for n in 1..=200 {
+            scene.dialer.book.add(&told(n, NOW), &NetGroup::V4([n, 9]), Duration::ZERO, NOW, &mut rng);
+        }
+        let texts = ["8.8.8.8:1", "9.9.9.9:1", "127.0.0.1:4000", "[2a00::1]:1", ONION];
+        let answers = texts.map(|text| {
+            let id = PeerId(scene.rng.u64());
+            scene.arrives(id, text.parse().unwrap());
+            scene.with(|gossip, cx, dialer| gossip.on_get_addr(cx, dialer, id));
+            scene.sent().remove(0).1
+        });
+        assert_eq!(answers[0], answers[1]);
+        for (at, answer) in answers.iter().enumerate().skip(1) {
+            assert!(answers[at + 1..].iter().all(|other| other != answer), "{}", texts[at]);
+        }
+    }
+
     #[test]
     fn whoever_comes_through_a_hidden_service_learns_no_ip_address() {
         let mut scene = scene();
@@ -484,15 +522,7 @@ mod tests {
         assert!(!scene.gossip.is_private(&local, ConnectionKind::Inbound));
         scene.gossip.set_own(vec![ours.clone(), ONION.parse().unwrap()], now);
         assert!(scene.gossip.is_private(&local, ConnectionKind::Inbound));
-        let mut peer = PeerView {
-            id: PeerId(1),
-            address: local,
-            ready: true,
-            kind: ConnectionKind::Inbound,
-            services: ServiceFlags::NETWORK,
-            start_height: 0,
-            best_known: None,
-        };
+        let mut peer = view(PeerId(1), local, ConnectionKind::Inbound);
         scene.with(|gossip, cx, _| gossip.on_peer_ready(cx, &peer, true, true));
         (peer.id, peer.address) = (PeerId(2), ONION.parse().unwrap());
         peer.kind = ConnectionKind::Manual;
