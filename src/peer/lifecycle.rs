@@ -197,7 +197,9 @@ mod tests {
 
     #[test]
     fn the_whole_relation() {
+        assert_eq!(RELATION.map(|(state, _)| state), PeerState::ALL);
         for (state, row) in RELATION {
+            assert_eq!(row.len(), PeerEvent::ALL.len());
             for (event, expected) in PeerEvent::ALL.into_iter().zip(row.chars()) {
                 let mut life = Life(state);
                 match life.apply(event) {
