@@ -105,13 +105,6 @@ struct Conversation {
     looking: bool,
 }
 
-impl Drop for Conversation {
-    fn drop(&mut self) {
-        self.running.clear();
-        self.fetcher.close();
-    }
-}
-
 impl Source {
     /// Converses until the engine has enough of it, or the source fails.
     pub(super) async fn run(self, ends: Ends) {

@@ -103,6 +103,13 @@ pub(super) struct Fetcher {
     listener: Mutex<Option<(PeerId, Arc<Gate>)>>,
 }
 
+impl Drop for Fetcher {
+    /// Ends the connections that wait for their next use: nobody else has one for them.
+    fn drop(&mut self) {
+        self.around.outgoing.forget(&self.target);
+    }
+}
+
 impl Fetcher {
     pub(super) fn new(url: SourceUrl, around: Surroundings) -> Self {
         Self {
@@ -117,11 +124,6 @@ impl Fetcher {
 
     pub(super) fn tell(&self, id: PeerId, gate: Arc<Gate>) {
         *self.listener.lock() = Some((id, gate));
-    }
-
-    /// Ends the connections that wait for their next use.
-    pub(super) fn close(&self) {
-        self.around.outgoing.forget(&self.target);
     }
 
     /// Asks for what is at this path below `/rest`, of at most so many bytes, until it comes or the attempts are used up.
