@@ -18,6 +18,7 @@ pub mod message;
 pub mod meter;
 pub mod nat_replies;
 pub mod proxy;
+pub mod score_file;
 pub mod seeds;
 pub mod small_files;
 pub mod store_decoding;
@@ -28,7 +29,7 @@ pub mod undo;
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 15] = [
+pub const TARGETS: [(&str, Target); 16] = [
     ("frame", frame::run),
     ("message", message::run),
     ("block", block::run),
@@ -40,6 +41,7 @@ pub const TARGETS: [(&str, Target); 15] = [
     ("block_files", block_files::run),
     ("small_files", small_files::run),
     ("address_file", address_file::run),
+    ("score_file", score_file::run),
     ("encryption", encryption::run),
     ("proxy", proxy::run),
     ("nat_replies", nat_replies::run),

@@ -42,6 +42,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "block_files" => [files(), steps(1, 24, 200), steps(0, 8, 200)].concat(),
         "small_files" => small_files(),
         "address_file" => [address_files(), steps(1, 24, 300)].concat(),
+        "score_file" => [crate::score_file::seeds(), steps(1, 24, 300)].concat(),
         "encryption" => [v1_starts(), steps(0, 8, 400), steps(1, 8, 6_000), packets()].concat(),
         "proxy" => proxies(),
         "nat_replies" => nat_replies(),
