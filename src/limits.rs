@@ -328,6 +328,7 @@ pub const METERED_OUTBOUND: (usize, usize) = (4, 1);
 pub const METERED_INBOUND: usize = 16;
 /// Mean time between feelers of a metered node.
 pub const METERED_FEELER_INTERVAL: Duration = Duration::from_secs(3_600);
+
 // ---- being reached: mappings, STUN (RFC 6886, 6887, 8489) ----
 
 /// The time for which mappings are asked for and anything found out is believed (RFC 6886, section 3.3).

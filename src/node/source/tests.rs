@@ -58,9 +58,13 @@ fn fetcher(serve: fn(TcpStream)) -> (Fetcher, Arc<AtomicUsize>) {
 }
 
 fn fetcher_of(url: SourceUrl) -> Fetcher {
+    Fetcher::new(url, surroundings())
+}
+
+fn surroundings() -> Surroundings {
     let executor: Arc<dyn Executor> = Arc::new(Hasty(NativeExecutor::new().unwrap()));
     let clock = NodeClock::new(Arc::new(SystemClock::new()));
-    let around = Surroundings {
+    Surroundings {
         magic: [0; 4],
         executor: executor.clone(),
         transport: Arc::new(NativeTransport::new()),
@@ -75,8 +79,7 @@ fn fetcher_of(url: SourceUrl) -> Fetcher {
         outgoing: Outgoing::new(PoolConfig::default(), executor, Arc::new(SystemClock::new())),
         network: Network::Regtest,
         source_interval: Duration::from_secs(10),
-    };
-    Fetcher::new(url, around)
+    }
 }
 
 fn wait<T>(work: impl Future<Output = T>) -> T {
@@ -145,6 +148,25 @@ fn a_connection_that_the_server_closed_meanwhile_is_opened_anew_without_an_attem
         assert_eq!((&fetched.body[..], fetched.received), (&b"abc"[..], 41));
     }
     assert_eq!(count.load(Ordering::SeqCst), 3);
+}
+
+/// The bug: the connection of a source that was of another chain stayed open until somebody else asked the pool.
+#[test]
+fn an_idle_connection_ends_with_its_fetcher() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url: SourceUrl = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let _ = stream.read(&mut [0; 1_000]);
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 16\r\n\r\n{\"chain\":\"main\"}");
+        // Up to the connection's end.
+        stream.read_to_end(&mut Vec::new())
+    });
+    let around = surroundings();
+    let refused = wait(open(url.clone(), around.clone())).err().unwrap().to_string();
+    assert!(refused.contains("serves the chain"), "{refused}");
+    assert_eq!((around.outgoing.counts().opened, around.outgoing.counts().open), (1, 0));
+    assert_eq!(server.join().unwrap().unwrap(), 0);
 }
 
 #[test]
