@@ -240,9 +240,7 @@ pub struct Engine {
 /// The policy of dialling that a host chose.
 fn dialer(config: &EngineConfig, params: &Params, mut book: AddressBook) -> Dialer {
     book.set_horizon(config.address_horizon);
-    // They know of IPv4 and IPv6 alone; a resolver that is asked learns that this is a node (so does Core with `-onlynet`).
-    let useful = config.networks.iter().any(|network| network.is_direct());
-    let seeds: &[&str] = if config.dns_seeds && useful { &params.dns_seeds } else { &[] };
+    let seeds: &[&str] = if config.dns_seeds { &params.dns_seeds } else { &[] };
     let fixed = if config.fixed_seeds { params.fixed_seeds } else { &[] };
     let config_of_dialler = DialConfig {
         automatic: config.automatic,

@@ -213,7 +213,8 @@ impl Builder {
         self
     }
 
-    /// Whether DNS seeds are asked for peers; by default unless [`Self::connect`] is used.
+    /// Whether DNS seeds are asked for peers; by default unless [`Self::connect`] is used. None is asked where
+    /// [`Self::networks`] has neither IPv4 nor IPv6, of which alone they know.
     pub fn dns(mut self, on: bool) -> Self {
         self.dns = Some(on);
         self

@@ -73,7 +73,7 @@ pub struct DialConfig {
     pub probe_interval: Duration,
     /// Networks whose addresses are kept and dialled.
     pub networks: BTreeSet<AddressNetwork>,
-    /// DNS seeds.
+    /// DNS seeds; asked only if IPv4 or IPv6 is among the networks.
     pub seeds: Vec<String>,
     /// Whether the seeds are connected to and asked, since there is no resolver but a proxy.
     pub fetch_from_seeds: bool,
@@ -153,7 +153,11 @@ pub struct Dialer {
 
 impl Dialer {
     /// A policy that has not begun; the first call of [`Self::next`] begins.
-    pub fn new(config: DialConfig, book: AddressBook) -> Self {
+    pub fn new(mut config: DialConfig, book: AddressBook) -> Self {
+        // Seeds know of IPv4 and IPv6 alone, and a resolver that is asked learns that this is a node.
+        if !config.networks.iter().any(|network| network.is_direct()) {
+            config.seeds.clear();
+        }
         let fixed_wait = if config.seeds.is_empty() { Duration::ZERO } else { FIXED_SEEDS_DELAY };
         let has_saved = !book.is_empty();
         let reached = |address: &&PeerAddress| reaches(&config, address);
@@ -808,7 +812,13 @@ mod tests {
         let onions = BTreeSet::from([AddressNetwork::Onion]);
         assert_eq!(dialled(2, direct.clone()).map(|(_, kind)| kind), Some(ConnectionKind::BlockRelayOnly));
         assert_eq!(dialled(0, direct).map(|(_, kind)| kind), Some(ConnectionKind::Feeler));
-        assert_eq!((dialled(2, onions.clone()), dialled(0, onions)), (None, None));
+        assert_eq!((dialled(2, onions.clone()), dialled(0, onions.clone())), (None, None));
+        let (mut dialer, mut rng) = dialer(|config| config.networks = onions);
+        assert_eq!(
+            (dialer.next(seconds(0), &mut rng), dialer.next_deadline()),
+            (None, None),
+            "no seed is asked"
+        );
     }
 
     #[test]
