@@ -248,6 +248,15 @@ fn message(status: &Status) -> String {
     )
 }
 
+/// How good the estimates of the time left were, once a sync is over.
+pub fn estimates(status: &Status) -> Option<String> {
+    let quality = status.estimate_quality?;
+    let (count, within, off) = (quality.count, quality.within, quality.mean_error * 100.0);
+    Some(format!(
+        "estimates  {count} of the time left, {within} with the true one in their band, off by {off:.0} % in the mean"
+    ))
+}
+
 /// The band of the estimate, what bounds the sync, and what is waited for, if that is worth a word.
 fn why(status: &Status) -> String {
     let mut text = status

@@ -189,6 +189,9 @@ fn run(node: Node, handle: &Handle, goal: Goal, shown: Shown) -> Result<(), Fail
         let durable = showing(handle, &mut display, || handle.shutdown_blocking())??;
         display.finish(&handle.status())?;
         eprintln!("stopped; durable tip {} {}", durable.height, durable.hash);
+        if let Some(line) = display::estimates(&handle.status()) {
+            eprintln!("{line}");
+        }
     }
     let result = match ended {
         Some(result) => result,

@@ -7,4 +7,5 @@ pub mod deployments;
 mod fixed_seeds;
 pub mod locator;
 pub mod params;
+pub mod tx_counts;
 pub mod work;

@@ -7,6 +7,7 @@
 
 use super::deployments::ScriptFlags;
 use super::fixed_seeds;
+use super::tx_counts::{self, TxCounts};
 use super::work::{ChainWork, Target};
 use bitcoin::block::Header;
 use bitcoin::hashes::{Hash, sha256d};
@@ -345,6 +346,8 @@ pub struct Params {
     pub dns_seeds: Vec<&'static str>,
     /// Nodes for the case that no seed answers.
     pub fixed_seeds: &'static [&'static str],
+    /// How many transactions the chain has up to some heights, for estimates; empty if that is not known.
+    pub tx_counts: TxCounts,
     /// Work below which a chain is not believed to be the network's.
     pub minimum_chain_work: ChainWork,
     /// The block up to which scripts may be skipped; `None`: never.
@@ -400,6 +403,7 @@ impl Params {
             magic: signet_magic(&challenge),
             dns_seeds: Vec::new(),
             fixed_seeds: &[],
+            tx_counts: &[],
             minimum_chain_work: ChainWork::ZERO,
             assume_valid: None,
             signet_challenge: Some(challenge),
@@ -505,6 +509,7 @@ fn main() -> Params {
             "seed.mainnet.achownodes.xyz.",
         ],
         fixed_seeds: fixed_seeds::MAIN,
+        tx_counts: tx_counts::MAIN,
         minimum_chain_work: ChainWork::from(0x0000_0001_1287_50f8_2f4c_3661_53a3_a030_u128),
         // Height 938,343.
         assume_valid: Some(hash("00000000000000000000ccebd6d74d9194d8dcdc1d177c478e094bfad51ba5ac")),
@@ -555,6 +560,7 @@ fn testnet3() -> Params {
             "seed.testnet.achownodes.xyz.",
         ],
         fixed_seeds: fixed_seeds::TESTNET3,
+        tx_counts: tx_counts::TESTNET3,
         minimum_chain_work: ChainWork::from(0x17dd_e1c6_49f3_708d_14b6_u128),
         // Height 4,842,348.
         assume_valid: Some(hash("000000007a61e4230b28ac5cb6b5e5a0130de37ac1faf2f8987d2fa6505b67f4")),
@@ -589,6 +595,7 @@ fn testnet4() -> Params {
         genesis: genesis_block(bitcoin::Network::Testnet4),
         dns_seeds: vec!["seed.testnet4.bitcoin.sprovoost.nl.", "seed.testnet4.wiz.biz."],
         fixed_seeds: fixed_seeds::TESTNET4,
+        tx_counts: tx_counts::TESTNET4,
         minimum_chain_work: ChainWork::from(0x09a0_fe15_d017_7d08_6304_u128),
         // Height 123,613.
         assume_valid: Some(hash("0000000002368b1e4ee27e2e85676ae6f9f9e69579b29093e9a82c170bf7cf8a")),
@@ -613,6 +620,7 @@ fn default_signet() -> Params {
         genesis: genesis_block(bitcoin::Network::Signet),
         dns_seeds: vec!["seed.signet.bitcoin.sprovoost.nl.", "seed.signet.achownodes.xyz."],
         fixed_seeds: fixed_seeds::SIGNET,
+        tx_counts: tx_counts::SIGNET,
         minimum_chain_work: ChainWork::from(0x0b46_3ea0_a4b8_u128),
         // Height 293,175.
         assume_valid: Some(hash("00000008414aab61092ef93f1aacc54cf9e9f16af29ddad493b908a01ff5c329")),
@@ -640,6 +648,7 @@ fn regtest() -> Params {
         genesis: genesis_block(bitcoin::Network::Regtest),
         dns_seeds: Vec::new(),
         fixed_seeds: &[],
+        tx_counts: &[],
         minimum_chain_work: ChainWork::ZERO,
         assume_valid: None,
         halving_interval: 150,

@@ -596,10 +596,11 @@ impl Edge {
         let (to_engine, requests) = mpsc::channel(MAX_REQUESTS);
         let (to_chain, chain_requests) = crossbeam_channel::bounded(MAX_REQUESTS);
         let ended = Arc::new(Watch::new(None));
+        let meter = Meter::new(clock.now().at, engine.status(), engine.tree().params().tx_counts);
         let shared = Arc::new(Shared {
             engine: Mutex::new(to_engine),
             chain: to_chain,
-            status: Arc::new(Watch::new(Meter::new(clock.now().at, engine.status()))),
+            status: Arc::new(Watch::new(meter)),
             pipeline: Arc::new(Mutex::new(chainstate.pipeline())),
             threads: self.threads,
             outgoing: outgoing.clone(),

@@ -6,6 +6,7 @@
 use super::estimate::{EstimateQuality, Estimator, TimeLeft};
 use super::traffic::TrafficStatus;
 use crate::chain::command::BlockRef;
+use crate::chain::tx_counts::TxCounts;
 use crate::chainstate::{PipelineStatus, Wait};
 use crate::engine::allowance::AllowanceStatus;
 use crate::engine::status::{Stage, Status as EngineStatus, WaitsFor};
@@ -62,9 +63,9 @@ pub struct Status {
     pub inputs_per_second: f64,
     /// Bytes received a second, over the last half minute.
     pub bytes_per_second: f64,
-    /// Blocks that are known and missing, at the present rate. `None` before there is a rate or a header, and in a
-    /// pause. Blocks of different ages differ much in size, so that on the main network this is a rough figure. While
-    /// the node stops: [`PipelineStatus::time_to_write`].
+    /// Blocks that are known and missing, at the present rate; weighed by the transactions that blocks of their heights
+    /// have, where the network's chain is known ([`Params::tx_counts`](crate::Params::tx_counts)). `None` before there is a
+    /// rate or a header, and in a pause. While the node stops: [`PipelineStatus::time_to_write`].
     pub time_left: Option<Duration>,
     /// The same with a band.
     pub time_left_band: Option<TimeLeft>,
@@ -128,12 +129,12 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
-    /// A meter that starts with this status.
-    pub(crate) fn new(at: Timestamp, latest: EngineStatus) -> Self {
+    /// A meter that starts with this status, on a chain with so many transactions.
+    pub(crate) fn new(at: Timestamp, latest: EngineStatus, counts: TxCounts) -> Self {
         let mut meter = Self {
             samples: VecDeque::with_capacity(RATE_SAMPLES),
             latest: latest.clone(),
-            estimator: Estimator::default(),
+            estimator: Estimator::new(counts),
         };
         meter.record(at, latest);
         meter
@@ -259,7 +260,7 @@ mod tests {
 
     #[test]
     fn rates_follow_the_window_and_fall_when_nothing_happens() {
-        let mut meter = Meter::new(Timestamp::ZERO, engine_status(0, 1_000));
+        let mut meter = Meter::new(Timestamp::ZERO, engine_status(0, 1_000), &[]);
         for second in 1..=10 {
             meter.record(Timestamp::from_millis(second * 1_000), engine_status(second * 50, 1_000));
         }
@@ -279,7 +280,7 @@ mod tests {
     #[test]
     fn a_node_that_stops_says_how_long_writing_takes() {
         let meter =
-            Meter::new(Timestamp::ZERO, EngineStatus { stage: Stage::Stopping, ..engine_status(5, 9) });
+            Meter::new(Timestamp::ZERO, EngineStatus { stage: Stage::Stopping, ..engine_status(5, 9) }, &[]);
         let left = |pipeline| meter.status(Timestamp::ZERO, 0, pipeline).time_left;
         let mut pipeline = PipelineStatus::default();
         pipeline.commit.waiting = 3_000;
@@ -290,7 +291,7 @@ mod tests {
 
     #[test]
     fn samples_are_bounded() {
-        let mut meter = Meter::new(Timestamp::ZERO, engine_status(0, 10));
+        let mut meter = Meter::new(Timestamp::ZERO, engine_status(0, 10), &[]);
         for millis in 0..200_000 {
             meter.record(Timestamp::from_millis(millis), engine_status(millis, 10));
         }
@@ -299,13 +300,13 @@ mod tests {
 
     #[test]
     fn nothing_missing_means_no_time_left_once_that_is_known() {
-        let meter = Meter::new(Timestamp::ZERO, engine_status(10, 10));
+        let meter = Meter::new(Timestamp::ZERO, engine_status(10, 10), &[]);
         assert_eq!(
             meter.status(Timestamp::ZERO, 0, PipelineStatus::default()).time_left,
             Some(Duration::ZERO)
         );
         for stage in [Stage::Connecting, Stage::Headers] {
-            let meter = Meter::new(Timestamp::ZERO, EngineStatus { stage, ..engine_status(0, 0) });
+            let meter = Meter::new(Timestamp::ZERO, EngineStatus { stage, ..engine_status(0, 0) }, &[]);
             assert_eq!(meter.status(Timestamp::ZERO, 0, PipelineStatus::default()).time_left, None);
         }
     }
