@@ -27,6 +27,7 @@ use bitcoin::{OutPoint, TxOut};
 use core::ops::{Bound, Range};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Of the clean coins in a shard, those that are kept when it is gone over to make room.
 const KEPT_PERCENT: usize = 50;
@@ -112,6 +113,8 @@ pub struct Coins {
     own_budget: usize,
     /// A coin as bytes, on its way.
     packed: Vec<u8>,
+    /// What [`Self::fetch`] waited for the store; see [`Self::take_reading`].
+    reading: Duration,
 }
 
 impl Coins {
@@ -131,6 +134,7 @@ impl Coins {
             budget,
             own_budget: budget,
             packed: Vec::new(),
+            reading: Duration::ZERO,
         })
     }
 
@@ -230,9 +234,20 @@ impl Coins {
     /// # Errors
     /// The store's, and an undecodable coin.
     pub fn fetch(&mut self, outpoints: impl Iterator<Item = OutPoint>) -> Result<(), StoreError> {
-        let found = look_up(&*self.store, &self.unknown(outpoints))?;
+        let unknown = self.unknown(outpoints);
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        let found = look_up(&*self.store, &unknown)?;
+        self.reading += begun.elapsed();
         self.learn(&found);
         Ok(())
+    }
+
+    /// How long [`Self::fetch`] waited for the store since the last call.
+    pub fn take_reading(&mut self) -> Duration {
+        core::mem::take(&mut self.reading)
     }
 
     /// Those of these outpoints that only the store can tell of, in the order of their keys.

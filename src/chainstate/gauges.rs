@@ -41,7 +41,7 @@ pub struct PipelineStatus {
     pub check: StageStatus,
     /// Looking for coins in the store before their block connects. Done: coins; waiting: jobs.
     pub fetch: StageStatus,
-    /// Connecting, on its one thread. Done: blocks; waiting: blocks.
+    /// Connecting, on its one thread, its look-ups in the store left out. Done: blocks; waiting: blocks.
     pub connect: StageStatus,
     /// Scripts. Done: inputs; waiting: connected blocks that are not proved.
     pub scripts: StageStatus,
@@ -51,11 +51,11 @@ pub struct PipelineStatus {
     pub wait_blocks: WaitStatus,
     /// Waiting for the body of the next block to be decoded and checked, or read back.
     pub wait_bodies: WaitStatus,
-    /// Waiting for coins of the next block.
+    /// Waiting for coins of the next block, before it connects or while it does.
     pub wait_coins: WaitStatus,
     /// Waiting for scripts: as many blocks are unproved as may be, or what comes next needs all proved.
     pub wait_scripts: WaitStatus,
-    /// Waiting for a commit: the cache is full of coins that are not written.
+    /// Waiting for a commit: the cache is full of coins that are not written, or all of them are few and are written at once.
     pub wait_commit: WaitStatus,
     /// What is waited for now.
     pub waiting: Option<Wait>,
@@ -63,9 +63,30 @@ pub struct PipelineStatus {
     pub longest_commit_step: Duration,
     /// Memory in use.
     pub memory: ChainstateMemory,
+    /// Since when `waiting` lasts, and when these figures were taken.
+    pub(crate) under_way: Option<(Instant, Instant)>,
 }
 
 impl PipelineStatus {
+    /// These figures with what has passed since they were taken, if the connecting thread still waits: it takes them only
+    /// when something happens.
+    pub(crate) fn up_to_now(mut self) -> Self {
+        if let (Some(what), Some((since, taken))) = (self.waiting, self.under_way) {
+            let wait = match what {
+                Wait::Blocks => &mut self.wait_blocks,
+                Wait::Bodies => &mut self.wait_bodies,
+                Wait::Coins => &mut self.wait_coins,
+                Wait::Scripts => &mut self.wait_scripts,
+                Wait::Commit => &mut self.wait_commit,
+            };
+            let now = Instant::now();
+            wait.total += now.saturating_duration_since(taken);
+            wait.longest = wait.longest.max(now.saturating_duration_since(since));
+            self.under_way = Some((since, now));
+        }
+        self
+    }
+
     /// What it would take to write all that is not written, as fast as before: about what a shutdown takes. `None` before
     /// anything was written.
     pub fn time_to_write(&self) -> Option<Duration> {
@@ -110,6 +131,8 @@ pub(super) struct Gauges {
     pub commit: Arc<Effort>,
     /// Steps of commits on the connecting thread.
     commit_step: Duration,
+    /// Of the time of connecting, what the store took.
+    read: Duration,
     waits: [WaitStatus; 5],
     since: Option<(Wait, Instant)>,
 }
@@ -130,6 +153,20 @@ impl Gauges {
         }
     }
 
+    /// Connecting took so long to read coins: to wait for them is not to work.
+    pub fn read(&mut self, time: Duration) {
+        if !time.is_zero() {
+            self.read += time;
+            self.waits[Wait::Coins as usize] = longer(self.waits[Wait::Coins as usize], time);
+        }
+    }
+
+    /// Takes the time of a commit that nothing could be connected beside, from its start.
+    pub fn commit_at_once(&mut self, start: Instant) {
+        self.waits[Wait::Commit as usize] = longer(self.waits[Wait::Commit as usize], start.elapsed());
+        self.commit_step(start);
+    }
+
     /// Takes the time of a step of a commit, from its start.
     pub fn commit_step(&mut self, start: Instant) {
         self.commit_step = self.commit_step.max(start.elapsed());
@@ -141,10 +178,11 @@ impl Gauges {
             Some((now, since)) if now == what => longer(self.waits[what as usize], since.elapsed()),
             _ => self.waits[what as usize],
         };
+        let connect = stage(&self.connect);
         PipelineStatus {
             check: stage(&self.check),
             fetch: stage(fetch),
-            connect: stage(&self.connect),
+            connect: StageStatus { busy: connect.busy.saturating_sub(self.read), ..connect },
             scripts: stage(scripts),
             commit: stage(&self.commit),
             wait_blocks: waited(Wait::Blocks),
@@ -153,6 +191,7 @@ impl Gauges {
             wait_scripts: waited(Wait::Scripts),
             wait_commit: waited(Wait::Commit),
             waiting: self.since.map(|(what, _)| what),
+            under_way: self.since.map(|(_, since)| (since, Instant::now())),
             longest_commit_step: self.commit_step,
             ..PipelineStatus::default()
         }
@@ -221,5 +260,42 @@ mod tests {
         assert!(status.wait_coins.total >= coins.total + step);
         assert!(status.wait_coins.longest >= coins.longest);
         assert_eq!(status.wait_scripts, WaitStatus::default());
+    }
+
+    #[test]
+    fn a_wait_goes_on_in_figures_that_were_taken_before() {
+        let mut gauges = Gauges::default();
+        gauges.wait(Wait::Commit);
+        let taken = gauges.status(&Effort::default(), &Effort::default());
+        let step = Duration::from_millis(5);
+        sleep(step);
+        let later = taken.up_to_now();
+        assert!(later.wait_commit.total >= taken.wait_commit.total + step);
+        assert!(later.wait_commit.longest >= step);
+        assert_eq!(later.wait_coins, taken.wait_coins);
+        sleep(step);
+        let twice = later.up_to_now().wait_commit;
+        assert!(
+            twice.total >= 2 * step && twice.total <= twice.longest,
+            "nothing is counted twice: {twice:?}"
+        );
+        assert_eq!(PipelineStatus::default().up_to_now(), PipelineStatus::default());
+    }
+
+    #[test]
+    fn what_the_store_took_is_waited_for_and_not_worked() {
+        let mut gauges = Gauges::default();
+        let (step, read) = (Duration::from_millis(5), Duration::from_millis(3));
+        gauges.connect.spend(1, || sleep(step));
+        let worked = gauges.connect.busy();
+        gauges.read(read);
+        gauges.read(Duration::ZERO);
+        let start = Instant::now();
+        sleep(step);
+        gauges.commit_at_once(start);
+        let status = gauges.status(&Effort::default(), &Effort::default());
+        assert_eq!((status.connect.done, status.connect.busy), (1, worked - read));
+        assert_eq!(status.wait_coins, WaitStatus { total: read, longest: read });
+        assert!(status.wait_commit.longest >= step && status.longest_commit_step >= step);
     }
 }

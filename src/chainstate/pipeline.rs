@@ -471,8 +471,10 @@ impl Chainstate {
             }
             ChainCommand::Commit { time } => {
                 let (time, start) = (*time, Instant::now());
+                // What was waited for is there.
+                self.gauges.go_on();
                 self.commit_proved(time)?;
-                self.gauges.commit_step(start);
+                self.gauges.commit_at_once(start);
                 self.commit_wanted = false;
                 Step::Done
             }
@@ -590,8 +592,10 @@ impl Chainstate {
         let transactions = count(body.transactions().len());
         self.number += 1;
         let number = self.number;
+        self.gauges.go_on();
         let work = || connect(&mut self.coins, &body, context, &self.params, &self.mtps);
         let result = self.gauges.connect.spend(1, work);
+        self.gauges.read(self.coins.take_reading());
         let (state, bytes) = match result {
             Ok(connection) => {
                 // The scripts' check holds the outputs spent a second time.

@@ -204,7 +204,7 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn status(&self) -> Status {
-        let (now, pipeline) = (self.clock.now().at, *self.pipeline.lock());
+        let (now, pipeline) = (self.clock.now().at, self.pipeline.lock().up_to_now());
         let connections = self.outgoing.counts();
         let status = self.status.read(|meter, version| meter.status(now, version, pipeline));
         Status { connections, traffic: self.traffic.status(now), ..status }
@@ -212,14 +212,15 @@ impl Shared {
 
     /// What the chainstate did, for the engine.
     pub(crate) fn figures(&self) -> Figures {
-        let pipeline = *self.pipeline.lock();
+        let pipeline = self.pipeline.lock().up_to_now();
         Figures {
             reading: pipeline.wait_coins.total,
             writing: pipeline.wait_commit.total,
             longest_write: pipeline.wait_commit.longest,
             connecting: pipeline.connect.busy,
             proving: pipeline.wait_bodies.total + pipeline.wait_scripts.total,
-            pool: pipeline.check.busy + pipeline.fetch.busy + pipeline.scripts.busy,
+            // Threads that look for coins wait for the store.
+            pool: pipeline.check.busy + pipeline.scripts.busy,
             threads: self.threads,
         }
     }

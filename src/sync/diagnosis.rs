@@ -46,7 +46,7 @@ pub struct Figures {
     pub connecting: Duration,
     /// Its waits for blocks to be checked and scripts to be proved.
     pub proving: Duration,
-    /// What all threads of the pool worked.
+    /// What all threads of the pool worked; reading coins is not work.
     pub pool: Duration,
     /// How many they are.
     pub threads: usize,
@@ -154,6 +154,10 @@ impl Diagnoser {
         let cpu = share(figures.connecting + figures.proving, before.connecting + before.proving);
         let pool = figures.pool.saturating_sub(before.pool).as_secs_f64();
         let core = connecting.max(pool / interval / figures.threads.max(1) as f64);
+        // One that began in the last interval counts in this one, where its end, or its length, makes it the longest.
+        let flush = self.thresholds.flush;
+        let grew = figures.longest_write > before.longest_write;
+        let long_flush = figures.longest_write >= flush && (grew || writing >= flush);
         let bytes = own.bytes_in.saturating_sub(own_before.bytes_in) as f64 / interval;
         let mut diagnosis = Diagnosis {
             at: now,
@@ -163,7 +167,7 @@ impl Diagnoser {
             cpu,
             bytes_per_second: bytes as u64,
             headers_answer: own.headers_answer,
-            long_flush: writing >= self.thresholds.flush && figures.longest_write >= self.thresholds.flush,
+            long_flush,
         };
         diagnosis.bound = self.judge(&diagnosis, core);
         Some(diagnosis)
@@ -232,6 +236,24 @@ mod tests {
         diagnoser.observe(Timestamp::ZERO, Own::default(), figures);
         let next = diagnoser.observe(Timestamp::from_millis(10_000), Own::default(), figures);
         assert_eq!(next.unwrap().bound, Bound::Nothing);
+    }
+
+    #[test]
+    fn a_long_flush_across_two_intervals_is_told_in_the_second() {
+        let mut diagnoser = Diagnoser::new(Thresholds::default());
+        let writing = |seconds: u32| Figures {
+            writing: seconds * SECOND,
+            longest_write: seconds * SECOND,
+            ..Figures::default()
+        };
+        diagnoser.observe(Timestamp::ZERO, Own::default(), writing(0));
+        let mut at = |second: u64, seconds| {
+            diagnoser
+                .observe(Timestamp::from_millis(second * 1_000), Own::default(), writing(seconds))
+                .unwrap()
+        };
+        assert_eq!((at(10, 3).bound, at(20, 6).bound), (Bound::Nothing, Bound::Disk));
+        assert_eq!(at(30, 6).bound, Bound::Nothing);
     }
 
     #[test]
