@@ -234,9 +234,9 @@ pub const SCORE_REPEATED_BLOCKS: u8 = 3;
 pub const SCORE_LIMITED_TIME: Duration = Duration::from_secs(600);
 /// The same for one that is isolated, which is asked for nothing meanwhile.
 pub const SCORE_ISOLATED_TIME: Duration = Duration::from_secs(60);
-/// Least time between two peers that are replaced for their scores, so that whoever is faster than all others can't
-/// take all places at once.
-pub const SCORE_REPLACE_INTERVAL: Duration = Duration::from_secs(30);
+/// Least time between two peers that make way for others, for their scores or for the closed loop: whoever is faster than
+/// all others can't take all places at once, and a newcomer needs its time to show what it can.
+pub const REPLACE_INTERVAL: Duration = Duration::from_secs(60);
 /// Other peers that serve blocks and are not low while one is replaced for its score: what is left without it, and if
 /// whoever comes is no better.
 pub const SCORE_LEAST_OTHERS: usize = 2;
@@ -472,8 +472,6 @@ pub const WINDOW_WIDEST: u32 = 4;
 pub const AHEAD_LATE: Duration = Duration::from_secs(1);
 /// How many times the usual work a peer is given at most.
 pub const AHEAD_MOST: u64 = 4;
-/// Between two replacements of a slow peer: a newcomer needs its time to show what it can.
-pub const REPLACE_EVERY: Duration = Duration::from_secs(120);
 /// Actions that are remembered.
 pub const TUNING_RECORDS: usize = 64;
 

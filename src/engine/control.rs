@@ -119,6 +119,7 @@ impl Engine {
                 self.outputs.push_back(Output::Command(ChainCommand::LendToCoins(to)));
             }
             Change::Replace { peer, .. } => {
+                self.replacements.pass(self.now.at);
                 self.demands.push(Demand::Close(peer, CloseReason::Replaced));
             }
         }
@@ -126,7 +127,9 @@ impl Engine {
         self.settle();
     }
 
-    fn download(&self) -> Download {
+    fn download(&mut self) -> Download {
+        let may_replace =
+            self.replacements.is_open(self.now.at) && self.dialer.has_replacement(self.now, &mut self.rng);
         let full = self.peers.values().filter(|peer| {
             peer.view.ready && peer.leaving.is_none() && peer.view.kind == ConnectionKind::FullRelay
         });
@@ -139,6 +142,7 @@ impl Engine {
             window_spent: self.blocks.window_is_spent(&self.tree),
             reserved: self.blocks.reserved(),
             speeds: speeds.collect(),
+            may_replace,
         }
     }
 }

@@ -20,6 +20,7 @@ pub mod output;
 mod peers;
 mod queries;
 mod reach;
+mod replace;
 pub mod routing;
 mod scores;
 pub mod status;
@@ -182,8 +183,8 @@ pub struct Engine {
     audit: VecDeque<AuditRecord>,
     /// What may go there of peers that came to us.
     audit_inbound: TokenBucket,
-    /// When a peer may be replaced for its score again.
-    next_replacement: Timestamp,
+    /// Whether a slow peer may be replaced.
+    replacements: replace::Gate,
     next_scores_save: Timestamp,
     dialer: Dialer,
     pings: Pings,
@@ -306,7 +307,7 @@ impl Engine {
             ended_peers: VecDeque::new(),
             audit: VecDeque::new(),
             audit_inbound: TokenBucket::new(AUDIT_RATE_INBOUND, Timestamp::ZERO),
-            next_replacement: Timestamp::ZERO,
+            replacements: replace::Gate::new(),
             next_scores_save: Timestamp::ZERO,
             dialer,
             pings: Pings::default(),

@@ -2,13 +2,12 @@
 //!
 //! A peer of our own accord whose score has been low for long ([`SCORE_LIMITED_TIME`], [`SCORE_ISOLATED_TIME`]) makes room
 //! for another only while blocks are fetched, if the address book has one to dial now, and if enough others serve blocks
-//! and are not low; one at a time ([`SCORE_REPLACE_INTERVAL`]). Peers of the host and those that came to us stay. The
+//! and are not low; one at a time ([`super::replace`]). Peers of the host and those that came to us stay. The
 //! address is not discouraged; it is dialled again after others.
 
 use super::{Engine, Output};
 use crate::limits::{
     MAX_AUDIT_RECORDS, SAVE_INTERVAL, SCORE_ISOLATED_TIME, SCORE_LEAST_OTHERS, SCORE_LIMITED_TIME,
-    SCORE_REPLACE_INTERVAL,
 };
 use crate::peer::audit::{AuditAction, AuditRecord};
 use crate::peer::score::{Band, FEATURES, Saved};
@@ -45,7 +44,7 @@ impl Engine {
     pub(super) fn next_score_deadline(&self) -> Option<Timestamp> {
         let save = self.blocks.scores().is_changed().then_some(self.next_scores_save);
         let low = self.blocks.scores().low_peers().filter_map(|id| self.low_until(id)).min();
-        save.into_iter().chain(low.map(|at| at.max(self.next_replacement))).min()
+        save.into_iter().chain(low.map(|at| at.max(self.replacements.opens()))).min()
     }
 
     /// When a peer with a low score is looked at. Of those that stay in any case only isolated ones: for another chance.
@@ -62,7 +61,7 @@ impl Engine {
             self.next_scores_save = now + SAVE_INTERVAL;
             self.save_scores();
         }
-        if self.next_replacement > now {
+        if !self.replacements.is_open(now) {
             return;
         }
         let due = |id: &PeerId| self.low_until(*id).is_some_and(|at| at <= now);
@@ -77,7 +76,7 @@ impl Engine {
         for (_, id) in low {
             if !replaced && self.can_replace(id) {
                 replaced = true;
-                self.next_replacement = now + SCORE_REPLACE_INTERVAL;
+                self.replacements.pass(now);
                 self.close_peer(id, CloseReason::LowScore);
             } else if !replaced {
                 self.blocks.pardon(id, now);

@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | network, the whole window is asked for | a window twice as wide | [`WINDOW_WIDEST`] times the usual; never on a pruned node |
 //! | network, there is room, and answers take [`AHEAD_LATE`] | peers owe what they deliver in twice the time: they are asked anew when half has come, and would idle | [`AHEAD_MOST`] times the usual |
-//! | network, three times in a row | the slowest of at least four peers of our own accord makes way for another | one in [`REPLACE_EVERY`]; only if it delivers less than an eighth of the median |
+//! | network, three times in a row | the slowest of at least four peers of our own accord makes way for another | only if it delivers less than an eighth of the median, another is known, and none was replaced of late, for its score neither |
 //! | disk | memory goes from blocks under way to coins, a quarter at a time | half of it |
 //! | disk or processor, three times in a row; network with that memory used up | one step back | the usual |
 //!
@@ -13,12 +13,11 @@
 
 use super::diagnosis::{Bound, Diagnosis};
 use crate::limits::{
-    AHEAD_LATE, AHEAD_MOST, BLOCK_WINDOW, BLOCKS_IN_FLIGHT_SECONDS, LEAST_RESERVED_BYTES, REPLACE_EVERY,
-    TUNING_RECORDS, WINDOW_WIDEST,
+    AHEAD_LATE, AHEAD_MOST, BLOCK_WINDOW, BLOCKS_IN_FLIGHT_SECONDS, LEAST_RESERVED_BYTES, TUNING_RECORDS,
+    WINDOW_WIDEST,
 };
 use crate::peer::PeerId;
 use crate::sync::blocks::SchedulerConfig;
-use crate::time::Timestamp;
 use core::fmt;
 use std::collections::VecDeque;
 
@@ -123,6 +122,8 @@ pub struct Download {
     pub reserved: u64,
     /// Peers of our own accord that deliver blocks: their speeds in bytes a second.
     pub speeds: Vec<(PeerId, u64)>,
+    /// One of them may be replaced: the last time is long enough ago, whatever it was for, and another can come.
+    pub may_replace: bool,
 }
 
 /// The settings that actions change.
@@ -146,7 +147,6 @@ pub struct Tuner {
     settings: Settings,
     /// The bound of the last intervals, and how many in a row.
     streak: (Bound, u32),
-    replaced: Option<Timestamp>,
     records: VecDeque<Action>,
 }
 
@@ -159,14 +159,7 @@ impl Tuner {
             ahead: BLOCKS_IN_FLIGHT_SECONDS,
             coins: 0,
         };
-        Self {
-            config,
-            usual,
-            settings: usual,
-            streak: (Bound::Nothing, 0),
-            replaced: None,
-            records: VecDeque::new(),
-        }
+        Self { config, usual, settings: usual, streak: (Bound::Nothing, 0), records: VecDeque::new() }
     }
 
     /// The settings now.
@@ -202,7 +195,7 @@ impl Tuner {
 
     fn on_network(&mut self, diagnosis: &Diagnosis, download: &Download) -> Option<Change> {
         if self.streak.1 >= 3
-            && let Some(change) = self.replace(diagnosis.at, download)
+            && let Some(change) = self.replace(download)
         {
             return Some(change);
         }
@@ -234,18 +227,14 @@ impl Tuner {
         })
     }
 
-    fn replace(&mut self, now: Timestamp, download: &Download) -> Option<Change> {
-        let early = self.replaced.is_some_and(|at| now.since(at) < REPLACE_EVERY);
-        if !self.config.replace || early || download.speeds.len() < 4 {
+    fn replace(&self, download: &Download) -> Option<Change> {
+        if !self.config.replace || !download.may_replace || download.speeds.len() < 4 {
             return None;
         }
         let mut speeds = download.speeds.clone();
         speeds.sort_unstable_by_key(|(peer, speed)| (*speed, *peer));
         let (&(peer, speed), &(_, median)) = (speeds.first()?, speeds.get(speeds.len() / 2)?);
-        (speed < median / 8).then(|| {
-            self.replaced = Some(now);
-            Change::Replace { peer, speed, median }
-        })
+        (speed < median / 8).then_some(Change::Replace { peer, speed, median })
     }
 
     fn shift(&mut self, to: u64) -> Option<Change> {
@@ -288,6 +277,7 @@ impl Tuner {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::Timestamp;
 
     fn diagnosis(bound: Bound, second: u64) -> Diagnosis {
         Diagnosis {
@@ -336,25 +326,24 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_is_replaced_only_if_it_is_far_behind_seldom_and_with_others_left() {
+    fn a_peer_is_replaced_only_if_it_is_far_behind_another_may_come_and_others_are_left() {
         let mut tuner = tuner(TuningConfig::ALL);
-        let speeds = |slowest: u64, count: u64| {
+        let speeds = |slowest: u64, count: u64, may_replace| {
             let mut all: Vec<_> = (1..count).map(|n| (PeerId(n), 1_000_000)).collect();
             all.push((PeerId(0), slowest));
             // No room, so that nothing else is done.
-            Download { speeds: all, reserved: u64::MAX, ..Download::default() }
+            Download { speeds: all, reserved: u64::MAX, may_replace, ..Download::default() }
         };
-        let mut ask = |second, slowest, count| {
-            tuner.decide(&diagnosis(Bound::Network, second), &speeds(slowest, count))
+        let mut ask = |second, slowest, count, may| {
+            tuner.decide(&diagnosis(Bound::Network, second), &speeds(slowest, count, may))
         };
-        assert_eq!(ask(0, 10, 8), None);
-        assert_eq!(ask(10, 10, 8), None, "once is no habit");
-        assert_eq!(ask(20, 200_000, 8), None, "a fifth is no eighth");
-        assert_eq!(ask(30, 10, 3), None, "too few are left");
+        assert_eq!(ask(0, 10, 8, true), None);
+        assert_eq!(ask(10, 10, 8, true), None, "once is no habit");
+        assert_eq!(ask(20, 200_000, 8, true), None, "a fifth is no eighth");
+        assert_eq!(ask(30, 10, 3, true), None, "too few are left");
+        assert_eq!(ask(40, 10, 8, false), None, "one was replaced of late, or nobody else is known");
         let replace = Change::Replace { peer: PeerId(0), speed: 10, median: 1_000_000 };
-        assert_eq!(ask(40, 10, 8), Some(replace));
-        assert_eq!(ask(50, 10, 8), None);
-        assert_eq!(ask(40 + REPLACE_EVERY.as_secs(), 10, 8), Some(replace));
+        assert_eq!(ask(50, 10, 8, true), Some(replace));
     }
 
     #[test]
@@ -380,7 +369,8 @@ mod tests {
         for (n, bound) in [Bound::Network, Bound::Disk, Bound::Cpu, Bound::Nothing].into_iter().enumerate() {
             for second in 0..9 {
                 for window_spent in [true, false] {
-                    let download = Download { window_spent, reserved: 0, speeds: Vec::clone(&slow) };
+                    let speeds = Vec::clone(&slow);
+                    let download = Download { window_spent, reserved: 0, speeds, may_replace: true };
                     let at = n as u64 * 100 + second;
                     assert_eq!(tuner.decide(&diagnosis(bound, at), &download), None);
                 }

@@ -4,6 +4,7 @@ mod activation;
 mod crowd;
 #[cfg(feature = "consensus")]
 mod real;
+mod replacements;
 mod world;
 
 use bitcoin::p2p::message_blockdata::Inventory;
