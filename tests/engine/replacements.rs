@@ -47,18 +47,19 @@ fn replacements(tuning: TuningConfig, score_policy: ScorePolicy, seed: u8) -> Ve
 
 #[test]
 fn scores_and_the_closed_loop_replace_one_peer_at_a_time() {
-    let loop_alone = replacements(TuningConfig::ALL, ScorePolicy::Speed, 1);
-    assert!(loop_alone.len() >= 2 && loop_alone.iter().all(|(_, reason)| *reason == CloseReason::Replaced));
-    let scores_alone = replacements(TuningConfig::NOTHING, ScorePolicy::Learnt, 1);
-    assert!(!scores_alone.is_empty());
-    assert!(scores_alone.iter().all(|(_, reason)| *reason == CloseReason::LowScore));
-    let both: Vec<_> =
-        (1..=8).map(|seed| replacements(TuningConfig::ALL, ScorePolicy::Learnt, seed)).collect();
-    println!("{both:?}");
+    let all = |tuning, policy| -> Vec<_> { (1..=8).map(|seed| replacements(tuning, policy, seed)).collect() };
+    let loop_alone = all(TuningConfig::ALL, ScorePolicy::Speed);
+    let scores_alone = all(TuningConfig::NOTHING, ScorePolicy::Learnt);
+    let both = all(TuningConfig::ALL, ScorePolicy::Learnt);
+    println!("loop {loop_alone:?}\nscores {scores_alone:?}\nboth {both:?}");
+    for (alone, only) in [(&loop_alone, CloseReason::Replaced), (&scores_alone, CloseReason::LowScore)] {
+        assert!(alone.iter().any(|all| !all.is_empty()));
+        assert!(alone.iter().flatten().all(|(_, reason)| *reason == only));
+    }
     for reason in [CloseReason::Replaced, CloseReason::LowScore] {
         assert!(both.iter().flatten().any(|(_, other)| *other == reason), "both are at work: {both:?}");
     }
-    for all in both.into_iter().chain([loop_alone, scores_alone]) {
+    for all in both.into_iter().chain(loop_alone).chain(scores_alone) {
         let times = all.windows(2).map(|pair| Duration::from_millis(pair[1].0 - pair[0].0));
         // Looked at once a second.
         let least = times.min().unwrap_or(REPLACE_INTERVAL);
