@@ -1,9 +1,10 @@
 //! How many transactions the networks' chains have up to some heights: what is known of blocks before they are there, so
 //! that the time that they take can be estimated. Nothing is decided by it.
 //!
-//! The figures are those of `chainTxData` and of the snapshots in Bitcoin Core's releases up to 31.99
-//! (`kernel/chainparams.cpp`; before 0.14 with its checkpoints), and of some lines of its log; the first two of the main
-//! network are rounded.
+//! The main network's figures from 804,000 up and those of the test networks are those of `chainTxData` and of the
+//! snapshots in Bitcoin Core's releases up to 31.99 (`kernel/chainparams.cpp`). The older ones of the main network are of
+//! older releases as others repeat them, and the first two are rounded: they are good to a few percent, and an estimate
+//! needs no more.
 
 /// Heights, ascending, with the transactions up to and with their blocks.
 pub type TxCounts = &'static [(u32, u64)];
