@@ -15,10 +15,10 @@
 //! figures are those that the system holds about the process at that moment. In `headers`, a million of them, the tip is
 //! that of the headers: a peer in this process has them, and no blocks.
 //!
-//! In `links` the chain of `sigs` comes over four links to the serving node, of 100 ms with one packet of a hundred lost: one
-//! of 20 Mbit/s among three of 1 Mbit/s, then one of 20 Mbit/s among three that carry nothing any more after 200 kB. Relays
-//! in this program are the links ([`links`]). A bitcoind that takes ten times as long is not waited for: one that all of its
-//! blocks are asked of, and that stalls, it leaves after ten minutes and more.
+//! In `links` the chain of `sigs` comes from four serving bitcoinds over links of 100 ms with one packet of a hundred lost: one of
+//! 20 Mbit/s among three of 1 Mbit/s, then one of 20 Mbit/s among three that carry nothing any more after 200 kB. Who makes
+//! the links, `tc netem` or relays, the output says ([`links`]). A bitcoind that takes `PATIENCE` (10) times as long as
+//! headlong is not waited for: one that all of its blocks are asked of, and that stalls, it leaves after ten minutes and more.
 //!
 //! bitcoind's checks of itself, which regtest turns on and no user has, are off.
 
@@ -35,14 +35,13 @@ use bitcoind::{Bitcoind, available};
 use headers::{HeaderChain, HeaderServer};
 use headlong::limits::MAX_HEADERS;
 use headlong::{Network, Params};
-use links::Link;
 use meter::{Figures, figures};
 use profile::Profile;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -57,8 +56,9 @@ const IN_THE_CLEAR: &str = "-v2transport=0";
 /// Headers of the profile `headers`, in all.
 const HEADERS: u32 = 1_000_000;
 
-/// In `links`, how many times our time bitcoind is given.
-const LINKS_PATIENCE: f64 = 10.0;
+/// What a bitcoind is told that serves.
+const SERVING: [&str; 6] =
+    ["-par=2", "-dbcache=1000", OLD_TIP, IN_THE_CLEAR, NO_SELF_CHECKS[0], NO_SELF_CHECKS[1]];
 
 type Figure = fn(&Figures) -> f64;
 
@@ -75,10 +75,27 @@ struct Terms {
     threads: String,
     dbcache: String,
     stores: Vec<String>,
+    /// In `links`, how many times our time bitcoind is given.
+    patience: f64,
+}
+
+/// What both sides must reach.
+struct Goal {
+    height: u32,
+    tip: String,
+    coins: (String, String, u64),
+}
+
+impl Goal {
+    /// What this one has.
+    fn of(server: &Bitcoind) -> Self {
+        let height = server.call("getblockcount", json!([])).as_u64().expect("a height") as u32;
+        Self { height, tip: server.tip(), coins: server.coins() }
+    }
 }
 
 fn main() {
-    if !available() {
+    if links::answer_trial() || !available() {
         return;
     }
     let terms = |dbcache: u32| Terms {
@@ -86,6 +103,7 @@ fn main() {
         dbcache: number("DBCACHE", dbcache).to_string(),
         stores: std::env::var("STORE")
             .map_or_else(|_| vec!["sled".into()], |all| all.split(',').map(str::to_owned).collect()),
+        patience: number("PATIENCE", 10.0),
     };
     let (example, rounds, scale) = (example(), number("ROUNDS", 5), number::<u32>("SCALE", 1).max(1));
     for profile in Profile::ALL {
@@ -93,70 +111,35 @@ fn main() {
             race(&example, profile, &terms(profile.dbcache()), rounds, scale);
         }
     }
-    if is_chosen("links") {
-        race_over_links(&example, &terms(450), rounds, scale);
-    }
     if is_chosen("headers") {
         // Whole messages, so that whoever has the last asks for more.
         race_headers(&example, &terms(450), rounds, (HEADERS / scale).next_multiple_of(MAX_HEADERS as u32));
+    }
+    if is_chosen("links") {
+        links::race(&example, &terms(450), rounds, scale);
     }
 }
 
 fn race(example: &Path, profile: Profile, terms: &Terms, rounds: u32, scale: u32) {
     let server = serve(profile, scale);
-    let height = server.call("getblockcount", json!([])).as_u64().expect("a height") as u32;
-    let coins = server.coins();
-    let Terms { threads, dbcache, stores } = terms;
-    let name = profile.name();
-    println!("{name}: {height} blocks, {} coins, {threads} threads, {dbcache} MiB", coins.2);
+    let goal = Goal::of(&server);
+    let Terms { threads, dbcache, stores, .. } = terms;
+    let (name, height, coins) = (profile.name(), goal.height, goal.coins.2);
+    println!("{name}: {height} blocks, {coins} coins, {threads} threads, {dbcache} MiB");
     let mut pairs: Vec<Vec<_>> = stores.iter().map(|_| Vec::new()).collect();
     for round in 1..=rounds {
         let ours = stores.iter().map(|store| {
-            let ours = headlong(example, &server, &[server.p2p()], height, &coins, terms, store);
+            let ours = headlong(example, &[server.p2p()], &goal, terms, store);
             println!("{name} {round}: headlong, {store} {ours}");
             ours
         });
         let ours: Vec<Figures> = ours.collect();
-        let theirs = other_bitcoind(&[server.p2p()], height, &coins, terms, None).expect("it takes its time");
+        let theirs = other_bitcoind(&[server.p2p()], &goal, terms, None).expect("it takes its time");
         println!("{name} {round}: bitcoind {theirs}");
         pairs.iter_mut().zip(ours).for_each(|(pairs, ours)| pairs.push((ours, theirs)));
     }
     for (store, pairs) in stores.iter().zip(&pairs) {
         print_ratios(&format!("{name}, {store}"), pairs);
-    }
-}
-
-/// The chain of `sigs` over four links, of which one is good.
-fn race_over_links(example: &Path, terms: &Terms, rounds: u32, scale: u32) {
-    let stalling = Link { stalls_after: Some(200_000), ..Link::mbit(20) };
-    let server = serve(Profile::Sigs, scale);
-    let height = server.call("getblockcount", json!([])).as_u64().expect("a height") as u32;
-    let coins = server.coins();
-    for (name, other) in [("slow", Link::mbit(1)), ("stalling", stalling)] {
-        println!(
-            "links: {height} blocks from one good peer among three {name} ones, shaped by relays of this program"
-        );
-        let mut pairs = Vec::new();
-        for round in 1..=rounds {
-            // New ones for each run, so that both sides find them alike; the good one is not the first.
-            let open = || [other, Link::mbit(20), other, other].map(|link| link.open(server.p2p()));
-            let ours = headlong(example, &server, &open(), height, &coins, terms, &terms.stores[0]);
-            println!("links, {name} {round}: headlong {ours}");
-            let patience = Duration::from_secs_f64(ours.seconds * LINKS_PATIENCE);
-            match other_bitcoind(&open(), height, &coins, terms, Some(patience)) {
-                Some(theirs) => {
-                    println!("links, {name} {round}: bitcoind {theirs}");
-                    pairs.push((ours, theirs));
-                }
-                None => println!(
-                    "links, {name} {round}: bitcoind is not done after {:.0} s, {LINKS_PATIENCE} times ours",
-                    patience.as_secs_f64()
-                ),
-            }
-        }
-        if pairs.len() == rounds as usize {
-            print_ratios(&format!("links, {name}"), &pairs);
-        }
     }
 }
 
@@ -171,13 +154,12 @@ fn race_headers(example: &Path, terms: &Terms, rounds: u32, count: u32) {
     for round in 1..=rounds {
         let (server, folder) = (HeaderServer::start(chain.clone()), tempfile::tempdir().expect("a folder"));
         let begun = Instant::now();
-        let mut child = sync(example, &[server.address], folder.path(), terms, &terms.stores[0])
-            .spawn()
-            .expect("the example starts");
+        let child =
+            Running::start(&mut sync(example, &[server.address], folder.path(), terms, &terms.stores[0]));
         let asking = server.wait_for_all();
-        let ours = figures(child.id(), begun.elapsed());
+        let ours = figures(child.0.id(), begun.elapsed());
         report(round, "headlong", &ours, asking);
-        child.kill().and_then(|()| child.wait()).expect("it ends");
+        drop(child);
 
         let server = HeaderServer::start(chain.clone());
         let begun = Instant::now();
@@ -192,6 +174,10 @@ fn race_headers(example: &Path, terms: &Terms, rounds: u32, count: u32) {
 
 fn print_ratios(name: &str, pairs: &[(Figures, Figures)]) {
     for (what, figure) in COMPARED {
+        // A disk in memory is written nothing to.
+        if pairs.iter().any(|(ours, _)| figure(ours) == 0.0) {
+            continue;
+        }
         let mut ratios: Vec<f64> = pairs.iter().map(|(ours, theirs)| figure(theirs) / figure(ours)).collect();
         ratios.sort_by(f64::total_cmp);
         let [least, median, most] = [0, ratios.len() / 2, ratios.len() - 1].map(|at| ratios[at]);
@@ -207,8 +193,7 @@ fn serve(profile: Profile, scale: u32) -> Bitcoind {
         let _ = std::fs::remove_dir_all(&folder);
     }
     std::fs::create_dir_all(&folder).expect("a folder for the serving node");
-    let options = [&["-par=2", "-dbcache=1000", OLD_TIP, IN_THE_CLEAR], &NO_SELF_CHECKS[..]].concat();
-    let mut server = Bitcoind::start_in(&folder, &options);
+    let mut server = Bitcoind::start_in(&folder, &SERVING);
     if !done.is_file() {
         let begun = Instant::now();
         let params = Arc::new(Params::new(Network::Regtest));
@@ -245,30 +230,37 @@ fn sync(example: &Path, from: &[SocketAddr], folder: &Path, terms: &Terms, store
     command
 }
 
+/// A process that is killed with this value, if it has not ended.
+struct Running(Child);
+
+impl Running {
+    fn start(command: &mut Command) -> Self {
+        Self(command.spawn().expect("the example starts"))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A sync by the example.
-fn headlong(
-    example: &Path,
-    server: &Bitcoind,
-    from: &[SocketAddr],
-    height: u32,
-    coins: &(String, String, u64),
-    terms: &Terms,
-    store: &str,
-) -> Figures {
+fn headlong(example: &Path, from: &[SocketAddr], goal: &Goal, terms: &Terms, store: &str) -> Figures {
     let folder = tempfile::tempdir().expect("a folder");
     let begun = Instant::now();
-    let mut child = sync(example, from, folder.path(), terms, store)
-        .args(["--utxo-hash", "--stop-at-height", &height.to_string()])
-        .spawn()
-        .expect("the example starts");
-    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    let mut command = sync(example, from, folder.path(), terms, store);
+    let mut child =
+        Running::start(command.args(["--utxo-hash", "--stop-at-height", &goal.height.to_string()]));
+    let mut lines = BufReader::new(child.0.stdout.take().expect("piped")).lines();
     let mut line = || lines.next().expect("a line").expect("text");
-    assert_eq!(line(), format!("reached {height} {}", server.tip()));
-    let figures = figures(child.id(), begun.elapsed());
+    assert_eq!(line(), format!("reached {} {}", goal.height, goal.tip));
+    let figures = figures(child.0.id(), begun.elapsed());
     let stats: Value = serde_json::from_str(&line()).expect("the line of --utxo-hash");
-    assert_eq!(stats["hash_serialized_3"], coins.0.as_str());
-    assert_eq!(stats["muhash"], coins.1.as_str());
-    assert!(child.wait().expect("it ends").success());
+    assert_eq!(stats["hash_serialized_3"], goal.coins.0.as_str());
+    assert_eq!(stats["muhash"], goal.coins.1.as_str());
+    assert!(child.0.wait().expect("it ends").success());
     figures
 }
 
@@ -285,20 +277,19 @@ fn start_bitcoind(from: &[SocketAddr], terms: &Terms) -> Bitcoind {
 /// A sync by another bitcoind; `None` if it is not done in that time.
 fn other_bitcoind(
     from: &[SocketAddr],
-    height: u32,
-    coins: &(String, String, u64),
+    goal: &Goal,
     terms: &Terms,
     patience: Option<Duration>,
 ) -> Option<Figures> {
     let begun = Instant::now();
     let node = start_bitcoind(from, terms);
-    while node.call("getblockcount", json!([])) != height {
+    while node.call("getblockcount", json!([])) != goal.height {
         if patience.is_some_and(|patience| begun.elapsed() >= patience) {
             return None;
         }
         std::thread::sleep(Duration::from_millis(20));
     }
     let figures = figures(node.id(), begun.elapsed());
-    assert_eq!(&node.coins(), coins);
+    assert_eq!(node.coins(), goal.coins);
     Some(figures)
 }

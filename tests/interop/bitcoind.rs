@@ -7,6 +7,7 @@
 
 use bitcoin::Block;
 use serde_json::{Value, json};
+use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -76,14 +77,24 @@ pub struct Bitcoind {
     options: Vec<String>,
     folder: PathBuf,
     _temporary: Option<tempfile::TempDir>,
-    rpc: SocketAddr,
-    p2p: SocketAddr,
+    site: Site,
 }
 
-/// Two ports that are free now; by the time bitcoind listens on them, another test may have taken one.
-fn free_addresses() -> [SocketAddr; 2] {
-    let listeners = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port"));
-    listeners.map(|listener| listener.local_addr().expect("it is bound"))
+/// Where a bitcoind listens, and the command (with its arguments) that starts it there, if it needs one.
+#[derive(Clone, Debug)]
+pub struct Site {
+    pub rpc: SocketAddr,
+    pub p2p: SocketAddr,
+    pub through: Vec<String>,
+}
+
+impl Site {
+    /// Two ports that are free now; by the time bitcoind listens on them, another test may have taken one.
+    fn free() -> Self {
+        let listeners = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port"));
+        let [rpc, p2p] = listeners.map(|listener| listener.local_addr().expect("it is bound"));
+        Self { rpc, p2p, through: Vec::new() }
+    }
 }
 
 impl Bitcoind {
@@ -91,23 +102,33 @@ impl Bitcoind {
     pub fn start(options: &[&str]) -> Self {
         let started = (0..ATTEMPTS).find_map(|_| {
             let folder = tempfile::tempdir().expect("a temporary folder");
-            Self::try_start(folder.path().to_owned(), Some(folder), options)
+            Self::try_start(folder.path().to_owned(), Some(folder), Site::free(), options)
         });
         started.expect("bitcoind answers")
     }
 
     /// The same in a folder that stays, and may hold what an earlier one left.
     pub fn start_in(folder: &Path, options: &[&str]) -> Self {
-        let started = (0..ATTEMPTS).find_map(|_| Self::try_start(folder.to_owned(), None, options));
+        let started =
+            (0..ATTEMPTS).find_map(|_| Self::try_start(folder.to_owned(), None, Site::free(), options));
         started.expect("bitcoind answers")
     }
 
+    /// The same at a place where nobody else listens.
+    pub fn start_at(site: Site, folder: &Path, options: &[&str]) -> Self {
+        Self::try_start(folder.to_owned(), None, site, options).expect("bitcoind answers")
+    }
+
     /// One attempt; `None` if the process ended (a port was taken) or does not answer.
-    fn try_start(folder: PathBuf, temporary: Option<tempfile::TempDir>, options: &[&str]) -> Option<Self> {
-        let [rpc, p2p] = free_addresses();
+    fn try_start(
+        folder: PathBuf,
+        temporary: Option<tempfile::TempDir>,
+        site: Site,
+        options: &[&str],
+    ) -> Option<Self> {
         let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
-        let child = spawn(&folder, rpc, p2p, &options);
-        let mut node = Self { child, options, folder, _temporary: temporary, rpc, p2p };
+        let child = spawn(&folder, &site, &options);
+        let mut node = Self { child, options, folder, _temporary: temporary, site };
         node.answers().then_some(node)
     }
 
@@ -132,11 +153,16 @@ impl Bitcoind {
 
     /// Shuts it down and starts it on the same folder and the same ports. While it is away, `meanwhile` runs.
     pub fn restart(&mut self, meanwhile: impl FnOnce()) {
+        self.stop();
+        meanwhile();
+        self.child = spawn(&self.folder, &self.site, &self.options);
+        assert!(self.answers(), "bitcoind comes up again");
+    }
+
+    /// Shuts it down in an orderly way.
+    pub fn stop(&mut self) {
         self.call("stop", json!([]));
         let _ = self.child.wait();
-        meanwhile();
-        self.child = spawn(&self.folder, self.rpc, self.p2p, &self.options);
-        assert!(self.answers(), "bitcoind comes up again");
     }
 
     /// Where its files are.
@@ -146,12 +172,12 @@ impl Bitcoind {
 
     /// Where its REST interface is, with `-rest=1`.
     pub fn rest(&self) -> SocketAddr {
-        self.rpc
+        self.site.rpc
     }
 
     /// Where its peers connect.
     pub fn p2p(&self) -> SocketAddr {
-        self.p2p
+        self.site.p2p
     }
 
     /// Calls a method; panics with bitcoind's error.
@@ -164,7 +190,7 @@ impl Bitcoind {
         let cookie =
             std::fs::read_to_string(self.folder.join("cookie")).map_err(|error| error.to_string())?;
         let body = json!({"id": 0, "method": method, "params": parameters}).to_string();
-        let answer = post(self.rpc, &cookie, &body).map_err(|error| error.to_string())?;
+        let answer = post(self.site.rpc, &cookie, &body).map_err(|error| error.to_string())?;
         let mut answer: Value =
             serde_json::from_str(&answer).map_err(|error| format!("{error}: {answer}"))?;
         match answer["error"].take() {
@@ -180,7 +206,7 @@ impl Bitcoind {
             .iter()
             .map(|(method, parameters)| json!({"id": 0, "method": method, "params": parameters}))
             .collect();
-        let answer = post(self.rpc, &cookie, &Value::Array(body).to_string()).expect("bitcoind answers");
+        let answer = post(self.site.rpc, &cookie, &Value::Array(body).to_string()).expect("bitcoind answers");
         let answers: Vec<Value> = serde_json::from_str(&answer).expect("as many answers as calls");
         assert_eq!(answers.len(), calls.len());
         answers
@@ -238,11 +264,14 @@ impl Drop for Bitcoind {
     }
 }
 
-fn spawn(folder: &Path, rpc: SocketAddr, p2p: SocketAddr, options: &[String]) -> Child {
-    Command::new(program().expect("checked by available()"))
+fn spawn(folder: &Path, site: &Site, options: &[String]) -> Child {
+    let mut words: Vec<&OsStr> = site.through.iter().map(OsStr::new).collect();
+    words.push(program().expect("checked by available()").as_os_str());
+    Command::new(words[0])
+        .args(&words[1..])
         .arg(format!("-datadir={}", folder.display()))
-        .arg(format!("-rpcport={}", rpc.port()))
-        .arg(format!("-bind={p2p}"))
+        .arg(format!("-rpcport={}", site.rpc.port()))
+        .arg(format!("-bind={}", site.p2p))
         .arg(format!("-rpccookiefile={}", folder.join("cookie").display()))
         .arg(if options.iter().any(|option| option == "-signet") { "-signet" } else { "-regtest" })
         .args(["-server", "-listen=1", "-dnsseed=0", "-fixedseeds=0", "-listenonion=0"])
