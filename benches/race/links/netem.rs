@@ -10,13 +10,14 @@
 //!
 //! A segment that the network card would cut up counts as one packet with netem, and would get lost as a whole: the
 //! ends take no such segments. A link that stalls loses everything from its far end on; what the near end sends
-//! still arrives there. The bytes are read every few milliseconds, so that some 20 kB more may pass.
+//! still arrives there. A thread looks every few milliseconds how many bytes have passed, so that some more may.
 
 use super::{DELAY, LOSSES, Link};
 use crate::bitcoind::Site;
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -147,18 +148,25 @@ impl Wire {
     /// Counts from now on the bytes after which nothing passes any more.
     pub fn count(&mut self) {
         let Some(most) = self.stalls_after else { return };
-        let (near, stall) = (
-            self.near(),
-            format!("tc -n {} qdisc change dev {} root netem loss 100%", self.namespace(), self.far()),
-        );
+        let (near, stall) = (self.near(), format!("qdisc change dev {} root netem loss 100%\n", self.far()));
+        // It waits for the word: a start at that moment would let more pass.
+        let mut tc = Command::new("tc")
+            .args(["-n", &self.namespace(), "-batch", "-"])
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("as tried before");
         let (sender, ended) = channel();
         let thread = std::thread::spawn(move || {
+            let mut word = tc.stdin.take().expect("piped");
             let last = received(&near) + most;
             while ended.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
                 if received(&near) >= last {
-                    return run(&stall).expect("as tried before");
+                    word.write_all(stall.as_bytes()).expect("it listens");
+                    break;
                 }
             }
+            drop(word);
+            assert!(tc.wait().is_ok_and(|status| status.success()), "tc makes the link stall");
         });
         self.watch = Some((sender, thread));
     }
