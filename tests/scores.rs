@@ -210,7 +210,7 @@ fn who_stays_slow_makes_room_for_another_and_is_not_banned() {
         world.extend(400, 10);
         let wire = |bandwidth| Wire { latency: 100, jitter: 50, bandwidth, losses: 0 };
         let peer = |bandwidth| PeerPlan { wire: wire(bandwidth), ..PeerPlan::default() };
-        let fast = |peer: usize| peer % 3 != 0;
+        let fast = |peer: usize| !peer.is_multiple_of(3);
         for number in 0..30 {
             world.add_peer(peer(if fast(number) { 100 } else { 8 }));
         }
