@@ -288,6 +288,9 @@ pub const BANDWIDTH_SECONDS: u64 = 10;
 /// Seconds' worth of messages that a bucket holds and may owe: what a peer has to say at the start of a connection, and the
 /// longest pause that a flood earns.
 pub const RATE_BURST_SECONDS: u64 = 10;
+/// Answers of one kind that a peer may owe us and that then have no rate: more blocks than it is ever asked for at a time,
+/// and the filters of one request.
+pub const MAX_ASKED: usize = 1_024;
 /// Times that a queue is passed over by others of its connection before it goes first.
 pub const MAX_PASSED_OVER: u32 = 8;
 /// Bytes that may wait to be written to one peer. A peer that lets more pile up does not read: it is

@@ -29,7 +29,7 @@ use crate::net::encryption::{self, Agreed, NoSession, Secrets, Session};
 use crate::net::pool::{Place, Pool};
 use crate::net::{BoxStream, Executor, Transport};
 use crate::peer::{Fault, PeerAddress, PeerId};
-use crate::relay::priority::{Priority, Pushed, is_answer};
+use crate::relay::priority::Pushed;
 use crate::relay::rate::{PeerTraffic, RateConfig};
 use crate::rng::Rng;
 use crate::time::Timestamp;
@@ -550,23 +550,10 @@ impl Reader {
 
     /// Counts what came unasked, and what is held of a message that is not complete.
     fn count(&mut self, messages: &[(Message, usize)]) {
-        let mut unasked = [0; Priority::ALL.len()];
-        for (message, _) in messages.iter().filter(|(message, _)| !is_answer(message)) {
-            if let Some(count) = unasked.get_mut(Priority::of(message) as usize) {
-                *count += 1;
-            }
-        }
         let unknown = self.decoder.unknown();
         let more = unknown.saturating_sub(core::mem::replace(&mut self.unknown, unknown));
-        let now = self.around.now();
-        for (priority, count) in Priority::ALL.into_iter().zip(unasked) {
-            if count > 0 {
-                self.gate.spend(priority, count, now);
-            }
-        }
-        if more > 0 {
-            self.gate.spend(Priority::State, usize::try_from(more).unwrap_or(usize::MAX), now);
-        }
+        let more = usize::try_from(more).unwrap_or(usize::MAX);
+        self.gate.came(messages.iter().map(|(message, _)| message), more, self.around.now());
         let begun = self.decoder.held();
         if self.gate.crowd().is_some() {
             self.gate.change(|gate| gate.begun = begun);

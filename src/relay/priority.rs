@@ -70,24 +70,6 @@ impl Priority {
     }
 }
 
-/// Whether a message comes only where it was asked for, or carries what was: it has no rate on arrival.
-pub const fn is_answer(message: &Message) -> bool {
-    matches!(
-        message,
-        Message::Pong(_)
-            | Message::Headers(_)
-            | Message::Block(_)
-            | Message::NotFound(_)
-            | Message::Tx(_)
-            | Message::MerkleBlock(_)
-            | Message::CmpctBlock(_)
-            | Message::BlockTxn(_)
-            | Message::CFilter(_)
-            | Message::CFHeaders(_)
-            | Message::CFCheckpt(_)
-    )
-}
-
 /// What a message that waits takes: its bytes, and its place.
 pub fn place(message: &Message) -> usize {
     message.payload_size_hint().saturating_add(size_of::<Waiting>() + HEADER_SIZE + 64)

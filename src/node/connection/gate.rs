@@ -1,14 +1,16 @@
 //! Whether a connection's socket may be read, and how much it carries.
 
-use crate::limits::{LEAST_READ_CHUNK, MAX_UNHANDLED_BYTES, MAX_UNHANDLED_MESSAGES};
+use crate::limits::{LEAST_READ_CHUNK, MAX_ASKED, MAX_UNHANDLED_BYTES, MAX_UNHANDLED_MESSAGES};
 use crate::node::inbox::Inbound;
 use crate::node::traffic::Traffic;
 use crate::peer::PeerId;
+use crate::relay::asked::Asked;
 use crate::relay::priority::Priority;
+#[cfg(feature = "http")]
+use crate::relay::priority::place;
 use crate::relay::rate::{BandwidthMeter, Bandwidths, Pacer, RateConfig};
 use crate::time::Timestamp;
-#[cfg(feature = "http")]
-use crate::{relay::priority::place, wire::Message};
+use crate::wire::Message;
 use core::future::{Future, poll_fn};
 use core::task::{Context, Poll, Waker};
 use core::time::Duration;
@@ -38,6 +40,7 @@ pub(super) struct GateState {
     pub(super) open: bool,
     waiting: Option<Waker>,
     meter: BandwidthMeter,
+    asked: Asked,
     /// For what comes unasked.
     pacer: Pacer,
     /// The second in which its rates were last brought up to date.
@@ -58,6 +61,7 @@ impl Gate {
             open: true,
             waiting: None,
             meter: BandwidthMeter::new(now),
+            asked: Asked::default(),
             pacer: Pacer::new(rates, now),
             followed: 0,
             rests: 0,
@@ -135,14 +139,31 @@ impl Gate {
         self.state.lock().meter.average(now)
     }
 
-    /// Unasked messages of this class came.
-    pub(super) fn spend(&self, priority: Priority, messages: usize, now: Timestamp) {
+    /// These messages came, and so many that nobody knows: what was not asked for uses up the peer's rate.
+    pub(super) fn came<'a>(
+        &self,
+        messages: impl Iterator<Item = &'a Message>,
+        unknown: usize,
+        now: Timestamp,
+    ) {
         let mut state = self.state.lock();
-        // Control has no rate towards others; from others all that is small shares one.
-        let class = priority.max(Priority::State);
-        if let Some(bucket) = state.pacer.bucket(class) {
-            // More than a bucket may owe makes no difference, and the number is the peer's.
-            (0..messages.min(MAX_UNHANDLED_MESSAGES)).for_each(|_| bucket.spend(now));
+        let GateState { asked, pacer, .. } = &mut *state;
+        let unasked = messages.filter_map(|message| asked.on_received(message));
+        for (class, weight) in unasked.chain([(Priority::State, unknown)]) {
+            if let Some(bucket) = pacer.bucket(class) {
+                // More than a bucket may owe makes no difference, and the number is the peer's.
+                (0..weight.min(MAX_UNHANDLED_MESSAGES)).for_each(|_| bucket.spend(now));
+            }
+        }
+    }
+
+    /// This message leaves for the peer. What it asks for may come without a rate, and for each block that we want of it
+    /// the peer may have told us of one.
+    pub(super) fn leaves(&self, message: &Message, now: Timestamp) {
+        let mut state = self.state.lock();
+        let wanted = state.asked.on_sent(message).min(MAX_ASKED);
+        if let Some(bucket) = state.pacer.bucket(Priority::State) {
+            (0..wanted).for_each(|_| bucket.give(now));
         }
     }
 

@@ -198,6 +198,7 @@ impl Writer {
         let upload = self.around.upload.clone();
         let piece = upload.as_ref().map_or(WRITE_CHUNK, |upload| upload.chunk().min(WRITE_CHUNK));
         while let Some(Departure { message, priority, owed, held }) = self.next().await {
+            self.gate.leaves(&message, self.now());
             let bytes = seal.encode(&message);
             drop(message);
             for piece in bytes.chunks(piece) {

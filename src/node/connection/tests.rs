@@ -19,6 +19,18 @@ use std::time::Instant;
 
 const MAGIC: [u8; 4] = [1, 2, 3, 4];
 
+/// Rates with which nobody ever rests.
+const UNLIMITED: RateConfig = RateConfig {
+    per_megabyte: 50,
+    least: 1_000_000_000,
+    most: 1_000_000_000,
+    state_percent: 150,
+    bulk_percent: 30,
+    control_limit: Duration::from_millis(50),
+    state_limit: Duration::from_millis(500),
+    bulk_limit: Duration::from_secs(5),
+};
+
 /// Counts what is sent to the blocking pool.
 #[derive(Debug)]
 struct Counting(NativeExecutor, Arc<AtomicUsize>);
@@ -173,6 +185,7 @@ fn nothing_is_read_while_too_much_is_unhandled_or_the_engine_pauses_the_peer() {
     gate.change(|gate| gate.open = false);
     assert!(!passes(&gate));
 
+    edge.around.rates = UNLIMITED;
     // A chunk is handed on whole; the next is read when the gate opens.
     let pongs = READ_CHUNK / encode(MAGIC, &Message::Pong(0)).len() + 1;
     let messages: Vec<Message> = (0..2 * pongs as u64).map(Message::Pong).collect();
@@ -228,9 +241,9 @@ fn bytes_that_come_one_by_one_do_not_fill_the_inbox() {
 #[test]
 fn a_message_counts_for_its_place_in_the_queue() {
     assert!(weight(HEADER_SIZE) >= HEADER_SIZE + size_of::<Inbound>());
-    // The smallest message that has no rate.
     let length = HEADER_SIZE + 1;
     let mut edge = edge();
+    edge.around.rates = UNLIMITED;
     // More of the smallest messages than may wait, so that the reader stops half-way.
     let count = 2 * MAX_UNHANDLED_BYTES / weight(length);
     let connection = edge.fed_with(stream(&vec![Message::NotFound(Vec::new()); count]));
@@ -299,8 +312,7 @@ impl AsyncWrite for Endless {
 #[test]
 fn a_peer_that_never_stops_sending_lets_others_be_heard() {
     let mut edge = edge();
-    // With the usual rates it would have to rest.
-    edge.around.rates = RateConfig { least: 1_000_000_000, most: 1_000_000_000, ..RateConfig::default() };
+    edge.around.rates = UNLIMITED;
     let mut unknown = encode(MAGIC, &Message::Verack);
     unknown[4..10].copy_from_slice(b"nobody");
     let mut busy = Connection::dial(PeerId(2), ([127, 0, 0, 1], 1).into_peer(), false, &edge.around);
@@ -395,14 +407,18 @@ fn a_peer_that_asks_too_much_rests_and_what_it_was_asked_for_has_no_rate() {
     let mut edge = edge();
     let (near, mut far) = link();
     let connection = edge.arrived(1, near);
-    // Far more than any rate, of what it is asked for.
-    far.write_all(&stream(&(0..3_000).map(Message::Pong).collect::<Vec<_>>())).unwrap();
     let take = |edge: &mut Edge, count: usize| {
         for _ in 0..count {
             while !matches!(edge.next(), Inbound::Received(..)) {}
         }
     };
-    take(&mut edge, 3_000);
+    // Far more than any rate, of what it is asked for.
+    let hash = bitcoin::constants::genesis_block(bitcoin::Network::Regtest).block_hash();
+    let wanted = Message::GetData(vec![bitcoin::p2p::message_blockdata::Inventory::WitnessBlock(hash); 900]);
+    assert_eq!(connection.send(edge.around.now(), wanted, false), Pushed::Queued);
+    read_until(&mut far, "getdata");
+    far.write_all(&stream(&vec![block(); 900])).unwrap();
+    take(&mut edge, 900);
     assert_eq!(connection.traffic(edge.around.now()).rests, 0);
     // What its bucket holds.
     far.write_all(&stream(&(0..140).map(Message::Ping).collect::<Vec<_>>())).unwrap();
@@ -417,6 +433,42 @@ fn a_peer_that_asks_too_much_rests_and_what_it_was_asked_for_has_no_rate() {
     assert!(waited >= Duration::from_millis(1_000), "{waited:?}");
     assert!(connection.traffic(edge.around.now()).rests >= 1);
     assert!(edge.around.traffic.status(edge.around.now()).rests >= 1);
+}
+
+/// Answers to nothing had no rate at all.
+#[cfg(unix)]
+#[test]
+fn answers_that_nobody_asked_for_have_the_rate_of_what_comes_unasked() {
+    use std::io::Write;
+    let genesis = bitcoin::constants::genesis_block(bitcoin::Network::Regtest);
+    // As announcements of eight each, two thousand headers are more than a bucket holds.
+    let floods = [
+        vec![Message::Pong(1); 200],
+        vec![Message::Headers(Vec::new()); 200],
+        vec![Message::Headers(vec![genesis.header; 2_000])],
+        vec![Message::NotFound(Vec::new()); 200],
+        vec![block(); 200],
+    ];
+    for flood in floods {
+        let mut edge = edge();
+        let (near, mut far) = link();
+        let connection = edge.arrived(1, near);
+        far.write_all(&stream(&flood)).unwrap();
+        let mut come = 0;
+        let deadline = Instant::now() + Duration::from_secs(20);
+        // All but what is read little by little comes at once.
+        while come < flood.len() && connection.traffic(edge.around.now()).rests == 0 {
+            assert!(Instant::now() < deadline);
+            while let Some(inbound) = edge.inbound.try_next() {
+                come += usize::from(matches!(inbound, Inbound::Received(..)));
+            }
+            std::thread::yield_now();
+        }
+        while connection.traffic(edge.around.now()).rests == 0 {
+            assert!(Instant::now() < deadline, "{:?} without end", flood[0]);
+            std::thread::yield_now();
+        }
+    }
 }
 
 /// Whoever takes the blocks that it asked for may go on asking, however small they are.
