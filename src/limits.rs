@@ -329,6 +329,8 @@ pub const LEAST_DAILY_BYTES: u64 = 10_000_000;
 pub const METERED_OUTBOUND: (usize, usize) = (4, 1);
 /// Connections that others may open to a metered node.
 pub const METERED_INBOUND: usize = 16;
+/// Parts of a day's bytes of which each is saved when it is used up: what a kill may make the node forget.
+pub const DAILY_BYTES_PARTS: u64 = 100;
 /// Mean time between feelers of a metered node.
 pub const METERED_FEELER_INTERVAL: Duration = Duration::from_secs(3_600);
 

@@ -221,3 +221,44 @@ fn a_tip_that_could_not_be_announced_is_announced_later() {
     client.stop();
     server.stop();
 }
+
+/// A node on a metered link that restarted every hour had a day's bytes for each of them.
+#[cfg(feature = "sled")]
+#[test]
+fn a_restart_goes_on_with_the_bytes_of_the_day() {
+    let world = World::new(150);
+    let folder = tempfile::tempdir().unwrap();
+    let start =
+        || Running::start(world.builder().datadir(folder.path()).daily_bytes(50_000_000).build().unwrap());
+    let used = |node: &Running| {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match node.handle.status().allowance {
+                Some(allowance) if allowance.used > 0 => return allowance.used,
+                _ => assert!(Instant::now() < deadline),
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    let first = start();
+    first.wait_for(world.tip());
+    let before = used(&first);
+    assert!(before > 30_000, "{before}");
+    first.stop();
+    let second = start();
+    second.wait_for(world.tip());
+    let after = used(&second);
+    assert!(after >= before && after < before + 20_000, "{before} {after}");
+    second.stop();
+
+    // A damaged record costs its knowledge and no more.
+    let file = folder.path().join("allowance.dat");
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[20] ^= 1;
+    std::fs::write(&file, &bytes).unwrap();
+    let third = start();
+    assert!(used(&third) < before);
+    third.stop();
+    assert_eq!(std::fs::read(folder.path().join("allowance.dat.damaged")).unwrap(), bytes);
+    assert!(file.exists(), "and the next run has one again");
+}

@@ -594,6 +594,7 @@ impl Engine {
             return self.fail(Error::LostBlock { hash, height });
         }
         if self.activation_is_done() {
+            self.keep_day(true);
             self.push_status(true);
             self.ended = true;
             self.deadline = None;

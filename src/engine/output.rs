@@ -50,6 +50,8 @@ pub enum Output {
     SaveAddresses(Vec<u8>),
     /// Keep these bytes for the next run, atomically: what [`Scores`](crate::peer::score::Scores) have learnt.
     SaveScores(Vec<u8>),
+    /// Keep this for the next run, atomically: what was used of the day's bytes. Given only where they are limited.
+    SaveUsedDay(super::allowance::UsedDay),
     /// Add this to the audit log.
     Audit(Box<AuditRecord>),
     /// Answer a question.

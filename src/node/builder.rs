@@ -540,7 +540,7 @@ impl Builder {
                 set_aside = Some(path);
             }
         }
-        engine = super::scores::restore(engine, datadir.as_ref())?;
+        engine = super::kept::restore(engine, datadir.as_ref())?;
         let trust = Trust::load(datadir.as_ref())?;
         let bandwidth = self.bandwidth;
         let edge = Edge {

@@ -9,11 +9,12 @@
 use super::addresses;
 use super::inbox::{Inbound, Inbox};
 use super::requests::{At, Body, ChainRequest};
-use super::scores;
 use super::trust::Trust;
 use super::wait::Watch;
+use super::{audit_log, kept};
 use crate::chain::command::{BlockRef, ChainCommand, ChainReport};
 use crate::chainstate::{Chainstate, PipelineStatus};
+use crate::engine::allowance::UsedDay;
 use crate::error::Error;
 use crate::store::StoreError;
 use crate::store::datadir::Datadir;
@@ -33,6 +34,8 @@ pub(super) enum Work {
     SaveAddresses(Vec<u8>),
     /// Keep what was learnt of peers for the next run.
     SaveScores(Vec<u8>),
+    /// Keep what was used of the day's bytes.
+    SaveUsedDay(UsedDay),
     /// Add a line to the audit log.
     Audit(String),
 }
@@ -150,8 +153,9 @@ impl ChainParts {
                         self.chainstate.submit(command);
                     }
                     Ok(Work::SaveAddresses(book)) => self.save_addresses(&book),
-                    Ok(Work::SaveScores(bytes)) => self.keep("scores", |dir| scores::save(dir, &bytes)),
-                    Ok(Work::Audit(line)) => self.keep("audit record", |dir| scores::log(dir, &line)),
+                    Ok(Work::SaveScores(bytes)) => self.keep("scores", |dir| kept::save_scores(dir, &bytes)),
+                    Ok(Work::SaveUsedDay(day)) => self.keep("bytes of the day", |dir| kept::save_day(dir, &day)),
+                    Ok(Work::Audit(line)) => self.keep("audit record", |dir| audit_log::add(dir, &line)),
                     Err(_) => {
                         // A flush that was begun is finished, unless there is no time.
                         if !stop.load(Ordering::Acquire) {

@@ -424,6 +424,7 @@ impl Driver {
             }
             Output::SaveAddresses(book) => self.chain.push(Work::SaveAddresses(book)),
             Output::SaveScores(scores) => self.chain.push(Work::SaveScores(scores)),
+            Output::SaveUsedDay(day) => self.chain.push(Work::SaveUsedDay(day)),
             Output::Audit(record) => {
                 trace::event!(INFO, "audit", record = record);
                 self.chain.push(Work::Audit(record.to_string()));

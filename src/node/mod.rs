@@ -9,6 +9,7 @@
 //! | [`status`] | the latest state with rates |
 
 mod addresses;
+mod audit_log;
 mod bandwidth;
 mod budget;
 pub mod builder;
@@ -20,11 +21,11 @@ mod estimate;
 pub mod events;
 pub mod handle;
 mod inbox;
+mod kept;
 mod listener;
 mod peer_handlers;
 mod reach;
 pub mod requests;
-mod scores;
 #[cfg(feature = "http")]
 mod source;
 pub mod status;

@@ -504,7 +504,7 @@ impl World {
             Output::Reached(block) => self.reached = Some(block),
             Output::Fatal(error) => self.fatal = Some(error.to_string()),
             Output::Idle { .. } => unreachable!(),
-            Output::SaveScores(_) | Output::Audit(_) => {}
+            Output::SaveScores(_) | Output::SaveUsedDay(_) | Output::Audit(_) => {}
             other => panic!("unknown output {other:?}"),
         }
     }

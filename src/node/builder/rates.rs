@@ -83,7 +83,8 @@ impl Builder {
     /// Bytes a day that all connections together may receive and send, at least
     /// [`LEAST_DAILY_BYTES`]; by default there is no limit. When they are used up, no
     /// blocks are fetched and none older than a week are served before the next day, which begins 24 hours after the node
-    /// did. What is under way then still comes: it may be some 128 MB more at a high speed, less with
+    /// did. With a [`datadir`](Self::datadir) a restart goes on with the day and what was used of it; a kill forgets at most
+    /// a hundredth of the limit, or ten minutes. What is under way then still comes: it may be some 128 MB more at a high speed, less with
     /// [`bandwidth`](Self::bandwidth). [`Status::allowance`](crate::Status::allowance) tells.
     pub fn daily_bytes(mut self, bytes: u64) -> Self {
         self.network.daily_bytes = Some(bytes);

@@ -274,6 +274,7 @@ impl World {
             Output::Resolve(..)
             | Output::Ask(..)
             | Output::SaveAddresses(_)
+            | Output::SaveUsedDay(_)
             | Output::Reached(_)
             | Output::Idle { .. } => {}
         }
