@@ -308,6 +308,10 @@ pub const MAX_UNSENT_INBOUND: usize = 48 << 20;
 pub const MAX_SERVED_UNSENT_ALL: usize = 24 << 20;
 /// See [`MAX_SERVED_UNSENT_ALL`].
 pub const IDLE_CUSTOMER: Duration = Duration::from_secs(20);
+/// Bytes that the system takes of us for a TCP connection and has not sent (where it lets itself be told: Linux, Android).
+/// A control message waits for them, for one message, and for what the peer has not acknowledged. Less would leave a fast
+/// link idle between two wake-ups; the system's own bound is some megabytes.
+pub const MAX_UNSENT_BY_SYSTEM: u32 = 128 * 1_024;
 /// Bytes written to a socket at once: after each it is told that they have left, and with an upload rate they are paid for.
 pub const WRITE_CHUNK: usize = 128 * 1024;
 /// Bytes of all peers that came to us that were read and are not handled, begun messages among them. Beyond, each of them

@@ -2,12 +2,16 @@
 //!
 //! 1. A name is resolved; its addresses are tried in the resolver's order until one answers.
 //! 2. Nagle's algorithm is turned off, for small messages wait for answers.
-//! 3. Closing the stream tells the peer that nothing more comes (the operating system does so anyway when
+//! 3. The system takes no more from us than it soon sends ([`MAX_UNSENT_BY_SYSTEM`], where it lets itself be told), so that
+//!    what is urgent waits for little that is not.
+//! 4. Closing the stream tells the peer that nothing more comes (the operating system does so anyway when
 //!    the stream is dropped).
 //!
 //! There is no time limit here; the caller drops the future. The caller's limit covers all of a name's addresses.
 
 use super::dns;
+#[cfg(any(target_os = "android", target_os = "linux"))]
+use crate::limits::MAX_UNSENT_BY_SYSTEM;
 use crate::net::{BoxStream, Listener, Transport};
 use crate::peer::PeerAddress;
 use async_io::Async;
@@ -116,9 +120,22 @@ impl Connection {
     fn boxed(stream: Async<TcpStream>) -> BoxStream {
         // Fails if the peer is gone already, which the first read will say better.
         let _ = stream.get_ref().set_nodelay(true);
+        bound_unsent(stream.get_ref());
         Box::new(Self(stream))
     }
 }
+
+/// Without it the system takes up to its send buffer, some megabytes, and a message of control waits behind them all.
+/// `TCP_NOTSENT_LOWAT` cuts only what has not been sent: as much as the link holds may still be on its way.
+#[cfg(any(target_os = "android", target_os = "linux"))]
+fn bound_unsent(stream: &TcpStream) {
+    // Systems from before 2013 know no such option, and send as they always did.
+    let _ = socket2::SockRef::from(stream).set_tcp_notsent_lowat(MAX_UNSENT_BY_SYSTEM);
+}
+
+/// The others have no such option, or one that bounds only when they tell of room.
+#[cfg(not(any(target_os = "android", target_os = "linux")))]
+fn bound_unsent(_: &TcpStream) {}
 
 impl AsyncRead for Connection {
     fn poll_read(
@@ -210,6 +227,53 @@ mod tests {
         converse(&mut *listener, &PeerAddress::Ip(address));
         // "localhost" may be ::1 first, where nobody listens: the next address is tried.
         converse(&mut *listener, &PeerAddress::Name("localhost".into(), address.port()));
+    }
+
+    /// Writes until the system takes no more, to a peer that reads nothing and has this much room.
+    #[cfg(any(target_os = "android", target_os = "linux"))]
+    fn taken_by_the_system(room: usize, dialled: bool) -> usize {
+        use core::time::Duration;
+        let begun = std::time::Instant::now();
+        let silent = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        silent.set_recv_buffer_size(room).unwrap();
+        let here = SocketAddr::from(([127, 0, 0, 1], 0));
+        let (mut stream, _peer) = if dialled {
+            silent.bind(&here.into()).unwrap();
+            silent.listen(1).unwrap();
+            let address = silent.local_addr().unwrap().as_socket().unwrap();
+            let stream = block_on(NativeTransport::new().dial(&PeerAddress::Ip(address))).unwrap();
+            (stream, silent.accept().unwrap().0)
+        } else {
+            let mut listener = block_on(NativeTransport::new().listen(here)).unwrap();
+            silent.connect(&listener.local_address().unwrap().into()).unwrap();
+            (block_on(listener.accept()).unwrap().0, silent)
+        };
+        let (chunk, mut taken) = (vec![0; 64 * 1_024], 0);
+        // What is in the peer's room is sent, which makes room for more, for a moment.
+        while let Some(written) = block_on(async {
+            let timer = async_io::Timer::after(Duration::from_millis(300));
+            match futures::future::select(stream.write(&chunk), timer).await {
+                futures::future::Either::Left((written, _)) => Some(written.unwrap()),
+                futures::future::Either::Right(_) => None,
+            }
+        }) {
+            taken += written;
+            assert!(begun.elapsed() < Duration::from_secs(30), "{taken}");
+        }
+        taken
+    }
+
+    /// The bug: a peer that did not read let megabytes of blocks into the system's buffer, and its pong waited for them.
+    #[cfg(any(target_os = "android", target_os = "linux"))]
+    #[test]
+    fn the_system_takes_little_that_it_does_not_send() {
+        let room = 32 * 1_024;
+        for dialled in [true, false] {
+            let taken = taken_by_the_system(room, dialled);
+            // Linux gives twice the room that is asked for, counts by buffers of up to 64 kB, and takes one more.
+            let most = 4 * room + MAX_UNSENT_BY_SYSTEM as usize + 2 * 65_536;
+            assert!(taken > room && taken <= most, "{taken} of {most}");
+        }
     }
 
     #[test]
