@@ -597,6 +597,13 @@ pub const SOURCE_RETRY_MILLIS: u64 = 250;
 /// Milliseconds without a byte after which a request to a source has failed, while we read.
 pub const SOURCE_SILENCE_MILLIS: u64 = 20_000;
 /// Milliseconds for a request to a source in all: a full block at [`LEAST_BANDWIDTH`].
+/// Bytes that answers of all sources together may take before they are handed on, packed and unpacked: four blocks of the
+/// largest size, or as many packed ones of usual size. A sixteenth of a memory that the host limits, if that is less …
+pub const MAX_SOURCE_BYTES: usize = 32 << 20;
+/// … but one block of the largest size, packed and unpacked.
+pub const LEAST_SOURCE_BYTES: usize = 2 * MAX_PAYLOAD + 64 * 1_024;
+/// Answers up to this length need no part of it: headers, and texts.
+pub const SOURCE_SMALL_ANSWER: usize = 512 * 1_024;
 pub const SOURCE_REQUEST_MILLIS: u64 = 300_000;
 /// Milliseconds between two looks at a source's tip.
 pub const SOURCE_POLL_MILLIS: u64 = 10_000;

@@ -170,6 +170,17 @@ impl ResponseReader {
         self.stage == Stage::Complete
     }
 
+    /// Bytes that the answer may take once the head has come: of its body and, if it is packed, of what is in it.
+    pub fn place(&self) -> Option<usize> {
+        let head = self.head.as_ref()?;
+        let body = match head.length {
+            Length::Stated(length) => usize::try_from(length).unwrap_or(usize::MAX).min(self.most()),
+            Length::Chunked | Length::ToEnd => self.most(),
+        };
+        let packed = head.status == 200 && head.coding == Coding::Gzip;
+        Some(body.saturating_add(if packed { self.limit } else { 0 }))
+    }
+
     /// The stream has ended; that may be the answer's end.
     ///
     /// # Errors

@@ -3,8 +3,8 @@
 use super::builder::BuildError;
 use crate::chainstate::ChainstateOptions;
 use crate::limits::{
-    BLOCKS_IN_FLIGHT_SECONDS, LEAST_BANDWIDTH, LEAST_MEMORY, LEAST_RESERVED_BYTES, SLED_UNCOUNTED_MEMORY,
-    UNCOUNTED_MEMORY,
+    BLOCKS_IN_FLIGHT_SECONDS, LEAST_BANDWIDTH, LEAST_MEMORY, LEAST_RESERVED_BYTES, LEAST_SOURCE_BYTES,
+    MAX_SOURCE_BYTES, SLED_UNCOUNTED_MEMORY, UNCOUNTED_MEMORY,
 };
 use crate::sync::blocks::SchedulerConfig;
 
@@ -20,6 +20,8 @@ pub(super) struct Budget {
     pub(super) store_writes: Option<u64>,
     pub(super) chainstate: ChainstateOptions,
     pub(super) scheduler: SchedulerConfig,
+    /// What answers of HTTP sources may take before they are handed on.
+    pub(super) source_bytes: usize,
 }
 
 /// Of the memory that a node may use, what it can count.
@@ -50,7 +52,12 @@ impl Budget {
         let (bodies, unproved) = (chainstate.bodies_bytes, chainstate.unproved_bytes);
         let chainstate = chainstate.bodies_bytes(bodies.min(memory / 16));
         let chainstate = chainstate.unproved_bytes(unproved.min(memory / 16));
-        let mut budget = Self { cache, store_writes, chainstate, scheduler: SchedulerConfig::default() };
+        let source_bytes = match store_writes {
+            Some(_) => (memory / 16).clamp(LEAST_SOURCE_BYTES, MAX_SOURCE_BYTES),
+            None => MAX_SOURCE_BYTES,
+        };
+        let scheduler = SchedulerConfig::default();
+        let mut budget = Self { cache, store_writes, chainstate, scheduler, source_bytes };
         budget.reserve(memory as u64 / 8);
         if let Some(rate) = bandwidth {
             if rate < LEAST_BANDWIDTH {
@@ -64,5 +71,19 @@ impl Budget {
 
     fn reserve(&mut self, bytes: u64) {
         self.scheduler.reserved_bytes = self.scheduler.reserved_bytes.min(bytes.max(LEAST_RESERVED_BYTES));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_of_sources_have_a_sixteenth_and_room_for_one_at_least() {
+        let bytes = |memory: Option<usize>| Budget::new(None, memory, None).unwrap().source_bytes;
+        assert_eq!(bytes(None), MAX_SOURCE_BYTES);
+        assert_eq!(bytes(Some(4 << 30)), MAX_SOURCE_BYTES);
+        assert_eq!(bytes(Some(320 << 20)), 20 << 20);
+        assert_eq!(bytes(Some(32 << 20)), LEAST_SOURCE_BYTES);
     }
 }

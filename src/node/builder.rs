@@ -336,7 +336,7 @@ impl Builder {
     /// Memory of the whole process without its headers (up to 250 bytes each), in bytes: at least [`LEAST_MEMORY`](crate::limits::LEAST_MEMORY), with
     /// sled [`SLED_UNCOUNTED_MEMORY`](crate::limits::SLED_UNCOUNTED_MEMORY) more. These two are left to what cannot be counted. Half of the rest is for coins,
     /// unless [`Self::dbcache`] says otherwise; an eighth each for blocks that are under way, for those that wait or are
-    /// unproved, and for changes that the store has not written. Less means more writes and fewer blocks at once. By
+    /// unproved, and for changes that the store has not written; a sixteenth, or 8 MB, for answers of HTTP sources. Less means more writes and fewer blocks at once. By
     /// default it goes with [`Self::dbcache`], and the store takes more for changes. What is kept in memory instead of in
     /// files comes on top.
     ///
@@ -560,6 +560,7 @@ impl Builder {
             trust,
             network: of_network,
             source_interval: self.source_interval,
+            source_bytes: budget.source_bytes,
         };
         Ok(edge.assemble(engine, opened.chainstate, datadir))
     }
@@ -583,6 +584,8 @@ struct Edge {
     trust: Trust,
     network: Network,
     source_interval: Duration,
+    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "there are no sources"))]
+    source_bytes: usize,
 }
 
 impl Edge {
@@ -641,6 +644,8 @@ impl Edge {
                 outgoing,
                 network: self.network,
                 source_interval: self.source_interval,
+                #[cfg(feature = "http")]
+                source_room: super::source::Room::new(self.source_bytes),
             },
             inbound,
             listen: self.listen,
@@ -778,7 +783,7 @@ mod tests {
     fn memory_for_blocks_goes_with_that_for_coins() {
         let mebibytes = |cache: Option<usize>, memory: Option<usize>| {
             let budget = Budget::new(cache.map(|mib| mib << 20), memory.map(|mib| mib << 20), None).unwrap();
-            let Budget { cache, store_writes: _, chainstate, scheduler } = budget;
+            let Budget { cache, chainstate, scheduler, .. } = budget;
             let blocks = [chainstate.bodies_bytes, chainstate.unproved_bytes].map(|bytes| bytes >> 20);
             (cache >> 20, blocks, scheduler.reserved_bytes >> 20)
         };

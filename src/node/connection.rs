@@ -82,6 +82,9 @@ pub(super) struct Surroundings {
     /// Time between two looks at a source's tip.
     #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "there are no sources"))]
     pub(super) source_interval: Duration,
+    /// What answers of all sources may take.
+    #[cfg(feature = "http")]
+    pub(super) source_room: Arc<source::Room>,
 }
 
 impl Surroundings {

@@ -18,10 +18,12 @@
 //! fault of its sender as that of a peer.
 //!
 //! Bounded: while messages wait unhandled, or the engine does not want to hear of it, no new request begins; those that
-//! have begun end, and bring at most four blocks. Only `http` is spoken: for TLS the host brings a transport.
+//! have begun end, and bring at most four blocks. What answers of all sources take before that is bounded in bytes
+//! ([`room`]), which `Builder::memory` counts. Only `http` is spoken: for TLS the host brings a transport.
 
 mod fetch;
 mod rest;
+mod room;
 
 use super::connection::{Gate, Queue, Surroundings};
 use super::inbox::Inbound;
@@ -42,6 +44,8 @@ use rest::{ChainInfo, Delivered, Trouble};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
+
+pub(super) use room::Room;
 
 /// A source that has answered.
 pub(super) struct Source {

@@ -76,6 +76,8 @@ fn edge() -> Edge {
         outgoing: Outgoing::new(PoolConfig::default(), executor, Arc::new(SystemClock::new())),
         network: Network::Regtest,
         source_interval: Duration::from_secs(1),
+        #[cfg(feature = "http")]
+        source_room: source::Room::new(1 << 20),
     };
     Edge { around, inbound, blocking }
 }

@@ -2,7 +2,7 @@
 //!
 //! 1. A place is taken from the pool, with a connection that stands or to be opened. One that the server has closed in
 //!    the meantime is opened anew at once.
-//! 2. The answer is read as the bandwidth of the node allows. What is too long, or no HTTP, is a fault.
+//! 2. The answer is read as the bandwidth of the node allows, and its memory ([`room`](super::room)). What is too long, or no HTTP, is a fault.
 //! 3. What may pass (no connection, silence, an answer cut short, status 408, 429 and 5xx) is tried again after a wait
 //!    that doubles, with jitter, [`SOURCE_ATTEMPTS`] times in all. Redirects are not followed: the host named this server.
 //!
@@ -11,9 +11,10 @@
 
 use super::super::connection::{Gate, Surroundings};
 use super::super::inbox::Inbound;
+use super::room::Share;
 use crate::limits::{
     DIAL_MILLIS, LEAST_READ_CHUNK, POOL_WAIT_MILLIS, READ_CHUNK, SOURCE_ATTEMPTS, SOURCE_REQUEST_MILLIS,
-    SOURCE_RETRY_MILLIS, SOURCE_SILENCE_MILLIS, SOURCE_UNPACK_INLINE,
+    SOURCE_RETRY_MILLIS, SOURCE_SILENCE_MILLIS, SOURCE_SMALL_ANSWER, SOURCE_UNPACK_INLINE,
 };
 use crate::net::BoxStream;
 use crate::net::http::{Coding, HttpError, Response, ResponseReader, request, unpack};
@@ -88,6 +89,17 @@ impl Failure {
 pub(super) struct Fetched {
     pub(super) body: Vec<u8>,
     pub(super) received: usize,
+    /// Of what bodies of all sources may take, as long as this lives.
+    _share: Option<Share>,
+}
+
+/// An answer as it came.
+struct Answer {
+    response: Response,
+    received: usize,
+    share: Option<Share>,
+    /// More came than belongs to it.
+    rest: bool,
 }
 
 /// Asks one source.
@@ -122,6 +134,11 @@ impl Fetcher {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn room(&self) -> Arc<super::Room> {
+        self.around.source_room.clone()
+    }
+
     pub(super) fn tell(&self, id: PeerId, gate: Arc<Gate>) {
         *self.listener.lock() = Some((id, gate));
     }
@@ -153,7 +170,7 @@ impl Fetcher {
         let path = format!("{}/rest/{path}", self.url.path());
         let request = request(&self.url.host().to_string(), &path, gzip);
         let work = self.exchange(&request, limit);
-        let (response, received) = self.within(SOURCE_REQUEST_MILLIS, work).await??;
+        let Answer { response, received, share, .. } = self.within(SOURCE_REQUEST_MILLIS, work).await??;
         match response.status {
             200 => {}
             404 | 410 => return Err(Failure::Absent),
@@ -164,11 +181,11 @@ impl Fetcher {
             self.packs.lock()[kind as usize] = Some(response.coding == Coding::Gzip || response.varies);
         }
         let body = self.unpack(response, limit).await?;
-        Ok(Fetched { body, received })
+        Ok(Fetched { body, received, _share: share })
     }
 
     /// Sends a request and reads the answer.
-    async fn exchange(&self, request: &[u8], limit: usize) -> Result<(Response, usize), Failure> {
+    async fn exchange(&self, request: &[u8], limit: usize) -> Result<Answer, Failure> {
         let wait = Duration::from_millis(POOL_WAIT_MILLIS);
         let mut place = self.around.outgoing.get(&self.target, wait).await?;
         let used = match place.take() {
@@ -179,7 +196,7 @@ impl Fetcher {
             },
             None => None,
         };
-        let (stream, (response, received, rest)) = match used {
+        let (stream, answer) = match used {
             Some(used) => used,
             None => {
                 let dial = self.around.transport.dial(self.url.host());
@@ -189,19 +206,19 @@ impl Fetcher {
                 (stream, outcome)
             }
         };
-        if response.keep_alive && !rest {
+        if answer.response.keep_alive && !answer.rest {
             place.put(stream);
         }
-        Ok((response, received))
+        Ok(answer)
     }
 
-    /// The answer, its bytes, and whether more came than belong to it.
+    /// Sends a request on this connection and reads the answer.
     async fn converse(
         &self,
         stream: &mut BoxStream,
         request: &[u8],
         limit: usize,
-    ) -> Result<(Response, usize, bool), Failure> {
+    ) -> Result<Answer, Failure> {
         self.within(SOURCE_SILENCE_MILLIS, async {
             stream.write_all(request).await?;
             stream.flush().await
@@ -214,8 +231,13 @@ impl Fetcher {
         let mut chunk =
             vec![0; bandwidth.map_or(READ_CHUNK / 4, |bandwidth| bandwidth.chunk()).max(LEAST_READ_CHUNK)];
         let mut reader = ResponseReader::new(limit);
-        let mut received = 0;
+        let (mut received, mut share) = (0, None);
         loop {
+            if share.is_none()
+                && let Some(place) = reader.place().filter(|place| *place > SOURCE_SMALL_ANSWER)
+            {
+                share = Some(self.around.source_room.take(place).await);
+            }
             while let Some(wait) = bandwidth.map(|bandwidth| bandwidth.wait()).filter(|wait| !wait.is_zero())
             {
                 self.around.executor.timer(wait).await;
@@ -232,7 +254,7 @@ impl Fetcher {
             self.tell_progress(read);
             if reader.is_complete() {
                 let response = reader.into_response().ok_or(HttpError::CutShort)?;
-                return Ok((response, received, used < read));
+                return Ok(Answer { response, received, share, rest: used < read });
             }
         }
     }

@@ -57,6 +57,9 @@ fn fetcher(serve: fn(TcpStream)) -> (Fetcher, Arc<AtomicUsize>) {
     (fetcher_of(url), count)
 }
 
+/// What answers may take: one of two megabytes at a time.
+const ROOM: usize = 3_000_000;
+
 fn fetcher_of(url: SourceUrl) -> Fetcher {
     Fetcher::new(url, surroundings())
 }
@@ -79,6 +82,7 @@ fn surroundings() -> Surroundings {
         outgoing: Outgoing::new(PoolConfig::default(), executor, Arc::new(SystemClock::new())),
         network: Network::Regtest,
         source_interval: Duration::from_secs(10),
+        source_room: Room::new(ROOM),
     }
 }
 
@@ -175,4 +179,35 @@ fn nobody_there() {
     let fetcher = fetcher_of(format!("http://{gone}").parse().unwrap());
     let failure = wait(fetcher.get(Kind::Block, "x", 100)).err().unwrap();
     assert!(matches!(failure, Failure::Connection(_)) && !failure.is_answer(), "{failure}");
+}
+
+/// Each source could hold four blocks, packed and unpacked, that nobody counted.
+#[test]
+fn answers_of_all_sources_share_a_room() {
+    const BODY: usize = 2_000_000;
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {BODY}\r\n\r\n");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let fetcher = fetcher_of(format!("http://{}", listener.local_addr().unwrap()).parse().unwrap());
+    let room = fetcher.room();
+    let get = || Box::pin(fetcher.once(Kind::Block, "x", 4_000_000));
+    let server = std::thread::spawn(move || {
+        let mut streams: Vec<TcpStream> = (0..2).map(|_| listener.accept().unwrap().0).collect();
+        for stream in &mut streams {
+            let _ = stream.read(&mut [0; 1_000]).unwrap();
+            stream.write_all(head.as_bytes()).unwrap();
+        }
+        // Both bodies at once, as far as they are read.
+        let whole = |mut stream: TcpStream| std::thread::spawn(move || stream.write_all(&[7; BODY]).unwrap());
+        streams.into_iter().map(whole).for_each(drop);
+    });
+    let mut both = FuturesUnordered::from_iter([get(), get()]);
+    let first = wait(both.next()).unwrap().unwrap();
+    server.join().unwrap();
+    assert_eq!((first.body.len(), room.free()), (BODY, ROOM - BODY));
+    // The other waits as long as the first is held.
+    let second = block_on_until(both.next(), Instant::now() + Duration::from_millis(100));
+    assert!(second.is_none(), "it found no room");
+    drop(first);
+    assert_eq!(wait(both.next()).unwrap().unwrap().body.len(), BODY);
+    assert_eq!(room.free(), ROOM, "and gave it back");
 }
