@@ -536,7 +536,8 @@ pub const SLED_UNCOUNTED_MEMORY: usize = 128 << 20;
 pub const DIAL_MILLIS: u64 = 15_000;
 /// Bytes of an encrypted packet before the first message: the first, which is empty, or a decoy before it.
 pub const MAX_HANDSHAKE_PACKET: usize = 64 * 1_024;
-/// Milliseconds for the keys of a connection that we open to be agreed on, before v1 is tried.
+/// Milliseconds for the keys of a connection that we open to be agreed on, before v1 is tried: some round trips through Tor,
+/// and what a silent v1 peer costs a dial (Core: 60 s).
 pub const ENCRYPTION_MILLIS: u64 = 5_000;
 /// Milliseconds until connections are accepted again after that has failed.
 pub const ACCEPT_PAUSE_MILLIS: u64 = 200;

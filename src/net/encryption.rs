@@ -5,6 +5,12 @@
 //! 3. Who was called tells v1 from v2 by the first 16 bytes: magic and `version`. Who calls somebody that closes the
 //!    connection instead of sending a key calls once more and speaks v1.
 //!
+//! A v1 peer that neither closes nor answers can't be told from a slow one. Bitcoin Core calls it once more when that
+//! connection ends without a byte received (`V2Transport::ShouldReconnectV1`), which is after its own time limit for a first
+//! message, 60 s (`-peertimeout`). Here it is after [`ENCRYPTION_MILLIS`](crate::limits::ENCRYPTION_MILLIS); Core's own v1
+//! code closes at the first wrong magic, in a round trip. Only addresses that the host names, or that were told with
+//! `NODE_P2P_V2`, are called in v2 at all.
+//!
 //! The arithmetic is the crate `bip324`'s; here is what is read and written when. What is read before the keys are agreed on
 //! is bounded by the protocol: 64 bytes, 4,095 of garbage, 16 of the terminator. Left out: sending decoys.
 
