@@ -4,10 +4,12 @@
 //! | --- | --- | --- |
 //! | `headers` | into the tree, with all checks | one double SHA-256 of 80 bytes each |
 //! | `block` | decoded and checked by itself (ids, roots, sigops) | double SHA-256 of its bytes (of a transaction with witnesses there are two) |
+//! | `wire` | a block of four million bytes as a message, to and from the bytes of both transports | |
 //! | `scripts` | an input by the crate's verifiers | one signature check by libsecp256k1 each |
 //!
 //! Rates are elements (headers, inputs) or bytes a second on one thread.
 
+use bip324::{GarbageResult, Handshake, InboundCipher, Initialized, OutboundCipher, Role, VersionResult};
 use bitcoin::hashes::{Hash, sha256d};
 use bitcoin::secp256k1::{Message, Secp256k1, SecretKey};
 use bitcoin::{Block, OutPoint, Transaction, TxOut};
@@ -22,7 +24,8 @@ use headlong::sim::wallet::OutputKind;
 use headlong::verify::interpreter::Interpreter;
 use headlong::verify::standard::StandardVerifier;
 use headlong::verify::{TxScripts, Verdict, Verifier, check_block};
-use headlong::{Network, Params};
+use headlong::wire::{Message as Wired, frame, v2};
+use headlong::{Network, Params, RawBlock};
 use std::collections::HashMap;
 use std::hint::black_box;
 use std::sync::Arc;
@@ -111,6 +114,77 @@ fn block(c: &mut Criterion) {
     group.bench_function("limit: hashing", |b| b.iter(|| sha256d::Hash::hash(&bytes)));
 }
 
+/// The ciphers of one direction of an encrypted connection.
+fn ciphers() -> (OutboundCipher, InboundCipher) {
+    struct Fixed(u8);
+    impl bip324::FillBytes for Fixed {
+        fn fill_bytes(&mut self, out: &mut [u8; 32]) {
+            *out = [self.0; 32];
+        }
+    }
+    let curve = Secp256k1::signing_only();
+    let begin = |role, number| {
+        let mut key = [0; 64];
+        let handshake = Handshake::<Initialized>::new_with_rng([1; 4], role, &mut Fixed(number), &curve);
+        (handshake.expect("a key").send_key(None, &mut key).expect("room"), key)
+    };
+    let ((first, first_key), (second, second_key)) = (begin(Role::Initiator, 1), begin(Role::Responder, 2));
+    let version = |handshake: Handshake<bip324::SentKey<'static>>, key| {
+        let mut out = vec![0; Handshake::<bip324::ReceivedKey<'_>>::send_version_len(None)];
+        let handshake = handshake.receive_key(key).expect("a key");
+        (handshake.send_version(&mut out, None).expect("room"), out)
+    };
+    let (first, first_version) = version(first, second_key);
+    let (second, second_version) = version(second, first_key);
+    let complete = |handshake: Handshake<bip324::SentVersion>, bytes: &[u8]| {
+        let Ok(GarbageResult::FoundGarbage { mut handshake, consumed_bytes }) =
+            handshake.receive_garbage(bytes)
+        else {
+            panic!("no terminator")
+        };
+        let (length, packet) = bytes[consumed_bytes..].split_first_chunk::<3>().expect("a packet");
+        let length = handshake.decrypt_packet_len(*length).expect("a length");
+        match handshake.receive_version(&mut packet[..length].to_vec()) {
+            Ok(VersionResult::Complete { cipher }) => cipher.into_split(),
+            _ => panic!("no session"),
+        }
+    };
+    (complete(first, &second_version).1, complete(second, &first_version).0)
+}
+
+fn wire(c: &mut Criterion) {
+    let block = RawBlock::new(vec![7; 4_000_000]).expect("a header and more");
+    let message = Wired::Block(block);
+    let mut group = c.benchmark_group("wire");
+    group.throughput(Throughput::Bytes(4_000_000)).sample_size(20);
+    group.bench_function("encode, v1", |b| b.iter(|| frame::encode([1; 4], black_box(&message))));
+    let (mut out, read) = ciphers();
+    let mut decoder = v2::Decoder::new(read);
+    let mut alone = ciphers().0;
+    group.bench_function("encrypt, v2", |b| b.iter(|| v2::encode(&mut alone, black_box(&message))));
+    group.bench_function("decrypt, v2", |b| {
+        b.iter_batched(
+            || v2::encode(&mut out, &message),
+            |packet| {
+                let mut bytes = &packet[..];
+                while !bytes.is_empty() {
+                    bytes = &bytes[decoder.feed(bytes).expect("authentic")..];
+                }
+                decoder.take_frame().expect("a frame")
+            },
+            BatchSize::PerIteration,
+        );
+    });
+    group.bench_function("checksum, v1", |b| {
+        let bytes = frame::encode([1; 4], &message);
+        b.iter(|| {
+            let mut decoder = frame::Decoder::new([1; 4]);
+            decoder.feed(&bytes).expect("a frame");
+            decoder.take_frame().expect("a frame").verify()
+        });
+    });
+}
+
 fn scripts(c: &mut Criterion) {
     let mut group = c.benchmark_group("scripts");
     for (name, kind) in [
@@ -155,6 +229,6 @@ fn engines(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, block: &Block, 
 criterion_group! {
     name = stages;
     config = Criterion::default().sample_size(20);
-    targets = headers, block, scripts
+    targets = headers, block, wire, scripts
 }
 criterion_main!(stages);

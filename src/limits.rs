@@ -329,12 +329,12 @@ pub const ANNOUNCE_AGAIN_MAX: Duration = Duration::from_secs(60);
 pub const LEAST_UPLOAD_RATE: u64 = 16_000;
 /// The least that a host may allow a day, in bytes: two blocks of the largest size, and headers for months.
 pub const LEAST_DAILY_BYTES: u64 = 10_000_000;
+/// Parts of a day's bytes of which each is saved when it is used up: what a kill may make the node forget.
+pub const DAILY_BYTES_PARTS: u64 = 100;
 /// Connections for everything and for blocks only that a metered node keeps up: few, but not of one owner.
 pub const METERED_OUTBOUND: (usize, usize) = (4, 1);
 /// Connections that others may open to a metered node.
 pub const METERED_INBOUND: usize = 16;
-/// Parts of a day's bytes of which each is saved when it is used up: what a kill may make the node forget.
-pub const DAILY_BYTES_PARTS: u64 = 100;
 /// Mean time between feelers of a metered node.
 pub const METERED_FEELER_INTERVAL: Duration = Duration::from_secs(3_600);
 
@@ -597,7 +597,6 @@ pub const SOURCE_ATTEMPTS: u32 = 4;
 pub const SOURCE_RETRY_MILLIS: u64 = 250;
 /// Milliseconds without a byte after which a request to a source has failed, while we read.
 pub const SOURCE_SILENCE_MILLIS: u64 = 20_000;
-/// Milliseconds for a request to a source in all: a full block at [`LEAST_BANDWIDTH`].
 /// Bytes that answers of all sources together may take before they are handed on, packed and unpacked: four blocks of the
 /// largest size, or as many packed ones of usual size. A sixteenth of a memory that the host limits, if that is less …
 pub const MAX_SOURCE_BYTES: usize = 32 << 20;
@@ -605,6 +604,7 @@ pub const MAX_SOURCE_BYTES: usize = 32 << 20;
 pub const LEAST_SOURCE_BYTES: usize = 2 * MAX_PAYLOAD + 64 * 1_024;
 /// Answers up to this length need no part of it: headers, and texts.
 pub const SOURCE_SMALL_ANSWER: usize = 512 * 1_024;
+/// Milliseconds for a request to a source in all: a full block at [`LEAST_BANDWIDTH`].
 pub const SOURCE_REQUEST_MILLIS: u64 = 300_000;
 /// Milliseconds between two looks at a source's tip.
 pub const SOURCE_POLL_MILLIS: u64 = 10_000;

@@ -1,6 +1,6 @@
 //! One connection: a reader task and a writer task on the host's executor.
 //!
-//! Reader: wait for the gate, read a chunk, cut it into frames, check and parse them (blocks and other long
+//! Reader: wait for the gate, read a chunk, cut it into frames, decrypt, check and parse them (blocks and other long
 //! ones on a thread of the blocking pool, so that no other connection waits for it), hand them on in order.
 //! Writer ([`outgoing`]): take messages from the queue by their priority, write them, report how many bytes have left.
 //!
@@ -358,6 +358,27 @@ impl Frames {
         }
     }
 
+    /// Whether so many more bytes complete what takes long to decrypt.
+    fn completes_long(&self, bytes: usize) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Encrypted(decoder) => decoder.completes(bytes).is_some_and(|packet| packet >= READ_CHUNK),
+        }
+    }
+
+    /// The frames that these bytes complete, and what is wrong after them.
+    fn cut(&mut self, mut bytes: &[u8]) -> (Vec<Frame>, Option<FrameError>) {
+        let mut frames = Vec::new();
+        while !bytes.is_empty() {
+            match self.feed(bytes) {
+                Ok(used) => bytes = bytes.get(used..).unwrap_or_default(),
+                Err(fault) => return (frames, Some(fault)),
+            }
+            frames.extend(self.take_frame());
+        }
+        (frames, None)
+    }
+
     /// Messages that were read over because nobody knows them.
     fn unknown(&self) -> u64 {
         match self {
@@ -527,8 +548,7 @@ impl Reader {
 
     /// Hands on what these bytes complete; `false` at the end.
     async fn take(&mut self, bytes: &[u8]) -> bool {
-        let (frames, fault) = self.cut(bytes);
-        let Some((messages, checked)) = self.check(frames).await else {
+        let Some((messages, fault)) = self.read(bytes).await else {
             self.end("the executor has ended");
             return false;
         };
@@ -540,7 +560,7 @@ impl Reader {
             });
             self.around.inbox.send(Inbound::Received(self.id, message, bytes));
         }
-        if let Some(fault) = checked.or(fault) {
+        if let Some(fault) = fault {
             trace::event!(DEBUG, "not the protocol", peer = self.id, fault = fault);
             self.around.inbox.send(Inbound::Faulted(self.id, Fault::Wire(fault)));
             return false;
@@ -587,34 +607,49 @@ impl Reader {
         self.around.inbox.send(Inbound::Closed(self.id));
     }
 
-    /// The frames that these bytes complete, and what is wrong after them.
-    fn cut(&mut self, mut bytes: &[u8]) -> (Vec<Frame>, Option<FrameError>) {
-        let mut frames = Vec::new();
-        while !bytes.is_empty() {
-            match self.decoder.feed(bytes) {
-                Ok(used) => bytes = bytes.get(used..).unwrap_or_default(),
-                Err(fault) => return (frames, Some(fault)),
-            }
-            frames.extend(self.decoder.take_frame());
+    /// The messages that these bytes complete, up to the first fault. `None` if the executor dropped the work.
+    async fn read(&mut self, bytes: &[u8]) -> Option<Checked> {
+        if !self.decoder.completes_long(bytes.len()) {
+            let (frames, fault) = self.decoder.cut(bytes);
+            let (messages, checked) = self.check(frames).await?;
+            return Some((messages, checked.or(fault)));
         }
-        (frames, None)
+        // The cipher goes along: what comes next needs the state that this leaves.
+        let nothing = Frames::Plain(Decoder::new(self.around.magic));
+        let (mut decoder, bytes) = (core::mem::replace(&mut self.decoder, nothing), bytes.to_vec());
+        let (decoder, checked) = elsewhere(&self.around, move || {
+            let (frames, fault) = decoder.cut(&bytes);
+            let (messages, checked) = check(frames);
+            (decoder, (messages, checked.or(fault)))
+        })
+        .await?;
+        self.decoder = decoder;
+        Some(checked)
     }
 
-    /// Messages up to the first fault. `None` if the executor dropped the work.
     async fn check(&self, frames: Vec<Frame>) -> Option<Checked> {
         let long = |frame: &Frame| frame.command.as_str() == "block" || frame.payload.len() >= READ_CHUNK;
-        if !frames.iter().any(long) {
-            return Some(check(frames));
+        if frames.iter().any(long) {
+            elsewhere(&self.around, move || check(frames)).await
+        } else {
+            Some(check(frames))
         }
-        let (reply, checked) = oneshot::channel();
-        let inbox = self.around.inbox.clone();
-        self.around.executor.spawn_blocking(Box::new(move || {
-            if let Some(result) = inbox.catch(|| check(frames)) {
-                let _ = reply.send(result);
-            }
-        }));
-        checked.await.ok()
     }
+}
+
+/// Does what takes long where it holds up no other task. `None` if the executor dropped the work.
+async fn elsewhere<T: Send + 'static>(
+    around: &Surroundings,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let (reply, done) = oneshot::channel();
+    let inbox = around.inbox.clone();
+    around.executor.spawn_blocking(Box::new(move || {
+        if let Some(result) = inbox.catch(work) {
+            let _ = reply.send(result);
+        }
+    }));
+    done.await.ok()
 }
 
 /// Messages with their length on the wire, and the fault that ended them.

@@ -204,6 +204,12 @@ impl Decoder {
         self.unknown
     }
 
+    /// The length of the packet that so many more bytes complete: it is decrypted all at once, at some milliseconds a
+    /// megabyte (`cargo bench --bench stages -- wire`).
+    pub fn completes(&self, bytes: usize) -> Option<usize> {
+        self.packet.filter(|packet| self.buffer.len().saturating_add(bytes) >= *packet)
+    }
+
     /// Bytes held of a packet that is not complete.
     pub const fn held(&self) -> usize {
         self.buffer.len()

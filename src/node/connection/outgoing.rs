@@ -1,12 +1,12 @@
 //! What waits to be written to a connection, and the task that writes it.
 //!
 //! 1. The driver puts messages into the connection's [`Outbox`]; the writer takes them in the outbox's order.
-//! 2. Each is encoded when its turn comes and written in pieces, so that what has left is told piece by piece. A message is
+//! 2. Each is encoded when its turn comes (a long one on a thread of the blocking pool) and written in pieces, so that what has left is told piece by piece. A message is
 //!    not interrupted by another.
 //! 3. With an upload rate each piece is paid for before it is written, but those of control messages: they wait for nothing.
 
-use super::{Gate, Out, Surroundings};
-use crate::limits::{CLOSE_MILLIS, WRITE_CHUNK};
+use super::{Gate, Out, Seal, Surroundings, elsewhere};
+use crate::limits::{CLOSE_MILLIS, READ_CHUNK, WRITE_CHUNK};
 use crate::node::bandwidth::Bandwidth;
 use crate::node::inbox::Inbound;
 use crate::node::traffic::Traffic;
@@ -199,8 +199,8 @@ impl Writer {
         let piece = upload.as_ref().map_or(WRITE_CHUNK, |upload| upload.chunk().min(WRITE_CHUNK));
         while let Some(Departure { message, priority, owed, held }) = self.next().await {
             self.gate.leaves(&message, self.now());
-            let bytes = seal.encode(&message);
-            drop(message);
+            let bytes;
+            (seal, bytes) = self.encode(seal, message).await?;
             for piece in bytes.chunks(piece) {
                 if let Some(upload) = &upload {
                     self.pay(upload, priority, piece.len()).await;
@@ -220,6 +220,20 @@ impl Writer {
             let_others_run().await;
         }
         stream.close().await
+    }
+
+    /// The bytes of a message. A long one is encoded where it holds up no other task: its checksum, or its encryption, takes
+    /// some milliseconds a megabyte.
+    async fn encode(&self, mut seal: Seal, message: Message) -> io::Result<(Seal, Vec<u8>)> {
+        if message.payload_size_hint() < READ_CHUNK {
+            let bytes = seal.encode(&message);
+            return Ok((seal, bytes));
+        }
+        let encoded = elsewhere(&self.around, move || {
+            let bytes = seal.encode(&message);
+            (seal, bytes)
+        });
+        encoded.await.ok_or_else(|| io::Error::other("the executor has ended"))
     }
 
     fn now(&self) -> Timestamp {

@@ -88,16 +88,20 @@ impl Edge {
         block_on_until(self.inbound.next(), deadline).expect("something comes").unwrap()
     }
 
-    /// A connection whose other side sends these bytes and then ends the stream.
-    fn fed_with(&self, bytes: Vec<u8>) -> Connection {
-        // Not dialled: what came of that could arrive between the messages.
-        let mut connection = Connection {
+    /// A connection that was not dialled: what came of that could arrive between the messages.
+    fn unopened(&self) -> Connection {
+        Connection {
             address: ([127, 0, 0, 1], 1).into_peer(),
             gate: Arc::new(Gate::new(self.around.rates, self.around.now())),
             queue: Queue::new(self.around.rates, self.around.now(), self.around.traffic.clone(), false),
             closing: None,
             tasks: Vec::new(),
-        };
+        }
+    }
+
+    /// A connection whose other side sends these bytes and then ends the stream.
+    fn fed_with(&self, bytes: Vec<u8>) -> Connection {
+        let mut connection = self.unopened();
         connection.open(PeerId(1), plain(futures::io::Cursor::new(bytes)), &self.around);
         connection
     }
@@ -452,7 +456,7 @@ fn answers_that_nobody_asked_for_have_the_rate_of_what_comes_unasked() {
         vec![block(); 200],
     ];
     for flood in floods {
-        let mut edge = edge();
+        let edge = edge();
         let (near, mut far) = link();
         let connection = edge.arrived(1, near);
         far.write_all(&stream(&flood)).unwrap();
@@ -535,4 +539,107 @@ fn peers_that_came_hold_no_more_than_their_common_room_and_the_largest_goes() {
         assert!(begun.elapsed() < Duration::from_secs(10), "what they held still counts");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Both ends of an encrypted connection: ours, and the other with its stream.
+#[cfg(unix)]
+fn encrypted(edge: &Edge, id: u64) -> (Connection, Session, std::os::unix::net::UnixStream) {
+    let (near, far) = link();
+    let secrets = |n| Secrets::new(Rng::from_number(n));
+    let (mut near, far) = (Box::new(near) as BoxStream, async_io::Async::new(far).unwrap());
+    let mut other: BoxStream = Box::new(async_io::Async::new(far.get_ref().try_clone().unwrap()).unwrap());
+    let (ours, theirs) = async_io::block_on(futures::future::join(
+        encryption::call(&mut near, MAGIC, secrets(1)),
+        encryption::answer(&mut other, MAGIC, secrets(2)),
+    ));
+    let Ok(Agreed::Encrypted(theirs)) = theirs else { panic!("no session") };
+    drop(other);
+    let far = far.into_inner().unwrap();
+    far.set_nonblocking(false).unwrap();
+    let mut connection = edge.unopened();
+    let speech = Speech::Encrypted(Box::new(ours.unwrap()));
+    connection.open(PeerId(id), Opened(Line::Stream(near, speech, None)), &edge.around);
+    (connection, *theirs, far)
+}
+
+/// A block of four megabytes, encrypted or decrypted, held up all connections of its thread.
+#[cfg(unix)]
+#[test]
+fn long_packets_are_encrypted_and_decrypted_elsewhere() {
+    use std::io::{Read, Write};
+    let mut edge = edge();
+    let (connection, mut session, mut far) = encrypted(&edge, 7);
+    let large = || Message::Block(RawBlock::new(vec![7; 400_000]).unwrap());
+    let ours = [Message::Ping(1), large(), Message::Ping(2)];
+    for message in &ours {
+        assert_eq!(connection.send(edge.around.now(), message.clone(), false), Pushed::Queued);
+    }
+    let (mut decoder, mut chunk, mut frames) =
+        (v2::Decoder::new(session.inbound), vec![0; 50_000], Vec::new());
+    while frames.len() < ours.len() {
+        let read = far.read(&mut chunk).unwrap();
+        let mut bytes = &chunk[..read];
+        while !bytes.is_empty() {
+            bytes = &bytes[decoder.feed(bytes).unwrap()..];
+            frames.extend(decoder.take_frame());
+        }
+    }
+    frames.sort_by_key(|frame| frame.payload.len());
+    assert!(frames[2].payload.len() == 400_000 && frames[2].payload.iter().all(|byte| *byte == 7));
+    assert_eq!(edge.blocking.load(Ordering::SeqCst), 1, "encrypted there");
+
+    let theirs = [Message::Ping(3), large(), Message::Ping(4), large(), Message::Verack];
+    for message in &theirs {
+        far.write_all(&v2::encode(&mut session.outbound, message)).unwrap();
+    }
+    let mut received = Vec::new();
+    while received.len() < theirs.len() {
+        match edge.next() {
+            Inbound::Received(_, message, bytes) => {
+                connection.handled(bytes);
+                received.push(message);
+            }
+            Inbound::Progress(..) => connection.progress_taken(),
+            Inbound::Flushed(..) => {}
+            Inbound::Faulted(_, fault) => panic!("{fault}"),
+            _ => panic!("the connection ended early"),
+        }
+    }
+    assert!(received == theirs, "all, in their order");
+    assert_eq!(edge.blocking.load(Ordering::SeqCst), 3, "decrypted and parsed in one go");
+}
+
+/// Its seconds are twentieths.
+#[derive(Debug)]
+struct Hasty(NativeExecutor);
+
+impl Executor for Hasty {
+    fn spawn(&self, future: BoxFuture<'static, ()>) {
+        self.0.spawn(future);
+    }
+
+    fn spawn_blocking(&self, work: Box<dyn FnOnce() + Send>) {
+        self.0.spawn_blocking(work);
+    }
+
+    fn timer(&self, wait: Duration) -> BoxFuture<'static, ()> {
+        self.0.timer(wait / 20)
+    }
+}
+
+/// Nothing tells a v1 peer that says nothing from a slow one, but time.
+#[test]
+fn a_peer_that_says_nothing_is_called_once_more_in_v1_after_its_time() {
+    let mut edge = edge();
+    edge.around.executor = Arc::new(Hasty(NativeExecutor::new().unwrap()));
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let begun = Instant::now();
+    let address = PeerAddress::Ip(listener.local_addr().unwrap());
+    let _connection = Connection::dial(PeerId(1), address, true, &edge.around);
+    let silent = listener.accept().unwrap();
+    let Inbound::Dialled(PeerId(1), Ok(opened)) = edge.next() else { panic!("it is there") };
+    assert!(begun.elapsed() >= Duration::from_millis(ENCRYPTION_MILLIS) / 20);
+    assert!(matches!(opened.0, Line::Stream(_, Speech::Plain, Some(_))));
+    listener.accept().unwrap();
+    drop(silent);
 }
