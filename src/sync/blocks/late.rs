@@ -1,6 +1,6 @@
 //! The other half of the scheduler: deliveries and reports, and what is done about peers that are late.
 
-use super::source::Suspicion;
+use super::source::{Source, Suspicion};
 use super::{Arrived, BlockScheduler, Flight, Stall};
 use crate::chain::block_tree::{BlockTree, HeaderId};
 use crate::chain::command::BlockRef;
@@ -521,7 +521,10 @@ impl BlockScheduler {
             return;
         };
         let Some(flight) = self.flights.get(&id) else {
-            self.stall = None;
+            // What a second peer has brought and is not stored yet says nothing of who owes the next.
+            if !self.arrived.contains_key(&id) {
+                self.stall = None;
+            }
             return;
         };
         let Some(&first) = flight.requests.first() else { return };
@@ -543,8 +546,15 @@ impl BlockScheduler {
         self.stall = match self.stall {
             _ if !stuck => None,
             Some(stall) if stall.peer == first.peer => Some(stall),
-            _ => Some(Stall { peer: first.peer, since: now }),
+            _ => Some(Stall { peer: first.peer, since: self.stalls_since(first.peer, now) }),
         };
+    }
+
+    /// Since when a peer stalls for which everything begins to wait: it may have been silent for long while others were not.
+    fn stalls_since(&self, peer: PeerId, now: Timestamp) -> Timestamp {
+        let silent = self.sources.get(&peer).map_or(now, Source::silent_since);
+        let others = self.sources.iter().any(|(&other, source)| other != peer && source.life > silent);
+        if others { silent.min(now) } else { now }
     }
 }
 
