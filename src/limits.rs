@@ -591,8 +591,9 @@ pub const MAX_CHUNK_LINE: usize = 256;
 pub const MAX_CHUNK_OVERHEAD: usize = 1 << 20;
 /// Bytes of an answer that is neither headers nor a block: `chaininfo`, or the text of an error.
 pub const MAX_SOURCE_TEXT: usize = 64 * 1_024;
-/// Times that a request is tried before the source's connection ends, or its block is handed back.
-pub const SOURCE_ATTEMPTS: u32 = 4;
+/// Times that a request is tried before the source's connection ends, or its block is handed back: some eight seconds, since
+/// a block that is handed back to a node without other peers is not asked for again within a minute ([`LACKING_TIME`]).
+pub const SOURCE_ATTEMPTS: u32 = 6;
 /// Milliseconds before the second attempt, on average; doubles with each.
 pub const SOURCE_RETRY_MILLIS: u64 = 250;
 /// Milliseconds without a byte after which a request to a source has failed, while we read.

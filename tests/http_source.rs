@@ -29,7 +29,7 @@ enum Manner {
     Packed,
     /// Closes each connection after its answer.
     Closes,
-    /// Every third answer is a 503.
+    /// Every fourth answer is a 503.
     Busy,
     /// It has no blocks.
     Bare,
@@ -158,7 +158,7 @@ fn answer(state: &State, path: &str, count: usize) -> (u16, Vec<u8>) {
     if state.manner == Manner::Redirects {
         return (301, Vec::new());
     }
-    if state.manner == Manner::Busy && count % 3 == 2 {
+    if state.manner == Manner::Busy && count % 4 == 3 {
         return (503, b"Work queue depth exceeded".to_vec());
     }
     if path == "chaininfo.json" {

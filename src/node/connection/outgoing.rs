@@ -1,8 +1,8 @@
 //! What waits to be written to a connection, and the task that writes it.
 //!
 //! 1. The driver puts messages into the connection's [`Outbox`]; the writer takes them in the outbox's order.
-//! 2. Each is encoded when its turn comes (a long one on a thread of the blocking pool) and written in pieces, so that what has left is told piece by piece. A message is
-//!    not interrupted by another.
+//! 2. Each is encoded when its turn comes (a long one on a thread of the blocking pool) and written in pieces, so that what
+//!    has left is told piece by piece. A message is not interrupted by another.
 //! 3. With an upload rate each piece is paid for before it is written, but those of control messages: they wait for nothing.
 
 use super::{Gate, Out, Seal, Surroundings, elsewhere};
