@@ -402,6 +402,9 @@ pub const BLOCK_SIZE_MAX: u64 = 4_000_000;
 pub const BLOCKS_IN_FLIGHT_START: usize = 16;
 /// Least blocks that a peer owes at a time: one on its way and one behind it, so that the link is not idle.
 pub const BLOCKS_IN_FLIGHT_MIN: usize = 2;
+/// Times what a peer may owe from which blocks are taken away from it: it was asked for them when blocks were smaller or it
+/// was faster. At twice, so that what comes and goes moves nothing; what is taken away it sends all the same.
+pub const OVERLADEN: usize = 2;
 /// Most blocks that a peer owes at a time; also those of one segment.
 pub const BLOCKS_IN_FLIGHT_MAX: usize = 128;
 /// A peer owes what it delivers in so many seconds: more than a round trip, less than a segment's time.

@@ -6,8 +6,9 @@ use crate::chain::block_tree::{BlockTree, HeaderId};
 use crate::chain::command::BlockRef;
 use crate::error::{Reject, RejectKind};
 use crate::limits::{
-    BLOCK_REQUESTS_MAX, BLOCK_TIMEOUT, FROZEN_CHECK, HEDGE_LEAD, HEDGE_MIN, LACKING_TIME, SEGMENT_KEEP,
-    SEGMENT_TIMEOUT, SENDERS_MAX, SILENCE, STALL_TIMEOUT_MAX, STRIKES_MAX, UNASKED_BLOCKS_AHEAD,
+    BLOCK_REQUESTS_MAX, BLOCK_TIMEOUT, FROZEN_CHECK, HEDGE_LEAD, HEDGE_MIN, LACKING_TIME, OVERLADEN,
+    SEGMENT_KEEP, SEGMENT_TIMEOUT, SENDERS_MAX, SILENCE, STALL_TIMEOUT_MAX, STRIKES_MAX,
+    UNASKED_BLOCKS_AHEAD,
 };
 use crate::peer::score::{Saved, Scores};
 use crate::peer::{CloseReason, Cx, Fault, PeerId};
@@ -47,6 +48,10 @@ impl BlockScheduler {
         let speed = source.meter.delivered(now, bytes);
         self.size.push(bytes);
         let asked = self.flights.get(&id).and_then(|flight| flight.requests.iter().find(|r| r.peer == peer));
+        // Blocks became larger, or the peer slower, since it was asked for what it owes.
+        if source.owes.len() > source.limit(self.size.get(), source.rank).saturating_mul(OVERLADEN) {
+            self.overladen.insert(peer);
+        }
         let Some(&request) = asked else { return };
         self.times.push(now.since(request.at));
         let response = now.since(request.at.max(free_since)).as_millis() as u64;
@@ -78,8 +83,8 @@ impl BlockScheduler {
         self.score(peer, |scores| scores.on_stall(peer, waited, now));
     }
 
-    /// Peers that owe more than their scores allow by now keep the lowest blocks; the others are asked of whoever has
-    /// room for them, if anybody has.
+    /// Peers that owe more than they may by now keep the lowest blocks; the others are asked of whoever has room for them,
+    /// if anybody has.
     pub(super) fn relieve(&mut self, tree: &BlockTree, now: Timestamp) {
         while let Some(peer) = self.overladen.pop_first() {
             let Some(source) = self.sources.get(&peer) else { continue };

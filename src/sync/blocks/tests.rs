@@ -741,3 +741,23 @@ fn silent_peers_are_found_out_together_while_another_delivers_in_their_place() {
     // 6.6 MB at 1 MB/s.
     assert!(world.now - start < 7_500, "{} ms", world.now - start);
 }
+
+/// The first blocks of a chain are small: slow peers were asked for as many of the large ones behind them as of those, and
+/// everything waited for them in the end, while the fast one had nothing to do.
+#[test]
+fn who_was_asked_for_much_while_blocks_were_small_is_relieved_when_they_are_large() {
+    let mut world = World::new(200, 300, config());
+    for height in 109..=200 {
+        let hash = world.tree.hash(world.at(height));
+        world.sizes.insert(hash, 73_000);
+    }
+    let slow = [2, 3, 4].map(|id| world.join(id, 125_000));
+    world.run(0.5);
+    assert_eq!(world.scheduler.in_flight(None), 200 - world.height() as usize, "all are asked of slow ones");
+    world.join(1, 1_000_000);
+    let start = world.now;
+    world.sync(60).expect("synced");
+    // 6.7 MB at 1.375 MB/s are 4.9 s.
+    assert!(world.now - start < 8_000, "{} ms", world.now - start);
+    assert!(slow.iter().all(|&peer| world.peer(peer).delivered > 5));
+}
