@@ -79,6 +79,8 @@ pub const HEADERS_DOWNLOAD_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 pub const HEADERS_DOWNLOAD_PER_HEADER: Duration = Duration::from_millis(1);
 /// Pause before sources that had nothing to offer are asked again.
 pub const HEADERS_RETRY: Duration = Duration::from_secs(60);
+/// How long the time that an answer to `getheaders` took counts among what bounds a sync: few are asked for while blocks come.
+pub const HEADERS_ANSWER_LASTS: Duration = Duration::from_secs(600);
 /// Age of the best header, in seconds, below which all peers are asked for headers.
 pub const HEADERS_RECENT_SECONDS: u64 = 24 * 60 * 60;
 

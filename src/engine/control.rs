@@ -106,7 +106,7 @@ impl Engine {
         let own = Own {
             starved: self.control.starved,
             bytes_in: self.bytes_in,
-            headers_answer: self.headers.last_answer(),
+            headers_answer: self.headers.last_answer(self.now.at),
         };
         let Some(diagnosis) = self.control.diagnoser.observe(self.now.at, own, figures) else { return };
         self.control.latest = Some(diagnosis);

@@ -30,9 +30,9 @@ use crate::chain::work::{ChainWork, check_proof_of_work};
 use crate::consensus::header::accept;
 use crate::error::{Reject, RejectKind};
 use crate::limits::{
-    ANTI_DOS_WORK_BLOCKS, GETHEADERS_INTERVAL, HEADERS_DOWNLOAD_PER_HEADER, HEADERS_DOWNLOAD_TIMEOUT,
-    HEADERS_PATIENCE, HEADERS_RECENT_SECONDS, HEADERS_RETRY, MAX_ANNOUNCED_HEADERS, MAX_HEADERS,
-    MAX_PRESYNCS, PRESYNC_ALONE,
+    ANTI_DOS_WORK_BLOCKS, GETHEADERS_INTERVAL, HEADERS_ANSWER_LASTS, HEADERS_DOWNLOAD_PER_HEADER,
+    HEADERS_DOWNLOAD_TIMEOUT, HEADERS_PATIENCE, HEADERS_RECENT_SECONDS, HEADERS_RETRY, MAX_ANNOUNCED_HEADERS,
+    MAX_HEADERS, MAX_PRESYNCS, PRESYNC_ALONE,
 };
 use crate::peer::{CloseReason, ConnectionKind, Cx, Fact, Fault, PeerId, PeerView};
 use crate::time::Timestamp;
@@ -117,14 +117,15 @@ pub struct HeaderSync {
     tip: Option<HeaderId>,
     synced: bool,
     recent: bool,
-    /// How long the last answer took.
-    last_answer: Option<Duration>,
+    /// When the last answer came, and how long it took.
+    last_answer: Option<(Timestamp, Duration)>,
 }
 
 impl HeaderSync {
-    /// How long the last answer to a `getheaders` took; `None` before the first.
-    pub fn last_answer(&self) -> Option<Duration> {
-        self.last_answer
+    /// How long the last answer to a `getheaders` took; `None` before the first, and for one of more than
+    /// [`HEADERS_ANSWER_LASTS`] ago, which says nothing of the network as it is.
+    pub fn last_answer(&self, now: Timestamp) -> Option<Duration> {
+        self.last_answer.filter(|(at, _)| now.since(*at) <= HEADERS_ANSWER_LASTS).map(|(_, time)| time)
     }
 
     /// A machine without peers, for a network. Chains with less work than
@@ -330,7 +331,7 @@ impl HeaderSync {
         if let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.presync.is_none()) {
             // A message that connects answers what we asked.
             if let Some(at) = peer.asked_at.take() {
-                self.last_answer = Some(cx.now.at.since(at));
+                self.last_answer = Some((cx.now.at, cx.now.at.since(at)));
             }
         }
         let known = tree.find(&claimed).is_some_and(|last| tree.is_ancestor(last, tree.best_header()));

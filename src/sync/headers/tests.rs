@@ -180,6 +180,22 @@ fn headers_come_from_one_peer_and_then_from_all() {
     assert!(world.saved().is_empty() && world.closed().is_empty());
 }
 
+/// One late answer at the beginning was the network's fault for the whole sync.
+#[test]
+fn the_time_of_an_answer_counts_for_ten_minutes() {
+    let mut world = World::new(0);
+    let chain = world.chain(10, 0);
+    let peer = forged::view(1, 10);
+    world.ready(&peer);
+    assert_eq!(world.sync.last_answer(world.now.at), None);
+    world.pass(4);
+    world.headers(&peer, &chain);
+    assert_eq!(world.sync.last_answer(world.now.at), Some(Duration::from_secs(4)));
+    let at = world.now.at;
+    assert!(world.sync.last_answer(at + Duration::from_secs(600)).is_some());
+    assert_eq!(world.sync.last_answer(at + Duration::from_secs(601)), None);
+}
+
 #[test]
 fn a_source_that_does_not_answer_loses_its_role_and_then_its_connection() {
     let mut world = World::new(0);
