@@ -11,8 +11,7 @@ use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
-use world::{PATIENCE, Running, World, listening};
+use world::{Running, World, listening, wait};
 
 const LOOPBACK: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
 
@@ -25,14 +24,6 @@ fn client(world: &World, server: SocketAddr) -> Running {
 fn inbound(handle: &Handle) -> usize {
     let peers = handle.peers_blocking().unwrap();
     peers.iter().filter(|peer| peer.kind == ConnectionKind::Inbound).count()
-}
-
-fn wait(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !done() {
-        assert!(Instant::now() < deadline, "{what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 #[test]

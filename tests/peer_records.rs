@@ -11,16 +11,7 @@ use parking_lot::RwLock;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-use world::{PATIENCE, Running, World};
-
-fn wait(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !done() {
-        assert!(Instant::now() < deadline, "{what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
+use world::{Running, World, wait};
 
 /// A node in this folder with the world's peer and another.
 fn start(world: &World, folder: &Path, second: SocketAddr) -> Running {

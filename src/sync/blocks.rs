@@ -337,7 +337,8 @@ impl BlockScheduler {
         }
     }
 
-    /// A whole message came that is no block, or a block that it was never asked for. Whoever floods us while it owes blocks is not at work on them.
+    /// A whole message came that is no block, or a block that it was never asked for. Whoever floods us while it owes
+    /// blocks is not at work on them.
     pub fn on_other(&mut self, peer: PeerId, bytes: u64) {
         if let Some(source) = self.sources.get_mut(&peer) {
             source.idle_bytes = source.idle_bytes.saturating_add(bytes);

@@ -77,6 +77,15 @@ pub fn extend(forge: &mut Forge, branch: &mut Branch, blocks: u32) -> Vec<Block>
     (0..blocks).map(|_| forge.extend(branch, BlockPlan { inputs: 4, growth: 4 })).collect()
 }
 
+/// Waits until this is so.
+pub fn wait(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 /// Where the node listens, once it does.
 pub fn listening(handle: &Handle) -> SocketAddr {
     let deadline = Instant::now() + PATIENCE;

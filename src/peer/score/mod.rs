@@ -78,8 +78,9 @@ pub enum Band {
     /// From 20: it owes at most what it delivers in a second, instead of in four, if anybody better is there. After ten
     /// minutes of it another takes its place.
     Limited,
-    /// Below 20, which takes more than being slow: a quarter of its time stalls, of its bytes useless. Nothing is asked of it while a better peer has the blocks. After a minute another takes its place, or
-    /// it gets another chance if there is no other.
+    /// Below 20, which takes more than being slow: a quarter of its time stalls, of its bytes useless. Nothing is asked of
+    /// it while a better peer has the blocks. After a minute another takes its place, or it gets another chance if there is
+    /// no other.
     Isolated,
 }
 

@@ -175,9 +175,7 @@ impl BlockScheduler {
     /// Whether a peer sends what only others were asked for. It is not looked at, or false bodies from one
     /// peer would cancel what honest peers are sending. What was asked of it and taken away may still come.
     pub(super) fn is_intrusion(&self, peer: PeerId, id: HeaderId) -> bool {
-        let asked =
-            self.sources.get(&peer).is_some_and(|source| source.owes.contains(&id) || source.owed_once(id));
-        !asked && self.flights.contains_key(&id)
+        self.owed(peer, id) == Owed::Never && self.flights.contains_key(&id)
     }
 
     /// Whether a block that nobody was asked for is kept: it fits, and is near the tip and has at least the

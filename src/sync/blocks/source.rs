@@ -121,10 +121,7 @@ impl Source {
 
     /// Whether it may be asked for this block.
     pub fn serves(&self, height: u32, id: HeaderId) -> bool {
-        self.usable()
-            && (self.lowest()..=self.reach).contains(&height)
-            && !self.lacking.contains_key(&id)
-            && !self.owes.contains(&id)
+        height <= self.reach && self.may_have(height, id)
     }
 
     /// Whether it may be asked for this block, which need not be on the chain that it is known to have.
