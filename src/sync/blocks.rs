@@ -16,7 +16,7 @@
 //! 5. If nobody delivers the first block of the window while a peer has shown another chain, the window
 //!    follows that one for a while (`withheld`).
 //! 6. A block below the window whose stored bytes are damaged, and needed to undo what stands on it, is asked
-//!    for again: of a peer whose chain it is on if there is one, else of any, one after the other.
+//!    for again: of all peers in turn, those first whose chain it is on (`lost`).
 //! 7. Blocks go to the chainstate unparsed. Its report frees the bytes, and blames the sender where the body
 //!    was false; a body that was changed on its way is asked of another peer.
 //!
@@ -25,13 +25,14 @@
 
 mod late;
 mod limits;
+mod lost;
 mod measure;
 mod source;
 mod window;
 mod withheld;
 
 use crate::chain::block_tree::{BlockTree, HeaderId};
-use crate::chain::command::{BlockRef, ChainCommand, ChainReport, RawBlock};
+use crate::chain::command::{ChainCommand, ChainReport, RawBlock};
 use crate::limits::{
     BLOCK_RESERVED_BYTES, BLOCK_WINDOW, BLOCKS_IN_FLIGHT_MIN, BLOCKS_IN_FLIGHT_SECONDS, DIRECT_FETCH_BLOCKS,
     LIFE_BYTES, SEGMENT_BLOCKS, SEGMENT_TIMEOUT, STALL_TIMEOUT_MIN,
@@ -45,6 +46,7 @@ use bitcoin::p2p::message_blockdata::Inventory;
 use core::cmp::Reverse;
 use core::time::Duration;
 use late::Owed;
+use lost::Lost;
 use measure::{DeliveryTimes, SizeEstimate};
 use source::Source;
 use std::collections::{BTreeMap, BTreeSet};
@@ -123,15 +125,6 @@ pub struct SchedulerLoad {
     pub withheld: usize,
 }
 
-/// Whom a damaged block was asked of in vain.
-#[derive(Clone, Copy, Debug, Default)]
-struct InVain {
-    /// How often there was no peer left to ask.
-    rounds: u32,
-    /// There is none at the moment.
-    now: bool,
-}
-
 /// The scheduler's window, peers and requests.
 #[derive(Debug)]
 pub struct BlockScheduler {
@@ -144,8 +137,8 @@ pub struct BlockScheduler {
     /// its chain are withheld.
     target: Option<HeaderId>,
     window: Window,
-    /// Blocks outside the window whose stored bytes are damaged and needed; at most one a report.
-    again: BTreeMap<HeaderId, InVain>,
+    /// Blocks outside the window whose stored bytes are needed and not there; at most one a report.
+    again: BTreeMap<HeaderId, Lost>,
     sources: BTreeMap<PeerId, Source>,
     /// The sources that have clocks: they owe blocks, or are under suspicion. Others may be among them until the next event.
     timed: BTreeSet<PeerId>,
@@ -482,12 +475,6 @@ impl BlockScheduler {
             None => self.flights.len(),
             Some(peer) => self.sources.get(&peer).map_or(0, |source| source.owes.len()),
         }
-    }
-
-    /// A damaged block that a reorg waits for and no peer has, and in how many rounds all were asked.
-    pub fn in_vain(&self, tree: &BlockTree) -> Option<(BlockRef, u32)> {
-        let (id, tries) = self.again.iter().max_by_key(|(_, tries)| tries.rounds)?;
-        (tries.rounds > 0 && self.leaves_tip(tree)).then(|| (tree.block(*id), tries.rounds))
     }
 
     /// What is held now.

@@ -13,7 +13,6 @@ use crate::limits::{
 use crate::peer::score::{Saved, Scores};
 use crate::peer::{CloseReason, Cx, Fault, PeerId};
 use crate::time::{Now, Timestamp};
-use core::cmp::Reverse;
 use core::time::Duration;
 
 /// Whether a peer was asked for a block that it delivers.
@@ -250,42 +249,6 @@ impl BlockScheduler {
             let fault = Fault::Block { hash: block.hash, reason: reject.reason };
             cx.close(peer, CloseReason::Fault(fault));
         }
-    }
-
-    // ---- damaged blocks ----
-
-    /// Asks for the blocks that are needed again.
-    pub(super) fn ask_again(&mut self, cx: &mut Cx<'_>, tree: &BlockTree) {
-        let reorg = self.leaves_tip(tree) && !self.sources.is_empty();
-        for id in self.again.keys().copied().collect::<Vec<_>>() {
-            if self.flights.contains_key(&id) || self.arrived.contains_key(&id) {
-                continue;
-            }
-            let height = tree.height(id);
-            let peer = self
-                .sources
-                .iter()
-                .filter(|(_, source)| source.may_have(height, id))
-                .max_by_key(|(peer, source)| {
-                    let on_its_chain = source.best.is_some_and(|best| tree.is_ancestor(id, best));
-                    (on_its_chain, source.rank.order, source.meter.rate(), Reverse(**peer))
-                })
-                .map(|(&peer, _)| peer);
-            if let Some(peer) = peer {
-                self.ask(cx, tree, peer, &[(height, id)]);
-            }
-            if let Some(tries) = self.again.get_mut(&id) {
-                tries.rounds += u32::from(reorg && peer.is_none() && !tries.now);
-                tries.now = peer.is_none();
-            }
-        }
-    }
-
-    /// Whether the chain that is fetched leaves the tip's.
-    pub(super) fn leaves_tip(&self, tree: &BlockTree) -> bool {
-        self.target.is_some_and(|target| {
-            tree.work(target) > tree.work(self.tip) && !tree.is_ancestor(self.tip, target)
-        })
     }
 
     // ---- taking blocks away ----

@@ -27,10 +27,18 @@ impl BlockScheduler {
 
     /// Whether the next block to connect is there, and perhaps connecting.
     pub fn has_next(&self, tree: &BlockTree) -> bool {
-        self.next_of(tree).is_some_and(|id| tree.has_body(id) || self.arrived.contains_key(&id))
+        self.next_of(tree).is_some_and(|id| {
+            self.arrived.contains_key(&id) || tree.has_body(id) && !self.again.contains_key(&id)
+        })
     }
 
+    /// The next block to connect, or one without which the tip cannot be left for it.
     fn next_of(&self, tree: &BlockTree) -> Option<HeaderId> {
+        if let Some((&lost, _)) = self.again.first_key_value()
+            && self.leaves_tip(tree)
+        {
+            return Some(lost);
+        }
         let target = self.target.filter(|target| *target != self.tip)?;
         let fork = tree.height(tree.fork_point(self.tip, target));
         tree.ancestor(target, fork.saturating_add(1))

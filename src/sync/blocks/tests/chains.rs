@@ -139,6 +139,33 @@ fn a_damaged_block_below_the_window_is_asked_of_one_peer_after_the_other() {
     assert_eq!((world.scheduler.in_flight(None), world.scheduler.reserved()), (0, 0));
 }
 
+/// The bug: with three silent peers on whose chain the block was, each was free to be asked again before anyone else's
+/// turn came, and the reorg waited for ever.
+#[test]
+fn a_damaged_block_is_asked_of_all_in_turn_however_many_stay_silent() {
+    let mut world = World::new(40, 1_000, config());
+    let silent: Vec<PeerId> = (1..=4).map(|id| world.join(id, 1_000_000)).collect();
+    world.sync(10).expect("synced");
+    let mut view = forged::view(5, 0);
+    view.best_known = Some(world.at(20));
+    world.join_as(view, 1_000_000);
+    for peer in silent {
+        world.peer(peer).frozen = true;
+    }
+    let id = world.at(30);
+    let fork = forged::chain(&world.params, &world.tree.header(world.at(20)), 30, 7);
+    forged::insert(&mut world.tree, &fork);
+    let report = ChainReport::Missing(world.tree.block(id));
+    let asked = world.asked.len();
+    world.with(|scheduler, cx, tree| scheduler.on_report(cx, tree, &report));
+    world.run(5.0 * SEGMENT_TIMEOUT.as_secs_f64());
+    let of = |world: &World| -> Vec<u64> {
+        world.asked[asked..].iter().filter(|asked| asked.2 == 30).map(|asked| asked.1).collect()
+    };
+    assert_eq!(of(&world).last(), Some(&5), "{:?}", of(&world));
+    assert_eq!(world.stored.iter().filter(|&&height| height == 30).count(), 2);
+}
+
 #[test]
 fn blocks_nobody_asked_for_are_kept_near_the_tip_and_unknown_ones_ask_for_headers() {
     let mut world = World::new(600, 1_000, config());
