@@ -231,9 +231,12 @@ pub const SCORE_STABLE: u32 = 72 * 3_600;
 /// Times that one peer delivers one block from which each costs two points: the second may be our own doing, where the
 /// block had been taken away from it.
 pub const SCORE_REPEATED_BLOCKS: u8 = 3;
-/// Time that a peer is limited before another takes its place: some thousand blocks of a good link, so that a bad moment
-/// costs nobody a connection.
-pub const SCORE_LIMITED_TIME: Duration = Duration::from_secs(600);
+/// Peers that left which go on counting in what is typical: as many as a node has by itself.
+pub const SCORE_GONE: i64 = 10;
+/// Time that a peer is limited before another takes its place: some hundred blocks of a good link, so that a bad moment
+/// costs nobody a connection, and a small part of the hours that a first sync takes. (Simulated syncs of 20 minutes: with
+/// ten minutes they take a tenth longer, with two as long.)
+pub const SCORE_LIMITED_TIME: Duration = Duration::from_secs(300);
 /// The same for one that is isolated, which is asked for nothing meanwhile.
 pub const SCORE_ISOLATED_TIME: Duration = Duration::from_secs(60);
 /// Least time between two peers that make way for others, for their scores or for the closed loop: whoever is faster than
@@ -407,6 +410,11 @@ pub const BLOCKS_IN_FLIGHT_MIN: usize = 2;
 /// Times what a peer may owe from which blocks are taken away from it: it was asked for them when blocks were smaller or it
 /// was faster. At twice, so that what comes and goes moves nothing; what is taken away it sends all the same.
 pub const OVERLADEN: usize = 2;
+/// Time without a block from which on a peer counts as slower than was measured, if blocks usually take it, and most other
+/// peers, less than a part of that, see [`LATE_TIMES`]: longer than a large block or a busy moment take on a good line.
+pub const LATE_BLOCK: Duration = Duration::from_secs(2);
+/// Times what a block of a peer usually takes, as the other bound of [`LATE_BLOCK`].
+pub const LATE_TIMES: u64 = 4;
 /// Most blocks that a peer owes at a time; also those of one segment.
 pub const BLOCKS_IN_FLIGHT_MAX: usize = 128;
 /// A peer owes what it delivers in so many seconds: more than a round trip, less than a segment's time.
@@ -456,6 +464,11 @@ pub const LACKING_MAX: usize = 1_024;
 pub const BLOCK_REQUESTS_MAX: usize = 2;
 /// Stored blocks that may wait to be connected while a missing one already counts as waited for.
 pub const HEDGE_LEAD: u32 = 8;
+/// Times that the time doubles after which one more peer is asked for a block that everything waits for and that those
+/// who owe it do not bring: none of them may be able to, and on a slow link all of them take long.
+pub const HEDGE_DOUBLINGS: u32 = 4;
+/// Times that such a peer has to be faster than those who owe the block.
+pub const HEDGE_FASTER: u64 = 2;
 /// Bounds and first guess of the time after which a second peer is asked.
 pub const HEDGE_MIN: Duration = Duration::from_millis(250);
 /// See [`HEDGE_MIN`].

@@ -4,11 +4,11 @@
 //!    block are reserved before it is asked for and given back when the chainstate has stored or refused it.
 //!    The next block to connect is always asked for.
 //! 2. Lowest heights first, each of one peer, which owes at most what it delivers in a few seconds by its
-//!    measured speed. It is asked anew when half of that has come. Who is asked first, and who for hardly anything,
+//!    measured speed, and by how long nothing has come of it. It is asked anew when half of that has come. Who is asked first, and who for hardly anything,
 //!    the [scores](crate::peer::score) say. Consecutive heights asked
 //!    together are a *segment* with a deadline; what is missing then is asked of others.
 //! 3. The block that everything waits for is asked of a second peer when it takes longer than 95 of 100
-//!    blocks did.
+//!    blocks did, and then of one after the other that is far faster than those who owe it, in growing intervals.
 //! 4. A *stall*: the peer that owes the first block of the window is silent, and nothing else can be
 //!    connected, or nothing more asked for. Its blocks are asked of others; it gets nothing more until it
 //!    sends again, and is dropped only if it stays silent while others send. If all are slow, or silent,
@@ -82,6 +82,8 @@ struct Request {
 struct Flight {
     /// Bytes reserved.
     reserved: u64,
+    /// How often it was asked of somebody, so far.
+    asked: u32,
     /// At most [`crate::limits::BLOCK_REQUESTS_MAX`].
     requests: Vec<Request>,
 }
@@ -536,6 +538,7 @@ impl BlockScheduler {
     /// Ends each event: asks for what may be asked for, and sets the clocks for what is waited for.
     fn settle(&mut self, cx: &mut Cx<'_>, tree: &BlockTree) {
         self.watch_withheld(cx.now.at, tree);
+        self.note_waits(cx.now.at);
         self.relieve(tree, cx.now.at);
         if self.window.is_needy() {
             if self.scores.policy() == ScorePolicy::Random {
@@ -634,8 +637,8 @@ impl BlockScheduler {
         let now = cx.now.at;
         let reserved = self.size.get();
         let Some(source) = self.sources.get_mut(&peer) else { return };
+        source.begin(now);
         if source.owes.is_empty() {
-            source.meter.start(now);
             // What others delivered in its place ends none of its waiting.
             source.waiting_since =
                 Timestamp::from_millis(now.as_millis().saturating_sub(source.owed_for.as_millis() as u64));
@@ -663,8 +666,9 @@ impl BlockScheduler {
             let total = &mut self.reserved;
             let flight = self.flights.entry(id).or_insert_with(|| {
                 *total = total.saturating_add(reserved);
-                Flight { reserved, requests: Vec::with_capacity(1) }
+                Flight { reserved, asked: 0, requests: Vec::with_capacity(1) }
             });
+            flight.asked = flight.asked.saturating_add(1);
             flight.requests.push(Request { peer, at: now, segment: number });
             source.owes.insert(id);
             self.timed.insert(peer);

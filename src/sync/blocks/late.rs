@@ -6,9 +6,9 @@ use crate::chain::block_tree::{BlockTree, HeaderId};
 use crate::chain::command::BlockRef;
 use crate::error::{Reject, RejectKind};
 use crate::limits::{
-    BLOCK_REQUESTS_MAX, BLOCK_TIMEOUT, FROZEN_CHECK, HEDGE_LEAD, HEDGE_MIN, LACKING_TIME, OVERLADEN,
-    SEGMENT_KEEP, SEGMENT_TIMEOUT, SENDERS_MAX, SILENCE, STALL_TIMEOUT_MAX, STRIKES_MAX,
-    UNASKED_BLOCKS_AHEAD,
+    BLOCK_REQUESTS_MAX, BLOCK_TIMEOUT, FROZEN_CHECK, HEDGE_DOUBLINGS, HEDGE_FASTER, HEDGE_LEAD, HEDGE_MIN,
+    LACKING_TIME, OVERLADEN, SEGMENT_KEEP, SEGMENT_TIMEOUT, SENDERS_MAX, SILENCE, STALL_TIMEOUT_MAX,
+    STRIKES_MAX, UNASKED_BLOCKS_AHEAD,
 };
 use crate::peer::score::{Saved, Scores};
 use crate::peer::{CloseReason, Cx, Fault, PeerId};
@@ -30,20 +30,20 @@ impl BlockScheduler {
     /// Measures a delivery: the peer's speed and the time it took, if it owed the block.
     pub(super) fn note_delivery(&mut self, now: Timestamp, peer: PeerId, id: HeaderId, bytes: u64) {
         let Some(source) = self.sources.get_mut(&peer) else { return };
-        let owed = source.owes.contains(&id);
-        if !owed && !source.came_late(now, id, bytes) {
-            return self.on_other(peer, bytes);
+        if !source.owes.contains(&id) {
+            let Some(speed) = source.came_late(now, id, bytes) else { return self.on_other(peer, bytes) };
+            source.life = now;
+            source.suspicion = None;
+            return self.note_speed(now, peer, speed);
         }
         source.life = now;
         source.suspicion = None;
-        if !owed {
-            return;
-        }
         let free_since = source.waiting_since.max(source.late_until);
         source.waiting_since = now;
         source.strikes = 0;
         source.overtaken = 0;
         source.owed_for = Duration::ZERO;
+        source.most = usize::MAX;
         let speed = source.meter.delivered(now, bytes);
         self.size.push(bytes);
         let asked = self.flights.get(&id).and_then(|flight| flight.requests.iter().find(|r| r.peer == peer));
@@ -54,12 +54,15 @@ impl BlockScheduler {
         let Some(&request) = asked else { return };
         self.times.push(now.since(request.at));
         let response = now.since(request.at.max(free_since)).as_millis() as u64;
-        self.score(peer, |scores| {
-            scores.on_response(peer, response);
-            if let Some((speed, millis)) = speed {
-                scores.on_speed(peer, speed, millis, now);
-            }
-        });
+        self.score(peer, |scores| scores.on_response(peer, response));
+        self.note_speed(now, peer, speed);
+    }
+
+    /// Tells the scores of a peer's speed, if it was measured anew.
+    fn note_speed(&mut self, now: Timestamp, peer: PeerId, speed: Option<(u64, u64)>) {
+        if let Some((speed, millis)) = speed {
+            self.score(peer, |scores| scores.on_speed(peer, speed, millis, now));
+        }
     }
 
     // ---- scores ----
@@ -80,6 +83,24 @@ impl BlockScheduler {
         let Some(source) = self.sources.get(&peer) else { return };
         let waited = now.since(source.waiting_since).as_millis() as u64;
         self.score(peer, |scores| scores.on_stall(peer, waited, now));
+    }
+
+    /// Looks for peers that owe more than they can deliver, by how long they have delivered nothing.
+    pub(super) fn note_waits(&mut self, now: Timestamp) {
+        let size = self.size.get();
+        let timed = || self.timed.iter().filter_map(|peer| self.sources.get(peer));
+        let mut rates: Vec<u64> =
+            timed().map(|source| source.meter.rate()).filter(|&rate| rate > 0).collect();
+        rates.sort_unstable();
+        let Some(rate) = rates.get(rates.len() / 2) else { return };
+        let usual = size.saturating_mul(1_000) / rate;
+        for peer in &self.timed {
+            let Some(source) = self.sources.get_mut(peer) else { continue };
+            source.note_wait(now, size, usual);
+            if source.owes.len() > source.limit(size, source.rank).saturating_mul(OVERLADEN) {
+                self.overladen.insert(*peer);
+            }
+        }
     }
 
     /// Peers that owe more than they may by now keep the lowest blocks; the others are asked of whoever has room for them,
@@ -306,9 +327,8 @@ impl BlockScheduler {
         if let Some(now) = lacking {
             source.lacks(id, now);
             self.lacking_until = earlier(self.lacking_until, now + LACKING_TIME);
-        } else {
-            source.may_still_come(id);
         }
+        source.may_still_come(id);
     }
 
     /// Takes everything away from a peer.
@@ -469,13 +489,29 @@ impl BlockScheduler {
         let Some((id, at)) = self.hedge else { return };
         let height = tree.height(id);
         // An earlier clock of this pass may have taken the block away from the peer that owed it.
-        let waiting = self.flights.get(&id).is_some_and(|flight| flight.requests.len() < BLOCK_REQUESTS_MAX);
-        if at <= now
-            && waiting
-            && let Some(peer) = self.best_source(height, id)
+        let Some(flight) = self.flights.get(&id).filter(|_| at <= now) else { return };
+        let Some(peer) = self.hedge_source(flight, height, id) else { return };
+        let slowest = flight.requests.iter().min_by_key(|request| self.speed(request.peer));
+        if flight.requests.len() >= BLOCK_REQUESTS_MAX
+            && let Some(slowest) = slowest.map(|request| request.peer)
         {
-            self.ask(cx, tree, peer, &[(height, id)]);
+            self.take_away(tree, slowest, id, Some(now));
         }
+        self.ask(cx, tree, peer, &[(height, id)]);
+    }
+
+    /// Who is asked next for a block that is asked for: the second whoever is best, a further one only if it is far faster
+    /// than those who owe it and has room. On a slow link of our own nobody is, and each more would make it slower.
+    fn hedge_source(&self, flight: &Flight, height: u32, id: HeaderId) -> Option<PeerId> {
+        let peer = self.best_source(height, id)?;
+        if flight.requests.len() < BLOCK_REQUESTS_MAX {
+            return Some(peer);
+        }
+        let fastest = flight.requests.iter().map(|request| self.speed(request.peer)).max().unwrap_or(0);
+        let source = self.sources.get(&peer)?;
+        let rate = source.meter.rate();
+        let free = source.owes.len() < source.limit(self.size.get(), source.rank);
+        (free && rate > 0 && rate / HEDGE_FASTER >= fastest).then_some(peer)
     }
 
     /// Finds out what everything waits for, and sets the clocks of the stall and of the second request.
@@ -496,14 +532,17 @@ impl BlockScheduler {
         let Some(&first) = flight.requests.first() else { return };
         let waited_for = height <= self.tip_height.saturating_add(1 + HEDGE_LEAD);
         let other = self.has_other(first.peer, height, id, false);
-        if other && waited_for && flight.requests.len() < BLOCK_REQUESTS_MAX {
+        if waited_for && self.hedge_source(flight, height, id).is_some() {
             // The lower the score of who owes it, the sooner.
             let order = self.sources.get(&first.peer).map_or(0, |source| source.rank.order);
             let patience = match self.scores.policy().uses_scores() {
                 true => self.times.percentile_95() * order.clamp(10_000, 40_000) / 40_000,
                 false => self.times.percentile_95(),
             };
-            self.hedge = Some((id, first.at + patience.max(HEDGE_MIN)));
+            // Nor may two slow ones keep it from all others: those are asked one by one, after twice the time each.
+            let last = flight.requests.last().map_or(first.at, |last| last.at);
+            let doublings = flight.asked.saturating_sub(1).min(HEDGE_DOUBLINGS);
+            self.hedge = Some((id, last + patience.max(HEDGE_MIN) * (1 << doublings)));
         }
         // The clock runs on while the same peer owes one first block after the other.
         let full = self.reserved.saturating_add(self.size.get()) > self.config.reserved_bytes;

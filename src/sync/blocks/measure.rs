@@ -52,11 +52,6 @@ impl Meter {
         Some((sample, millis))
     }
 
-    /// A block came that the peer did not owe any more, while it owed others.
-    pub fn came_besides(&mut self, bytes: u64) {
-        self.bytes = self.bytes.saturating_add(bytes);
-    }
-
     /// The peer was late: it is trusted with half as much until it delivers again.
     pub fn halve(&mut self) {
         self.rate /= 2;

@@ -2,7 +2,9 @@
 
 use super::measure::Meter;
 use crate::chain::block_tree::HeaderId;
-use crate::limits::{BLOCKS_IN_FLIGHT_MIN, LACKING_MAX, LACKING_TIME, LIMITED_PEER_BLOCKS, STRIKES_MAX};
+use crate::limits::{
+    BLOCKS_IN_FLIGHT_MIN, LACKING_MAX, LACKING_TIME, LATE_BLOCK, LATE_TIMES, LIMITED_PEER_BLOCKS, STRIKES_MAX,
+};
 use crate::peer::score::Rank;
 use crate::peer::{ConnectionKind, PeerView};
 use crate::time::Timestamp;
@@ -40,6 +42,8 @@ pub(super) struct Source {
     /// When it last delivered a block, or began to owe one.
     pub waiting_since: Timestamp,
     pub meter: Meter,
+    /// The most it may owe until it delivers, by how long nothing has come of it.
+    pub most: usize,
     /// What its score means for the order.
     pub rank: Rank,
     /// Last sign of life, and the connection's bytes then.
@@ -79,6 +83,7 @@ impl Source {
             owes: BTreeSet::new(),
             waiting_since: now,
             meter: Meter::new(ahead),
+            most: usize::MAX,
             rank: Rank::FREE,
             life: now,
             life_bytes: 0,
@@ -110,8 +115,21 @@ impl Source {
 
     /// How many blocks of `size` bytes it may owe. One that is alive and delivers nothing gets one at a time.
     pub fn limit(&self, size: u64, rank: Rank) -> usize {
-        let whole = self.meter.limit(size);
+        let whole = self.meter.limit(size).min(self.most);
         if self.overtaken >= STRIKES_MAX { 1 } else { (whole / rank.part).max(BLOCKS_IN_FLIGHT_MIN) }
+    }
+
+    /// Bounds what it may owe if it has not delivered for long: whoever has sent no block in `t` seconds delivers less than
+    /// one in that time. So a stranger's first share is known to be too large before its first block has come.
+    /// `usual`: milliseconds that a block takes a peer usually; on a slow link of our own all take long.
+    pub fn note_wait(&mut self, now: Timestamp, size: u64, usual: u64) {
+        let waited = now.since(self.waiting_since.max(self.late_until)).as_millis() as u64;
+        let own = size.saturating_mul(1_000).checked_div(self.meter.rate()).unwrap_or(0);
+        let long = LATE_BLOCK.as_millis() as u64;
+        if self.is_waiting() && waited >= long.max(usual.max(own).saturating_mul(LATE_TIMES)) {
+            let most = self.meter.ahead.saturating_mul(1_000) / waited;
+            self.most = self.most.min(usize::try_from(most).unwrap_or(usize::MAX));
+        }
     }
 
     /// Since when nothing has come from it although it owes something.
@@ -153,17 +171,22 @@ impl Source {
         self.lacking.contains_key(&id) || self.coming.contains(&id)
     }
 
-    /// A block came that it does not owe any more, if it ever did. It took time on its line, which is not the fault of
-    /// the blocks behind it. Whether it did owe it.
-    pub fn came_late(&mut self, now: Timestamp, id: HeaderId, bytes: u64) -> bool {
-        let lacked = self.lacking.remove(&id).is_some();
-        let late = self.coming.remove(&id) || lacked;
-        if late {
-            self.late_until = now;
-            if !self.owes.is_empty() {
-                self.meter.came_besides(bytes);
-            }
+    /// Something is asked of it: its time is measured from now on, unless what it owed before is still on its line.
+    pub fn begin(&mut self, now: Timestamp) {
+        if self.owes.is_empty() && (self.coming.is_empty() || self.life + LATE_BLOCK < now) {
+            self.meter.start(now);
         }
-        late
+    }
+
+    /// A block came that it does not owe any more. It took time on its line, which is not the fault of the blocks behind it,
+    /// and says as much of its speed as others. `None` if it never owed it; else its speed, if that was measured anew.
+    pub fn came_late(&mut self, now: Timestamp, id: HeaderId, bytes: u64) -> Option<Option<(u64, u64)>> {
+        let lacked = self.lacking.remove(&id).is_some();
+        if !self.coming.remove(&id) && !lacked {
+            return None;
+        }
+        self.late_until = now;
+        self.most = usize::MAX;
+        Some(self.meter.delivered(now, bytes))
     }
 }
