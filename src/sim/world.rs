@@ -173,6 +173,8 @@ pub struct World {
     forks: Vec<Arc<RwLock<ServedChain>>>,
     peers: Vec<Peer>,
     nodes: Vec<SimNode>,
+    /// How often each byte of a block counts on the wires.
+    block_weight: u64,
     verifier: Arc<dyn Verifier>,
     pool: Arc<Pool>,
     steps: u64,
@@ -262,6 +264,7 @@ impl World {
             peers: Vec::new(),
             nodes: Vec::new(),
             verifier,
+            block_weight: 1,
             pool: Arc::new(Pool::new("sim", 0, 1).expect("no thread is asked for")),
             params,
             steps: 0,
@@ -298,6 +301,12 @@ impl World {
         self.nodes.push(SimNode::new(plan, self.verifier.clone(), self.pool.clone()));
         self.later(0, Happening::Birth(number, 0));
         number
+    }
+
+    /// Lets each byte of a block count so many times on the wires from now on: blocks that are as long on the way as large
+    /// ones, and small in memory. What the engine measures of their speed is of the small ones.
+    pub fn weigh_blocks(&mut self, factor: u64) {
+        self.block_weight = factor.max(1);
     }
 
     /// Lets the honest chain grow by so many blocks, each with about so many spent inputs.

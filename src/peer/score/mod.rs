@@ -25,7 +25,8 @@ use super::{CloseReason, ConnectionKind, PeerAddress, PeerId};
 use crate::chain::block_tree::HeaderId;
 use crate::limits::SPEED_SAMPLE_MILLIS;
 use crate::limits::{
-    MAX_SCORED_ADDRESSES, SCORE_LIMITED_PART, SCORE_REPEATED_BLOCKS, SCORE_SAMPLES, SCORE_STABLE, SCORE_STEP,
+    MAX_SCORED_ADDRESSES, SCORE_GONE, SCORE_LIMITED_PART, SCORE_REPEATED_BLOCKS, SCORE_SAMPLES, SCORE_STABLE,
+    SCORE_STEP,
 };
 use crate::time::{Now, Timestamp};
 use core::fmt;
@@ -75,7 +76,7 @@ pub enum Band {
     Receive,
     /// From 40, and every stranger: blocks are fetched from it, after those above. Nothing else happens.
     Watched,
-    /// From 20: it owes at most what it delivers in a second, instead of in four, if anybody better is there. After ten
+    /// From 20: it owes at most what it delivers in a second, instead of in four, if anybody better is there. After five
     /// minutes of it another takes its place.
     Limited,
     /// Below 20, which takes more than being slow: a quarter of its time stalls, of its bytes useless. Nothing is asked of
@@ -229,11 +230,14 @@ struct Record {
     low_since: Option<Timestamp>,
 }
 
-/// The mean of a quantity over the peers of which it was measured, on a scale of octaves.
+/// The mean of a quantity over the peers of which it was measured, and the last that left, on a scale of octaves.
 #[derive(Clone, Copy, Debug, Default)]
 struct Typical {
     sum: i64,
     count: i64,
+    /// The mean of those that left, and how many of them it stands for, at most [`SCORE_GONE`].
+    gone: i64,
+    gone_count: i64,
 }
 
 impl Typical {
@@ -242,8 +246,18 @@ impl Typical {
         self.count += i64::from(new.is_some()) - i64::from(old.is_some());
     }
 
+    /// A peer leaves. It goes on counting for a while: else the slower ones of a good choice would be low in their turn, and
+    /// make room for whoever comes.
+    fn leave(&mut self, value: Option<i64>) {
+        self.replace(value, None);
+        if let Some(value) = value {
+            self.gone_count = (self.gone_count + 1).min(SCORE_GONE);
+            self.gone += (value - self.gone) / self.gone_count;
+        }
+    }
+
     fn get(self) -> Option<i64> {
-        self.sum.checked_div(self.count)
+        (self.sum + self.gone * self.gone_count).checked_div(self.count + self.gone_count)
     }
 
     /// From 0 to 1, a half for the mean.
@@ -252,6 +266,15 @@ impl Typical {
         let ahead = (value - mean).clamp(-SPAN, SPAN);
         0.5 + ahead as f64 / (2 * SPAN) as f64
     }
+}
+
+/// What ends with an outcome.
+#[derive(Clone, Copy, Debug)]
+struct Observation {
+    outcome: f64,
+    /// Thousandths of octaves; `None` for a stall.
+    speed: Option<i64>,
+    millis: u64,
 }
 
 /// What the scores of the peers have to say about one of them.
@@ -358,8 +381,10 @@ impl Scores {
         }
         let Some(mut record) = self.peers.remove(&peer) else { return };
         self.low.remove(&peer);
-        self.response.replace(record.response, None);
-        self.speed.replace(record.speed, None);
+        if record.is_ours() {
+            self.response.leave(record.response);
+            self.speed.leave(record.speed);
+        }
         record.age(now.at);
         let mut memory = record.lasting();
         let Some(address) = record.address else { return };
@@ -389,7 +414,9 @@ impl Scores {
         let at = (sorted.len() * 95).div_ceil(100).saturating_sub(1);
         let (_, slowest, _) = sorted.select_nth_unstable(at);
         let new = Some(octaves(u64::from(*slowest)));
-        self.response.replace(record.response, new);
+        if record.is_ours() {
+            self.response.replace(record.response, new);
+        }
         record.response = new;
     }
 
@@ -443,21 +470,17 @@ impl Scores {
         let new = octaves(rate);
         let ahead = (new - typical.unwrap_or(new)) as f64 / 1_000.0;
         // delivered / (delivered + wanted); the ratio of both is a power of two of their distance.
-        let outcome = ratio(ahead);
-        self.observe(peer, outcome, false, millis, now);
-        let Some(record) = self.peers.get_mut(&peer) else { return };
-        let moved = record.speed.map_or(new, |old| old + (new - old) / 4);
-        self.speed.replace(record.speed, Some(moved));
-        record.speed = Some(moved);
+        self.observe(peer, Observation { outcome: ratio(ahead), speed: Some(new), millis }, now);
     }
 
     /// A peer's blocks were taken away because it was silent or late for so many milliseconds.
     pub fn on_stall(&mut self, peer: PeerId, millis: u64, now: Timestamp) {
-        self.observe(peer, 0.0, true, millis, now);
+        self.observe(peer, Observation { outcome: 0.0, speed: None, millis }, now);
     }
 
     /// Ends an observation: the model learns, and the score moves. What took long counts more: it is time that is lost.
-    fn observe(&mut self, peer: PeerId, outcome: f64, stalled: bool, millis: u64, now: Timestamp) {
+    fn observe(&mut self, peer: PeerId, observation: Observation, now: Timestamp) {
+        let Observation { outcome, speed, millis } = observation;
         let times = (millis / SPEED_SAMPLE_MILLIS).clamp(1, 8);
         let Some(record) = self.peers.get_mut(&peer) else { return };
         record.age(now);
@@ -468,8 +491,15 @@ impl Scores {
         let memory = &mut record.memory;
         let overtaken = core::mem::take(&mut record.was_overtaken);
         for _ in 0..times {
-            memory.stalls += (f64::from(u8::from(stalled)) - memory.stalls) / 8.0;
+            memory.stalls += (f64::from(u8::from(speed.is_none())) - memory.stalls) / 8.0;
             memory.overtaken += (f64::from(u8::from(overtaken)) - memory.overtaken) / 8.0;
+        }
+        if let Some(new) = speed {
+            let moved = record.speed.map_or(new, |old| old + (new - old) / 4);
+            if record.is_ours() {
+                self.speed.replace(record.speed, Some(moved));
+            }
+            record.speed = Some(moved);
         }
         let expected = self.model.predict(&features(record, self.response, self.speed).inputs());
         // Slowness alone isolates nobody: what is slow delivers, too.
@@ -563,6 +593,11 @@ impl Record {
 
     fn band(&self) -> Band {
         Band::of(self.score())
+    }
+
+    /// Whether we dialled it. Whoever came to us may come as often as it likes: it says nothing of what is typical.
+    fn is_ours(&self) -> bool {
+        self.address.is_some()
     }
 
     /// What is to be remembered of it.

@@ -227,6 +227,43 @@ fn a_low_score_has_a_clock_and_a_pardon_restarts_it() {
     assert!(scores.rank(PeerId(2)).order < scores.rank(PeerId(1)).order);
 }
 
+/// Of a choice that has become good the slower ones were low in their turn, and made room for whoever came.
+#[test]
+fn what_is_typical_remembers_those_that_left_for_a_while_and_knows_no_visitors() {
+    let mut scores = with_peers(ScorePolicy::Learnt, 12);
+    let visitor = PeerId(99);
+    scores.on_ready(visitor, &address(99), ConnectionKind::Inbound, seconds(0));
+    for at in 1..1_000 {
+        (1..=4).for_each(|id| scores.on_speed(PeerId(id), 1_000_000, 250, seconds(at)));
+        (5..=12).for_each(|id| scores.on_speed(PeerId(id), 30_000, 250, seconds(at)));
+    }
+    let good = score(&scores, 1);
+    assert!(good > 53, "{good}");
+    for at in 1_000..1_100 {
+        scores.on_speed(visitor, 1 << 40, 250, seconds(at));
+        scores.on_response(visitor, 1);
+    }
+    scores.on_speed(PeerId(1), 1_000_000, 250, seconds(1_100));
+    assert!(score(&scores, 1).abs_diff(good) <= 1, "{} {good}", score(&scores, 1));
+    for id in 5..=12 {
+        scores.on_gone(PeerId(id), &CloseReason::LowScore, false, now(1_101));
+    }
+    for at in 1_102..1_200 {
+        (1..=4).for_each(|id| scores.on_speed(PeerId(id), 1_000_000, 250, seconds(at)));
+    }
+    assert!(score(&scores, 1) > 53, "{}", score(&scores, 1));
+    // What left before those is forgotten.
+    for id in 20..80 {
+        scores.on_ready(PeerId(id), &address(id as u8), ConnectionKind::FullRelay, seconds(1_200));
+        scores.on_speed(PeerId(id), 1_000_000, 250, seconds(1_201));
+        scores.on_gone(PeerId(id), &CloseReason::LowScore, false, now(1_202));
+    }
+    for at in 1_203..1_300 {
+        (1..=4).for_each(|id| scores.on_speed(PeerId(id), 1_000_000, 250, seconds(at)));
+    }
+    assert!((49..52).contains(&score(&scores, 1)), "{}", score(&scores, 1));
+}
+
 #[test]
 fn policies_without_scores_limit_nobody() {
     for policy in [ScorePolicy::Speed, ScorePolicy::Random] {
@@ -293,17 +330,27 @@ fn event() -> impl Strategy<Value = Event> {
 
 proptest! {
     /// Whatever peers do, in whatever order: scores, features and weights stay within their bounds, no score moves by
-    /// more than its step, and the means are those of who is there.
+    /// more than its step, and the means are those of who is there and who left last.
     #[test]
     fn everything_stays_within_its_bounds(events in proptest::collection::vec((event(), 0u64..100_000), 0..120)) {
         let mut scores = Scores::new(ScorePolicy::Learnt);
         let block = some_header();
         let mut at = 0;
+        let mut gone = [(0, 0); 2];
         for (event, wait) in events {
             at += wait;
             let time = seconds(at);
             let before: Vec<_> = (0..4).map(|id| scores.peers.get(&PeerId(id)).map(|r| r.memory.score)).collect();
             let id = |peer: u8| PeerId(u64::from(peer));
+            if let Event::Ready(peer) | Event::Gone(peer) = event
+                && let Some(record) = scores.peers.get(&id(peer))
+            {
+                for (left, value) in gone.iter_mut().zip([record.speed, record.response]) {
+                    let Some(value) = value else { continue };
+                    left.1 = (left.1 + 1).min(SCORE_GONE);
+                    left.0 += (value - left.0) / left.1;
+                }
+            }
             let mut fresh = false;
             match event {
                 Event::Ready(peer) => {
@@ -321,12 +368,12 @@ proptest! {
                 Event::Stall(peer, millis) => scores.on_stall(id(peer), millis, time),
                 Event::Pardon(peer) => { fresh = true; scores.pardon(id(peer), time) }
             }
-            let naive = |of: fn(&Record) -> Option<i64>| {
+            let naive = |of: fn(&Record) -> Option<i64>, (mean, count): (i64, i64)| {
                 let all: Vec<i64> = scores.peers.values().filter_map(of).collect();
-                all.iter().sum::<i64>().checked_div(all.len() as i64)
+                (all.iter().sum::<i64>() + mean * count).checked_div(all.len() as i64 + count)
             };
-            prop_assert_eq!(scores.speed.get(), naive(|record| record.speed));
-            prop_assert_eq!(scores.response.get(), naive(|record| record.response));
+            prop_assert_eq!(scores.speed.get(), naive(|record| record.speed, gone[0]));
+            prop_assert_eq!(scores.response.get(), naive(|record| record.response, gone[1]));
             for (peer, record) in &scores.peers {
                 let seen = scores.get(*peer).unwrap();
                 prop_assert!(seen.score <= 100);

@@ -179,7 +179,8 @@ impl World {
             return;
         };
         let wire = self.peers[link.peer].plan.wire;
-        let bytes = size(&message);
+        let weight = if matches!(message, Message::Block(_)) { self.block_weight as usize } else { 1 };
+        let bytes = size(&message).saturating_mul(weight);
         let transfer = (bytes as u64 * 1_000).checked_div(wire.bandwidth).unwrap_or(0);
         let begun = link.to_node.max(now + wire.latency + self.rng.below(wire.jitter + 1));
         link.to_node = begun + transfer;
