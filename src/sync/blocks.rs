@@ -4,8 +4,8 @@
 //!    block are reserved before it is asked for and given back when the chainstate has stored or refused it.
 //!    The next block to connect is always asked for.
 //! 2. Lowest heights first, each of one peer, which owes at most what it delivers in a few seconds by its
-//!    measured speed, and by how long nothing has come of it. It is asked anew when half of that has come. Who is asked first, and who for hardly anything,
-//!    the [scores](crate::peer::score) say. Consecutive heights asked
+//!    measured speed, and by how long nothing has come of it. It is asked anew when half of that has come. Who
+//!    is asked first, and who for hardly anything, the [scores](crate::peer::score) say. Consecutive heights asked
 //!    together are a *segment* with a deadline; what is missing then is asked of others.
 //! 3. The block that everything waits for is asked of a second peer when it takes longer than 95 of 100
 //!    blocks did, and then of one after the other that is far faster than those who owe it, in growing intervals.
@@ -310,6 +310,9 @@ impl BlockScheduler {
             let Some(id) = tree.find(hash) else { continue };
             if self.sources.get(&peer).is_some_and(|source| source.owes.contains(&id)) {
                 self.take_away(tree, peer, id, Some(cx.now.at));
+                if let Some(source) = self.sources.get_mut(&peer) {
+                    source.coming.remove(&id);
+                }
                 self.note_stall(peer, cx.now.at);
             }
         }

@@ -227,3 +227,37 @@ fn nothing_is_written_after_a_part_of_a_flush_that_failed() {
         });
     }
 }
+
+/// A node that keeps six blocks had to leave twelve, and asked for those it had deleted. Three visitors, on whose chain they
+/// were, stayed silent in turn: each was free to be asked again before the turn of the honest peer came, whose chain they
+/// were not on any more. (Seed 949201.)
+#[test]
+fn silent_visitors_do_not_keep_a_deleted_block_of_a_reorg_from_the_peer_that_has_it() {
+    let visitor = |manner, wire, opens| PeerPlan { opens, ..peer(manner, wire, Serves::Honest) };
+    ends_well(&Scenario {
+        seed: 949_201,
+        begin: (12, 0),
+        forks: vec![(13, 9, Flaw::Greed)],
+        peers: vec![
+            peer(Manner::Honest, [20, 0, 0, 0], Serves::Honest),
+            peer(Manner::Absent, [53, 0, 1_000_000, 200], Serves::Honest),
+            peer(Manner::Absent, [154, 0, 0, 20], Serves::Honest),
+            peer(Manner::Absent, [8, 0, 100_000, 0], Serves::Fork(0)),
+            peer(Manner::Absent, [67, 0, 0, 0], Serves::Honest),
+            visitor(Manner::LowWork(32), [204, 1_000, 100_000, 0], 3),
+            visitor(Manner::Absent, [193, 0, 16, 0], 2),
+            visitor(Manner::Absent, [94, 0, 0, 0], 2),
+        ],
+        nodes: vec![NodePlan {
+            coins_bytes: 50_000,
+            batch_limit: 3,
+            commit_millis: 5_000,
+            window: 8,
+            work_millis: 5,
+            prune: Some(PruneOptions::new(2_000).keep_blocks(6)),
+            inbound: 11,
+            ..NodePlan::default()
+        }],
+        actions: vec![(64_149, Action::Away(0, 28_281)), (15_000, Action::Reorg(25, 3))],
+    });
+}

@@ -303,8 +303,8 @@ impl BlockScheduler {
         }
     }
 
-    /// Takes a block away from a peer; it is needed again if no other owes it. With a time, the peer is not
-    /// asked for it for a while.
+    /// Takes a block away from a peer, of which it may still come; it is needed again if no other owes it. With a time, the
+    /// peer is not asked for it for a while.
     pub(super) fn take_away(
         &mut self,
         tree: &BlockTree,
