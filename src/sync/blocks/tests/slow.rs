@@ -1,0 +1,79 @@
+//! Peers that deliver, and slowly: what they are asked for, and that nothing waits for them.
+
+use super::*;
+
+/// The first blocks of a chain are small: slow peers were asked for as many of the large ones behind them as of those, and
+/// everything waited for them in the end, while the fast one had nothing to do.
+#[test]
+fn who_was_asked_for_much_while_blocks_were_small_is_relieved_when_they_are_large() {
+    let mut world = World::new(200, 300, config());
+    for height in 109..=200 {
+        let hash = world.tree.hash(world.at(height));
+        world.sizes.insert(hash, 73_000);
+    }
+    let slow = [2, 3, 4].map(|id| world.join(id, 125_000));
+    world.run(0.5);
+    assert_eq!(world.scheduler.in_flight(None), 200 - world.height() as usize, "all are asked of slow ones");
+    world.join(1, 1_000_000);
+    let start = world.now;
+    world.sync(60).expect("synced");
+    // 6.7 MB at 1.375 MB/s are 4.9 s.
+    assert!(world.now - start < 8_000, "{} ms", world.now - start);
+    assert!(slow.iter().all(|&peer| world.peer(peer).delivered > 5));
+}
+
+/// Two slow peers that owed the first block kept it from all others, who had nothing to do, since neither was silent. (In a
+/// simulated world for ten minutes.)
+#[test]
+fn two_slow_peers_do_not_keep_the_next_block_from_a_fast_one() {
+    let mut world = World::new(300, 400_000, config());
+    let slow = [world.join(1, 4_000), world.join(2, 4_000)];
+    // A block takes them 100 s, and one is asked of both.
+    world.run(40.0);
+    let first = world.at(1);
+    assert!(slow.iter().all(|peer| world.scheduler.sources[peer].owes.contains(&first)));
+    for id in 3..=5 {
+        world.join(id, 4_000_000);
+    }
+    let start = world.now;
+    world.sync(200).expect("synced");
+    // 120 MB at 12 MB/s.
+    assert!(world.now - start < 25_000, "{} ms", world.now - start);
+    assert!(world.closed.is_empty(), "slowness is no fault");
+    assert!(world.scheduler.flights.is_empty());
+}
+
+/// What a peer owes before its first block says nothing of what it can deliver: a slow one among fast ones held its whole
+/// first share until then.
+#[test]
+fn a_slow_stranger_is_relieved_before_its_first_block_has_come() {
+    let mut world = World::new(600, 400_000, config());
+    for id in 1..=3 {
+        world.join(id, 4_000_000);
+    }
+    world.run(2.0);
+    let slow = world.join(4, 8_000);
+    assert_eq!(world.scheduler.in_flight(Some(slow)), 16);
+    world.run(6.0);
+    assert_eq!(world.peer(slow).delivered, 0);
+    assert_eq!(world.scheduler.in_flight(Some(slow)), 2);
+    world.sync(60).expect("synced");
+    assert!(world.closed.is_empty());
+}
+
+/// Of a peer whose blocks were all taken away before they came nothing was measured, and what came too late was useless.
+#[test]
+fn what_comes_late_says_how_slow_a_peer_is_and_is_not_useless() {
+    let mut world = World::new(3_000, 400_000, config());
+    for id in 1..=3 {
+        world.join(id, 2_400_000);
+    }
+    world.run(2.0);
+    // A block takes it longer than a block that was taken away is remembered as lacking.
+    let slow = world.join(4, 5_000);
+    world.run(150.0);
+    assert_eq!(world.closed, []);
+    assert_ne!(world.scheduler.speed(slow), 0, "it was measured");
+    let score = world.scheduler.scores().get(slow).expect("it is connected");
+    assert!(score.features.speed < 0.2 && score.features.useless == 0.0, "{score:?}");
+}
