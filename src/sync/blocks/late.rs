@@ -30,27 +30,24 @@ impl BlockScheduler {
     /// Measures a delivery: the peer's speed and the time it took, if it owed the block.
     pub(super) fn note_delivery(&mut self, now: Timestamp, peer: PeerId, id: HeaderId, bytes: u64) {
         let Some(source) = self.sources.get_mut(&peer) else { return };
-        if !source.owes.contains(&id) {
-            let Some(speed) = source.came_late(now, id, bytes) else { return self.on_other(peer, bytes) };
-            source.life = now;
-            source.suspicion = None;
-            return self.note_speed(now, peer, speed);
+        let owed = source.owes.contains(&id);
+        if !owed && !source.came_late(now, id) {
+            return self.on_other(peer, bytes);
         }
         source.life = now;
         source.suspicion = None;
+        source.most = usize::MAX;
+        let speed = source.meter.delivered(now, bytes);
+        if !owed {
+            return self.note_speed(now, peer, speed);
+        }
         let free_since = source.waiting_since.max(source.late_until);
         source.waiting_since = now;
         source.strikes = 0;
         source.overtaken = 0;
         source.owed_for = Duration::ZERO;
-        source.most = usize::MAX;
-        let speed = source.meter.delivered(now, bytes);
         self.size.push(bytes);
         let asked = self.flights.get(&id).and_then(|flight| flight.requests.iter().find(|r| r.peer == peer));
-        // Blocks became larger, or the peer slower, since it was asked for what it owes.
-        if source.owes.len() > source.limit(self.size.get(), source.rank).saturating_mul(OVERLADEN) {
-            self.overladen.insert(peer);
-        }
         let Some(&request) = asked else { return };
         self.times.push(now.since(request.at));
         let response = now.since(request.at.max(free_since)).as_millis() as u64;
@@ -85,7 +82,7 @@ impl BlockScheduler {
         self.score(peer, |scores| scores.on_stall(peer, waited, now));
     }
 
-    /// Looks for peers that owe more than they can deliver, by how long they have delivered nothing.
+    /// Looks for peers that owe more than they can deliver: they became slower, blocks larger, or nothing comes of them.
     pub(super) fn note_waits(&mut self, now: Timestamp) {
         let size = self.size.get();
         let timed = || self.timed.iter().filter_map(|peer| self.sources.get(peer));

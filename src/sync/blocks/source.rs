@@ -178,15 +178,14 @@ impl Source {
         }
     }
 
-    /// A block came that it does not owe any more. It took time on its line, which is not the fault of the blocks behind it,
-    /// and says as much of its speed as others. `None` if it never owed it; else its speed, if that was measured anew.
-    pub fn came_late(&mut self, now: Timestamp, id: HeaderId, bytes: u64) -> Option<Option<(u64, u64)>> {
+    /// A block came that it does not owe any more, if it ever did. It took time on its line, which is not the fault of
+    /// the blocks behind it. Whether it did owe it.
+    pub fn came_late(&mut self, now: Timestamp, id: HeaderId) -> bool {
         let lacked = self.lacking.remove(&id).is_some();
-        if !self.coming.remove(&id) && !lacked {
-            return None;
+        let late = self.coming.remove(&id) || lacked;
+        if late {
+            self.late_until = now;
         }
-        self.late_until = now;
-        self.most = usize::MAX;
-        Some(self.meter.delivered(now, bytes))
+        late
     }
 }
