@@ -2,6 +2,17 @@
 
 use super::*;
 
+/// So many blocks of 400 kB, and a slow peer that comes two seconds after three fast ones; their speeds in bytes a second.
+fn slow_beside_three(blocks: usize, fast: u64, slow: u64) -> (World, PeerId) {
+    let mut world = World::new(blocks, 400_000, config());
+    for id in 1..=3 {
+        world.join(id, fast);
+    }
+    world.run(2.0);
+    let slow = world.join(4, slow);
+    (world, slow)
+}
+
 /// The first blocks of a chain are small: slow peers were asked for as many of the large ones behind them as of those, and
 /// everything waited for them in the end, while the fast one had nothing to do.
 #[test]
@@ -47,12 +58,7 @@ fn two_slow_peers_do_not_keep_the_next_block_from_a_fast_one() {
 /// first share until then.
 #[test]
 fn a_slow_stranger_is_relieved_before_its_first_block_has_come() {
-    let mut world = World::new(600, 400_000, config());
-    for id in 1..=3 {
-        world.join(id, 4_000_000);
-    }
-    world.run(2.0);
-    let slow = world.join(4, 8_000);
+    let (mut world, slow) = slow_beside_three(600, 4_000_000, 8_000);
     assert_eq!(world.scheduler.in_flight(Some(slow)), 16);
     world.run(6.0);
     assert_eq!(world.peer(slow).delivered, 0);
@@ -64,13 +70,8 @@ fn a_slow_stranger_is_relieved_before_its_first_block_has_come() {
 /// Of a peer whose blocks were all taken away before they came nothing was measured, and what came too late was useless.
 #[test]
 fn what_comes_late_says_how_slow_a_peer_is_and_is_not_useless() {
-    let mut world = World::new(3_000, 400_000, config());
-    for id in 1..=3 {
-        world.join(id, 2_400_000);
-    }
-    world.run(2.0);
     // A block takes it longer than a block that was taken away is remembered as lacking.
-    let slow = world.join(4, 5_000);
+    let (mut world, slow) = slow_beside_three(3_000, 2_400_000, 5_000);
     world.run(150.0);
     assert_eq!(world.closed, []);
     assert_ne!(world.scheduler.speed(slow), 0, "it was measured");
