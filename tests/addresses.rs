@@ -40,16 +40,20 @@ fn many_threads_use_the_book_and_the_next_run_has_it() {
         for thread in 0..4u8 {
             let handle = node.1.clone();
             scope.spawn(move || {
+                let mut before = 0;
                 for n in 1..=40 {
                     handle.add_addresses_blocking(vec![numbered(thread * 40 + n)]).unwrap();
-                    assert!(known(&handle, AddressNetwork::Ipv4) >= usize::from(n));
+                    let count = known(&handle, AddressNetwork::Ipv4);
+                    assert!(count >= before, "{count} after {before}");
+                    before = count;
                 }
             });
         }
     });
-    // Two of different groups may belong in one place.
+    // Two may belong in one of the 4,096 places of their source, which the book's secret key chooses: of 160 some three,
+    // twenty hardly once in 10^10 runs.
     let count = known(&node.1, AddressNetwork::Ipv4);
-    assert!((155..=160).contains(&count), "{count}");
+    assert!((141..=160).contains(&count), "{count}");
     stop(node);
     let node = start(folder.path(), |builder| builder);
     assert_eq!(known(&node.1, AddressNetwork::Ipv4), count);
@@ -95,8 +99,12 @@ fn a_change_is_saved_within_a_second_where_the_host_wants_it() {
     let node = start(folder.path(), |builder| builder.persist_addresses_on_update(true));
     let file = folder.path().join("peers.dat");
     let mut sizes = Vec::new();
-    for n in 1..=3 {
+    for n in 1..=20 {
         node.1.add_addresses_blocking(vec![numbered(n)]).unwrap();
+        if known(&node.1, AddressNetwork::Ipv4) == sizes.len() {
+            // Once in a thousand runs its place is taken.
+            continue;
+        }
         let last = sizes.last().copied().unwrap_or(0);
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
         let size = || std::fs::metadata(&file).map_or(0, |metadata| metadata.len());
@@ -105,6 +113,10 @@ fn a_change_is_saved_within_a_second_where_the_host_wants_it() {
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
         sizes.push(size());
+        if sizes.len() == 3 {
+            break;
+        }
     }
+    assert_eq!(sizes.len(), 3);
     stop(node);
 }
