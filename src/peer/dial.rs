@@ -18,6 +18,7 @@
 use super::address::AddressNetwork;
 use super::backoff::Backoff;
 use super::book::{AddressBook, NetGroup, Told, Wanted, is_routable};
+use super::timers::Timers;
 use super::{ConnectionKind, PeerAddress, PeerId};
 use crate::limits::{
     BLOCK_RELAY_TARGET, DIAL_SPACING, FEELER_INTERVAL, FIXED_SEEDS_DELAY, MAX_ANCHORS, MAX_SEED_ADDRESSES,
@@ -114,7 +115,6 @@ pub struct Standing {
 #[derive(Debug)]
 struct Manual {
     backoff: Backoff,
-    next_try: Timestamp,
     peer: Option<PeerId>,
     /// When its handshake was complete.
     ready: Option<Timestamp>,
@@ -134,6 +134,8 @@ pub struct Dialer {
     /// The book.
     pub book: AddressBook,
     manual: BTreeMap<PeerAddress, Manual>,
+    /// When those of them that are not connected are dialled.
+    tries: Timers<PeerAddress>,
     /// All connections that we opened, and those that are being opened.
     dialled: BTreeMap<PeerId, Dialled>,
     /// Of the last run, the next at the end.
@@ -169,6 +171,7 @@ impl Dialer {
             config,
             book,
             manual: BTreeMap::new(),
+            tries: Timers::new(),
             dialled: BTreeMap::new(),
             anchors,
             avoided: BTreeSet::new(),
@@ -195,13 +198,16 @@ impl Dialer {
     /// The host wants this address kept up. Idempotent.
     pub fn add_manual(&mut self, address: PeerAddress) {
         let backoff = Backoff::new(RECONNECT_FIRST, RECONNECT_MAX);
-        let fresh = Manual { backoff, next_try: Timestamp::ZERO, peer: None, ready: None };
-        self.manual.entry(address).or_insert(fresh);
+        self.manual.entry(address).or_insert_with_key(|address| {
+            self.tries.set(address.clone(), Timestamp::ZERO);
+            Manual { backoff, peer: None, ready: None }
+        });
     }
 
     /// The host does not want this address any more.
     pub fn remove_manual(&mut self, address: &PeerAddress) {
         self.manual.remove(address);
+        self.tries.cancel(address);
     }
 
     /// Takes addresses that the host knows of, as if a seed had told them.
@@ -313,8 +319,7 @@ impl Dialer {
         if self.stopped {
             return None;
         }
-        let due = self.manual.iter().find(|(_, m)| m.peer.is_none() && m.next_try <= now.at);
-        if let Some((address, _)) = due {
+        if let Some(address) = self.tries.due(now.at) {
             let kind = match address {
                 PeerAddress::Http(_) => ConnectionKind::Source,
                 _ => ConnectionKind::Manual,
@@ -450,6 +455,7 @@ impl Dialer {
         if kind.is_manual() {
             if let Some(entry) = self.manual.get_mut(address) {
                 entry.peer = Some(peer);
+                self.tries.cancel(address);
             }
         } else {
             self.next_dial = now.at + DIAL_SPACING;
@@ -489,7 +495,7 @@ impl Dialer {
                     Ending::Lost if lasted => entry.backoff.succeed(),
                     _ => {}
                 }
-                entry.next_try = now.at + entry.backoff.fail(rng);
+                self.tries.set(address.clone(), now.at + entry.backoff.fail(rng));
                 true
             }
             _ => false,
@@ -508,14 +514,13 @@ impl Dialer {
         if self.stopped {
             return None;
         }
-        let manual = self.manual.values().filter(|m| m.peer.is_none()).map(|m| m.next_try).min();
         let save = self.book.is_changed().then_some(self.next_save);
         let wants = self.missing().is_some();
         let dial = (wants && self.next_dial.as_millis() < u64::MAX).then_some(self.next_dial);
         let seeds = (wants && !self.config.seeds.is_empty()).then_some(self.next_seeds);
         let fixed = self.next_fixed.filter(|_| wants);
         let feeler = self.next_feeler.filter(|_| !wants && self.config.automatic);
-        [manual, save, dial, seeds, fixed, feeler].into_iter().flatten().min()
+        [self.tries.next(), save, dial, seeds, fixed, feeler].into_iter().flatten().min()
     }
 }
 

@@ -31,6 +31,14 @@ impl<K: Ord + Clone> Timers<K> {
         }
     }
 
+    /// Sets or moves the deadline of `key`, or takes it away.
+    pub fn put(&mut self, key: K, at: Option<Timestamp>) {
+        match at {
+            Some(at) => self.set(key, at),
+            None => self.cancel(&key),
+        }
+    }
+
     /// The deadline of `key`.
     pub fn get(&self, key: &K) -> Option<Timestamp> {
         self.by_key.get(key).copied()
@@ -41,14 +49,21 @@ impl<K: Ord + Clone> Timers<K> {
         self.order.first().map(|(at, _)| *at)
     }
 
+    /// The key of the soonest deadline that is not after `now`.
+    pub fn due(&self, now: Timestamp) -> Option<&K> {
+        self.order.first().filter(|(at, _)| *at <= now).map(|(_, key)| key)
+    }
+
     /// Takes the soonest deadline that is not after `now`.
     pub fn pop_due(&mut self, now: Timestamp) -> Option<K> {
-        if self.next()? > now {
-            return None;
-        }
-        let (_, key) = self.order.pop_first()?;
-        self.by_key.remove(&key);
+        let key = self.due(now)?.clone();
+        self.cancel(&key);
         Some(key)
+    }
+
+    /// The keys, by their deadlines.
+    pub fn keys(&self) -> impl Iterator<Item = &K> {
+        self.order.iter().map(|(_, key)| key)
     }
 
     /// The number of deadlines.

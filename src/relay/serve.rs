@@ -69,8 +69,6 @@ struct Customer {
     reading: bool,
     /// Bytes of blocks that wait to be sent.
     unsent: usize,
-    /// When it last took some of them, or they began to wait.
-    moved: Timestamp,
     /// The best header that we told it of.
     told: Option<HeaderId>,
     /// How long announcements to it wait that found no room, and since when.
@@ -103,6 +101,8 @@ pub struct Serving {
     unsent: usize,
     /// When the tip is announced again to those whom it did not reach.
     untold: Timers<PeerId>,
+    /// When customers for whom blocks wait have taken nothing of them for too long.
+    idle: Timers<PeerId>,
 }
 
 impl Serving {
@@ -117,6 +117,7 @@ impl Serving {
             closed: false,
             unsent: 0,
             untold: Timers::new(),
+            idle: Timers::new(),
         }
     }
 
@@ -160,6 +161,7 @@ impl Serving {
             self.unsent = self.unsent.saturating_sub(customer.unsent);
         }
         self.untold.cancel(&peer);
+        self.idle.cancel(&peer);
         self.turns.retain(|other| *other != peer);
     }
 
@@ -314,7 +316,7 @@ impl Serving {
                 Some(_) if self.unsent >= MAX_SERVED_UNSENT_ALL => customer.queue.push_front(hash),
                 Some(block) => {
                     if customer.unsent == 0 {
-                        customer.moved = cx.now.at;
+                        self.idle.set(peer, cx.now.at + IDLE_CUSTOMER);
                     }
                     customer.unsent = customer.unsent.saturating_add(block.bytes().len());
                     self.unsent = self.unsent.saturating_add(block.bytes().len());
@@ -340,7 +342,8 @@ impl Serving {
         };
         let left = bytes.min(customer.unsent);
         customer.unsent -= left;
-        customer.moved = cx.now.at;
+        let waits = (customer.unsent > 0).then_some(cx.now.at + IDLE_CUSTOMER);
+        self.idle.put(peer, waits);
         self.unsent = self.unsent.saturating_sub(left);
         self.pump(cx);
     }
@@ -387,18 +390,10 @@ impl Serving {
 
     /// Who is to be told of the tip again now. Leaves those who hold up the others.
     pub fn take_due(&mut self, cx: &mut Cx<'_>) -> Vec<PeerId> {
-        if self.is_crowded() {
-            let idle =
-                |customer: &Customer| customer.unsent > 0 && cx.now.at.since(customer.moved) >= IDLE_CUSTOMER;
-            let idle: Vec<PeerId> =
-                self.customers.iter().filter(|(_, customer)| idle(customer)).map(|(id, _)| *id).collect();
-            for peer in idle {
-                // Not asked again before the demand is applied.
-                if let Some(customer) = self.customers.get_mut(&peer) {
-                    customer.moved = cx.now.at;
-                }
-                cx.close(peer, CloseReason::Greedy("does not take what it asked for"));
-            }
+        while self.is_crowded()
+            && let Some(peer) = self.idle.pop_due(cx.now.at)
+        {
+            cx.close(peer, CloseReason::Greedy("does not take what it asked for"));
         }
         core::iter::from_fn(|| self.untold.pop_due(cx.now.at)).collect()
     }
@@ -410,9 +405,8 @@ impl Serving {
 
     /// When [`Self::take_due`] has something to do.
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        let holding = self.customers.values().filter(|customer| customer.unsent > 0);
-        let idle = self.is_crowded().then(|| holding.map(|customer| customer.moved + IDLE_CUSTOMER).min());
-        [self.untold.next(), idle.flatten()].into_iter().flatten().min()
+        let idle = self.idle.next().filter(|_| self.is_crowded());
+        [self.untold.next(), idle].into_iter().flatten().min()
     }
 }
 

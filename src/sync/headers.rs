@@ -34,6 +34,7 @@ use crate::limits::{
     HEADERS_DOWNLOAD_TIMEOUT, HEADERS_PATIENCE, HEADERS_RECENT_SECONDS, HEADERS_RETRY, MAX_ANNOUNCED_HEADERS,
     MAX_HEADERS, MAX_PRESYNCS, PRESYNC_ALONE,
 };
+use crate::peer::timers::Timers;
 use crate::peer::{CloseReason, ConnectionKind, Cx, Fact, Fault, PeerId, PeerView};
 use crate::time::Timestamp;
 use crate::wire::Message;
@@ -42,7 +43,7 @@ use bitcoin::block::Header;
 use bitcoin::hashes::Hash;
 use bitcoin::p2p::message_blockdata::GetHeadersMessage;
 use core::time::Duration;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The height from which mainnet headers with version bit 31 belong to the chain that Knots 29.4.1 split
@@ -61,8 +62,6 @@ struct Peer {
     start_height: u32,
     /// When the unanswered `getheaders` was sent.
     asked_at: Option<Timestamp>,
-    /// Another `getheaders` is to follow as soon as one may be sent.
-    again: bool,
     /// It was asked at least once, so that its announcements are followed up.
     started: bool,
     /// It has said that it knows no more than it sent.
@@ -78,6 +77,16 @@ struct Peer {
     /// The last block it announced that we did not know.
     unknown: Option<BlockHash>,
     presync: Option<Box<Presync>>,
+}
+
+impl Peer {
+    /// What was asked of it is answered, and it may be asked again at once. When it was asked.
+    fn answered(&mut self, id: PeerId, again: &mut Timers<PeerId>) -> Option<Timestamp> {
+        if again.get(&id).is_some() {
+            again.set(id, Timestamp::ZERO);
+        }
+        self.asked_at.take()
+    }
 }
 
 /// The one peer that headers come from before the chain is recent.
@@ -106,8 +115,8 @@ struct Batch<'a> {
 pub struct HeaderSync {
     params: Arc<Params>,
     peers: BTreeMap<PeerId, Peer>,
-    /// Those that are to be asked again; few.
-    again: BTreeSet<PeerId>,
+    /// Those that are to be asked again, and when they may be.
+    again: Timers<PeerId>,
     role: Option<Role>,
     /// When peers that were passed over are tried again.
     retry_at: Option<Timestamp>,
@@ -134,7 +143,7 @@ impl HeaderSync {
         Self {
             params,
             peers: BTreeMap::new(),
-            again: BTreeSet::new(),
+            again: Timers::new(),
             role: None,
             retry_at: None,
             inv_trigger: None,
@@ -165,7 +174,6 @@ impl HeaderSync {
                 inbound: peer.kind == ConnectionKind::Inbound,
                 start_height: peer.start_height,
                 asked_at: None,
-                again: false,
                 started: false,
                 done: false,
                 passed_over: false,
@@ -182,7 +190,7 @@ impl HeaderSync {
     /// A connection ended.
     pub fn on_peer_gone(&mut self, cx: &mut Cx<'_>, tree: &BlockTree, peer: PeerId) {
         self.peers.remove(&peer);
-        self.again.remove(&peer);
+        self.again.cancel(&peer);
         if self.role.is_some_and(|role| role.peer == peer) {
             self.role = None;
         }
@@ -233,8 +241,7 @@ impl HeaderSync {
         if may_ask(state, cx.now.at) {
             self.ask(cx, peer, best_locator(tree));
         } else {
-            state.again = true;
-            self.again.insert(peer);
+            self.again.put(peer, state.asked_at.map(|at| at + GETHEADERS_INTERVAL));
         }
     }
 
@@ -252,7 +259,7 @@ impl HeaderSync {
         self.proceed(cx, tree);
     }
 
-    /// When `on_timer` has something to do. A look at the peers that are to be asked again.
+    /// When `on_timer` has something to do.
     pub fn next_deadline(&self) -> Option<Timestamp> {
         let role = self.role.and_then(|role| {
             let peer = self.peers.get(&role.peer);
@@ -261,13 +268,7 @@ impl HeaderSync {
             let alone = peer.filter(|peer| peer.presync.is_some()).map(|_| role.alone_until);
             [patience, alone, Some(role.until)].into_iter().flatten().min()
         });
-        let again = self
-            .again
-            .iter()
-            .filter_map(|id| self.peers.get(id))
-            .filter_map(|peer| peer.asked_at.map(|at| at + GETHEADERS_INTERVAL))
-            .min();
-        [role, again, self.retry_at].into_iter().flatten().min()
+        [role, self.again.next(), self.retry_at].into_iter().flatten().min()
     }
 
     /// Whether the best header has enough work and is recent, or a peer has said that it knows no more.
@@ -330,7 +331,7 @@ impl HeaderSync {
         };
         if let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.presync.is_none()) {
             // A message that connects answers what we asked.
-            if let Some(at) = peer.asked_at.take() {
+            if let Some(at) = peer.answered(id, &mut self.again) {
                 self.last_answer = Some((cx.now.at, cx.now.at.since(at)));
             }
         }
@@ -347,7 +348,7 @@ impl HeaderSync {
         let best = tree.height(tree.best_header());
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.presync = None;
-        peer.asked_at = None;
+        peer.answered(id, &mut self.again);
         if peer.best.is_some() || peer.start_height <= best {
             peer.done = true;
         }
@@ -412,7 +413,7 @@ impl HeaderSync {
         }
         let outcome = sync.process(batch.headers, batch.hashes, batch.full);
         if let PresyncOutcome::Taken { request_more, .. } = &outcome {
-            peer.asked_at = None;
+            peer.answered(id, &mut self.again);
             if *request_more {
                 let locator = sync.locator();
                 peer.presync = Some(sync);
@@ -595,8 +596,7 @@ impl HeaderSync {
     fn ask(&mut self, cx: &mut Cx<'_>, id: PeerId, locator_hashes: Vec<BlockHash>) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.asked_at = Some(cx.now.at);
-        peer.again = false;
-        self.again.remove(&id);
+        self.again.cancel(&id);
         peer.started = true;
         if let Some(role) = self.role.as_mut().filter(|role| role.peer == id) {
             role.late = false;
@@ -638,10 +638,7 @@ impl HeaderSync {
         } else if self.role.is_none_or(|role| role.late) {
             self.give_role(cx, tree);
         }
-        let waiting = |peer: &Peer| peer.again && may_ask(peer, cx.now.at);
-        let due: Vec<PeerId> =
-            self.again.iter().filter(|id| self.peers.get(id).is_some_and(waiting)).copied().collect();
-        for id in due {
+        while let Some(id) = self.again.pop_due(cx.now.at) {
             self.ask(cx, id, best_locator(tree));
         }
     }

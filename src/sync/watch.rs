@@ -17,6 +17,7 @@ use crate::limits::{
     BEHIND_TIMEOUT, EXTRA_PEER_CHECK, EXTRA_PEER_LEAST, HEADERS_LAST_CHANCE, MAX_PROTECTED_PEERS,
     STALE_BLOCKS, STALE_CHECK,
 };
+use crate::peer::timers::Timers;
 use crate::peer::{CloseReason, ConnectionKind, Cx, Demand, PeerId, PeerView};
 use crate::time::Timestamp;
 use core::time::Duration;
@@ -46,6 +47,8 @@ struct Watched {
 #[derive(Debug)]
 pub struct PeerWatch {
     peers: BTreeMap<PeerId, Watched>,
+    /// When those that are behind are looked at again.
+    deadlines: Timers<PeerId>,
     target: usize,
     tip: HeaderId,
     /// How long no block may come.
@@ -62,6 +65,7 @@ impl PeerWatch {
         let spacing = Duration::from_secs(u64::from(tree.params().pow_target_spacing));
         Self {
             peers: BTreeMap::new(),
+            deadlines: Timers::new(),
             target,
             tip,
             patience: spacing * STALE_BLOCKS,
@@ -94,6 +98,7 @@ impl PeerWatch {
     /// A connection ended.
     pub fn on_peer_gone(&mut self, peer: PeerId) {
         self.peers.remove(&peer);
+        self.deadlines.cancel(&peer);
         if !self.has_extra() {
             self.next_extra = None;
         }
@@ -112,6 +117,7 @@ impl PeerWatch {
         }
         if watched.full && work >= tree.work(self.tip) && protected < MAX_PROTECTED_PEERS {
             (watched.protected, watched.behind) = (true, None);
+            self.deadlines.cancel(&peer);
         }
         self.consider(cx, tree, peer);
     }
@@ -143,9 +149,7 @@ impl PeerWatch {
         score: impl Fn(PeerId) -> u8,
     ) {
         let now = cx.now.at;
-        let late = |peer: &Watched| peer.behind.is_some_and(|behind| behind.until <= now);
-        let late: Vec<PeerId> = self.peers.iter().filter(|(_, peer)| late(peer)).map(|(id, _)| *id).collect();
-        for peer in late {
+        while let Some(peer) = self.deadlines.pop_due(now) {
             self.consider(cx, tree, peer);
         }
         if self.next_stale.is_some_and(|at| at <= now) {
@@ -185,32 +189,29 @@ impl PeerWatch {
         let (tip, now) = (self.tip, cx.now.at);
         let Some(peer) = self.peers.get_mut(&id).filter(|peer| !peer.protected) else { return };
         let reached = |header: HeaderId| peer.best.is_some_and(|best| tree.work(best) >= tree.work(header));
-        if reached(tip) {
-            peer.behind = None;
-            return;
-        }
-        match peer.behind {
+        let behind = match peer.behind {
+            _ if reached(tip) => None,
             Some(behind) if !reached(behind.than) => {
                 if behind.until > now {
                     return;
                 }
                 if behind.asked {
-                    peer.behind = None;
                     cx.close(id, CloseReason::Behind);
-                    return;
+                    None
+                } else {
+                    cx.out.demands.push(Demand::FetchHeaders(id));
+                    Some(Behind { until: now + HEADERS_LAST_CHANCE, asked: true, ..behind })
                 }
-                let until = now + HEADERS_LAST_CHANCE;
-                peer.behind = Some(Behind { until, asked: true, ..behind });
-                cx.out.demands.push(Demand::FetchHeaders(id));
             }
-            _ => peer.behind = Some(Behind { until: now + BEHIND_TIMEOUT, than: tip, asked: false }),
-        }
+            _ => Some(Behind { until: now + BEHIND_TIMEOUT, than: tip, asked: false }),
+        };
+        peer.behind = behind;
+        self.deadlines.put(id, behind.map(|behind| behind.until));
     }
 
     /// When there is something to do.
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        let behind = self.peers.values().filter_map(|peer| Some(peer.behind?.until)).min();
-        [behind, self.next_stale, self.next_extra].into_iter().flatten().min()
+        [self.deadlines.next(), self.next_stale, self.next_extra].into_iter().flatten().min()
     }
 }
 
