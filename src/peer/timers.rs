@@ -24,18 +24,18 @@ impl<K: Ord + Clone> Timers<K> {
         self.order.insert((at, key));
     }
 
-    /// Takes the deadline of `key` away.
-    pub fn cancel(&mut self, key: &K) {
-        if let Some(old) = self.by_key.remove(key) {
-            self.order.remove(&(old, key.clone()));
-        }
+    /// Takes the deadline of `key` away, if it had one.
+    pub fn cancel(&mut self, key: &K) -> Option<Timestamp> {
+        let old = self.by_key.remove(key)?;
+        self.order.remove(&(old, key.clone()));
+        Some(old)
     }
 
     /// Sets or moves the deadline of `key`, or takes it away.
     pub fn put(&mut self, key: K, at: Option<Timestamp>) {
         match at {
             Some(at) => self.set(key, at),
-            None => self.cancel(&key),
+            None => _ = self.cancel(&key),
         }
     }
 

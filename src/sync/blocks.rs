@@ -23,6 +23,7 @@
 //! After Bitcoin Core's `FindNextBlocksToDownload` and the stalling logic of `SendMessages`
 //! (net_processing.cpp), with the differences above. Left out: compact blocks.
 
+mod clocks;
 mod late;
 mod limits;
 mod lost;
@@ -38,11 +39,13 @@ use crate::limits::{
     LIFE_BYTES, SEGMENT_BLOCKS, SEGMENT_TIMEOUT, STALL_TIMEOUT_MIN,
 };
 use crate::peer::score::{Rank, ScorePolicy, Scores};
+use crate::peer::timers::Timers;
 use crate::peer::{Cx, Demand, PeerId, PeerView};
 use crate::time::Timestamp;
 use crate::wire::Message;
 use bitcoin::BlockHash;
 use bitcoin::p2p::message_blockdata::Inventory;
+use clocks::Clocks;
 use core::cmp::Reverse;
 use core::time::Duration;
 use late::Owed;
@@ -99,7 +102,6 @@ struct Arrived {
 #[derive(Debug)]
 struct Segment {
     peer: PeerId,
-    deadline: Timestamp,
     blocks: BTreeSet<HeaderId>,
 }
 
@@ -142,8 +144,7 @@ pub struct BlockScheduler {
     /// Blocks outside the window whose stored bytes are needed and not there; at most one a report.
     again: BTreeMap<HeaderId, Lost>,
     sources: BTreeMap<PeerId, Source>,
-    /// The sources that have clocks: they owe blocks, or are under suspicion. Others may be among them until the next event.
-    timed: BTreeSet<PeerId>,
+    clocks: Clocks,
     scores: Scores,
     /// Peers that owe more than their scores allow.
     overladen: BTreeSet<PeerId>,
@@ -152,7 +153,8 @@ pub struct BlockScheduler {
     /// Who sent the blocks that are stored and not connected yet.
     senders: BTreeMap<HeaderId, PeerId>,
     segments: BTreeMap<u64, Segment>,
-    deadlines: BTreeSet<(Timestamp, u64)>,
+    /// Of the segments.
+    deadlines: Timers<u64>,
     next_segment: u64,
     reserved: u64,
     /// A peer may owe what it delivers in so many seconds.
@@ -165,8 +167,6 @@ pub struct BlockScheduler {
     hedge: Option<(HeaderId, Timestamp)>,
     /// A peer became free for requests outside an event that could make them.
     wake: Option<Timestamp>,
-    /// When the first entry of a `lacking` ends.
-    lacking_until: Option<Timestamp>,
     withholding: Withholding,
     /// No block is asked for.
     resting: bool,
@@ -184,14 +184,14 @@ impl BlockScheduler {
             window: Window::default(),
             again: BTreeMap::new(),
             sources: BTreeMap::new(),
-            timed: BTreeSet::new(),
+            clocks: Clocks::default(),
             scores: Scores::new(ScorePolicy::default()),
             overladen: BTreeSet::new(),
             flights: BTreeMap::new(),
             arrived: BTreeMap::new(),
             senders: BTreeMap::new(),
             segments: BTreeMap::new(),
-            deadlines: BTreeSet::new(),
+            deadlines: Timers::new(),
             next_segment: 0,
             reserved: 0,
             ahead: BLOCKS_IN_FLIGHT_SECONDS,
@@ -201,7 +201,6 @@ impl BlockScheduler {
             stall_timeout: STALL_TIMEOUT_MIN,
             hedge: None,
             wake: None,
-            lacking_until: None,
             withholding: Withholding::default(),
             resting: false,
         };
@@ -247,6 +246,7 @@ impl BlockScheduler {
     pub fn on_peer_gone(&mut self, cx: &mut Cx<'_>, tree: &BlockTree, peer: PeerId) {
         self.take_all(tree, peer, None);
         self.sources.remove(&peer);
+        self.set_clocks(peer);
         self.settle(cx, tree);
     }
 
@@ -288,6 +288,8 @@ impl BlockScheduler {
         self.note_delivery(cx.now.at, peer, id, bytes);
         let asked = self.flights.contains_key(&id);
         self.cancel(id, Some(peer));
+        self.set_clocks(peer);
+        self.check_load(peer);
         let stored = tree.has_body(id) && !self.again.contains_key(&id) || self.arrived.contains_key(&id);
         let wanted = !stored && !tree.is_failed(id) && (asked || self.wants_unasked(tree, id, bytes));
         // What comes late because we asked another as well is of use to nobody, but no fault.
@@ -323,15 +325,16 @@ impl BlockScheduler {
     pub fn on_progress(&mut self, cx: &mut Cx<'_>, peer: PeerId, bytes: u64) {
         let Some(source) = self.sources.get_mut(&peer) else { return };
         let bytes = bytes.saturating_sub(source.idle_bytes);
-        if bytes > source.bytes {
-            source.bytes = bytes;
-            if source.suspicion.take().is_some() {
-                self.wake = Some(cx.now.at);
-            }
-        }
         if bytes.saturating_sub(source.life_bytes) >= LIFE_BYTES {
             source.life_bytes = bytes;
             source.life = cx.now.at;
+        }
+        if bytes > source.bytes {
+            source.bytes = bytes;
+            if source.suspicion.take().is_some() {
+                self.set_clocks(peer);
+                self.wake = Some(cx.now.at);
+            }
         }
     }
 
@@ -383,6 +386,7 @@ impl BlockScheduler {
                 self.renew(number, now);
             }
         }
+        self.set_clocks(peer);
     }
 
     /// The chainstate reported; the tree already knows it. Frees the window and blames senders.
@@ -432,46 +436,27 @@ impl BlockScheduler {
     pub fn on_timer(&mut self, cx: &mut Cx<'_>, tree: &BlockTree) {
         let now = cx.now.at;
         self.wake = None;
-        if self.lacking_until.is_some_and(|at| at <= now) {
-            self.forget_lacking(now);
-        }
+        self.forget_lacking(now);
         self.retry_withheld(now, tree);
-        self.check_stall(tree, now);
-        while let Some(&(deadline, number)) = self.deadlines.first() {
-            if deadline > now {
-                break;
-            }
-            self.check_segment(tree, number, now);
+        self.check_stall(cx, tree);
+        while let Some(number) = self.deadlines.pop_due(now) {
+            self.check_segment(cx, tree, number);
         }
         self.check_sources(cx, tree);
+        self.check_late(now);
         self.check_hedge(cx, tree);
         self.settle(cx, tree);
     }
 
-    /// When `on_timer` has something to do. A look at the peers that owe blocks; never at all peers, or blocks.
+    /// When `on_timer` has something to do. No look at all peers, or blocks.
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        let segment = self.deadlines.first().map(|&(at, _)| at);
+        let segment = self.deadlines.next();
         let stall = self.stall.and_then(|stall| self.stall_deadline(stall));
         let hedge = self.hedge.map(|(_, at)| at);
         let needy = self.window.is_needy() || !self.again.is_empty();
-        let lacking = self.lacking_until.filter(|_| needy);
-        let patience = self.patience();
-        let sources = self
-            .timed
-            .iter()
-            .filter_map(|id| self.sources.get(id))
-            .flat_map(|source| {
-                let suspicion = source
-                    .suspicion
-                    .filter(|_| !source.paused && !source.closing)
-                    .map(|suspicion| suspicion.next);
-                let waiting = source.is_waiting().then(|| source.waiting_since + patience);
-                [suspicion, waiting]
-            })
-            .flatten()
-            .min();
+        let peers = self.next_clock(needy);
         let withheld = self.withholding.next_deadline();
-        [segment, stall, hedge, lacking, sources, withheld, self.wake].into_iter().flatten().min()
+        [segment, stall, hedge, peers, withheld, self.wake].into_iter().flatten().min()
     }
 
     /// Blocks asked for and not yet delivered, in all and of this peer.
@@ -541,7 +526,6 @@ impl BlockScheduler {
     /// Ends each event: asks for what may be asked for, and sets the clocks for what is waited for.
     fn settle(&mut self, cx: &mut Cx<'_>, tree: &BlockTree) {
         self.watch_withheld(cx.now.at, tree);
-        self.note_waits(cx.now.at);
         self.relieve(tree, cx.now.at);
         if self.window.is_needy() {
             if self.scores.policy() == ScorePolicy::Random {
@@ -562,9 +546,6 @@ impl BlockScheduler {
         }
         self.ask_again(cx, tree);
         self.watch_head(cx.now.at, tree);
-        let sources = &self.sources;
-        let busy = |source: &Source| !source.owes.is_empty() || source.suspicion.is_some();
-        self.timed.retain(|id| sources.get(id).is_some_and(busy));
     }
 
     /// Whether peers that came to us are asked for many blocks too: near the tip, or if none of our choice has the next one
@@ -656,10 +637,8 @@ impl BlockScheduler {
                 _ => {
                     open = Some((height, 1));
                     self.next_segment += 1;
-                    let deadline = now + SEGMENT_TIMEOUT;
-                    self.deadlines.insert((deadline, self.next_segment));
-                    let segment = Segment { peer, deadline, blocks: BTreeSet::new() };
-                    self.segments.insert(self.next_segment, segment);
+                    self.deadlines.set(self.next_segment, now + SEGMENT_TIMEOUT);
+                    self.segments.insert(self.next_segment, Segment { peer, blocks: BTreeSet::new() });
                     self.next_segment
                 }
             };
@@ -674,11 +653,11 @@ impl BlockScheduler {
             flight.asked = flight.asked.saturating_add(1);
             flight.requests.push(Request { peer, at: now, segment: number });
             source.owes.insert(id);
-            self.timed.insert(peer);
             if self.window.id_at(height) == Some(id) {
                 self.window.taken(height);
             }
         }
+        self.set_clocks(peer);
         let inventory = blocks.iter().map(|&(_, id)| Inventory::WitnessBlock(tree.hash(id))).collect();
         cx.send(peer, Message::GetData(inventory));
     }

@@ -6,9 +6,8 @@ use crate::chain::block_tree::{BlockTree, HeaderId};
 use crate::chain::command::BlockRef;
 use crate::error::{Reject, RejectKind};
 use crate::limits::{
-    BLOCK_REQUESTS_MAX, BLOCK_TIMEOUT, FROZEN_CHECK, HEDGE_DOUBLINGS, HEDGE_FASTER, HEDGE_LEAD, HEDGE_MIN,
-    LACKING_TIME, OVERLADEN, SEGMENT_KEEP, SEGMENT_TIMEOUT, SENDERS_MAX, SILENCE, STALL_TIMEOUT_MAX,
-    STRIKES_MAX, UNASKED_BLOCKS_AHEAD,
+    BLOCK_REQUESTS_MAX, FROZEN_CHECK, HEDGE_DOUBLINGS, HEDGE_FASTER, HEDGE_LEAD, HEDGE_MIN, SEGMENT_KEEP,
+    SEGMENT_TIMEOUT, SENDERS_MAX, SILENCE, STALL_TIMEOUT_MAX, STRIKES_MAX, UNASKED_BLOCKS_AHEAD,
 };
 use crate::peer::score::{Saved, Scores};
 use crate::peer::{CloseReason, Cx, Fault, PeerId};
@@ -41,7 +40,7 @@ impl BlockScheduler {
         if !owed {
             return self.note_speed(now, peer, speed);
         }
-        let free_since = source.waiting_since.max(source.late_until);
+        let free_since = source.free_since();
         source.waiting_since = now;
         source.strikes = 0;
         source.overtaken = 0;
@@ -80,24 +79,6 @@ impl BlockScheduler {
         let Some(source) = self.sources.get(&peer) else { return };
         let waited = now.since(source.waiting_since).as_millis() as u64;
         self.score(peer, |scores| scores.on_stall(peer, waited, now));
-    }
-
-    /// Looks for peers that owe more than they can deliver: they became slower, blocks larger, or nothing comes of them.
-    pub(super) fn note_waits(&mut self, now: Timestamp) {
-        let size = self.size.get();
-        let timed = || self.timed.iter().filter_map(|peer| self.sources.get(peer));
-        let mut rates: Vec<u64> =
-            timed().map(|source| source.meter.rate()).filter(|&rate| rate > 0).collect();
-        rates.sort_unstable();
-        let Some(rate) = rates.get(rates.len() / 2) else { return };
-        let usual = size.saturating_mul(1_000) / rate;
-        for peer in &self.timed {
-            let Some(source) = self.sources.get_mut(peer) else { continue };
-            source.note_wait(now, size, usual);
-            if source.owes.len() > source.limit(size, source.rank).saturating_mul(OVERLADEN) {
-                self.overladen.insert(*peer);
-            }
-        }
     }
 
     /// Peers that owe more than they may by now keep the lowest blocks; the others are asked of whoever has room for them,
@@ -232,7 +213,7 @@ impl BlockScheduler {
         let Some((id, arrived)) = self.answered(tree, block) else { return };
         if let Some(source) = self.sources.get_mut(&arrived.from) {
             source.lacks(id, cx.now.at);
-            self.lacking_until = earlier(self.lacking_until, cx.now.at + LACKING_TIME);
+            self.set_clocks(arrived.from);
         }
         if is_fault(reject) {
             self.scores.on_false(arrived.from, arrived.bytes);
@@ -264,6 +245,7 @@ impl BlockScheduler {
         // The peer may be gone: then its number means nobody.
         if let Some(source) = self.sources.get_mut(&peer) {
             source.closing = true;
+            self.set_clocks(peer);
             let fault = Fault::Block { hash: block.hash, reason: reject.reason };
             cx.close(peer, CloseReason::Fault(fault));
         }
@@ -283,6 +265,7 @@ impl BlockScheduler {
             {
                 source.may_still_come(id);
             }
+            self.set_clocks(request.peer);
         }
     }
 
@@ -294,7 +277,7 @@ impl BlockScheduler {
         if let Some(segment) = self.segments.get_mut(&number) {
             segment.blocks.remove(&id);
             if segment.blocks.is_empty() {
-                self.deadlines.remove(&(segment.deadline, number));
+                self.deadlines.cancel(&number);
                 self.segments.remove(&number);
             }
         }
@@ -323,9 +306,9 @@ impl BlockScheduler {
         let Some(source) = self.sources.get_mut(&peer) else { return };
         if let Some(now) = lacking {
             source.lacks(id, now);
-            self.lacking_until = earlier(self.lacking_until, now + LACKING_TIME);
         }
         source.may_still_come(id);
+        self.set_clocks(peer);
     }
 
     /// Takes everything away from a peer.
@@ -336,32 +319,34 @@ impl BlockScheduler {
         }
     }
 
-    /// A peer is silent while others could deliver: they are asked, and it gets nothing until it sends.
-    fn suspect(&mut self, tree: &BlockTree, peer: PeerId, now: Timestamp) {
+    /// A peer is silent while others could deliver: they are asked, and it gets nothing until it sends. It goes if that was
+    /// so three times.
+    fn suspect(&mut self, cx: &mut Cx<'_>, tree: &BlockTree, peer: PeerId) {
+        let now = cx.now.at;
         self.take_all(tree, peer, Some(now));
         if let Some(source) = self.sources.get_mut(&peer) {
             source.strikes = source.strikes.saturating_add(1);
             source.meter.halve();
             source.suspicion = Some(Suspicion { next: now + FROZEN_CHECK, proofs: 0 });
-            self.timed.insert(peer);
         }
+        self.set_clocks(peer);
         self.note_stall(peer, now);
-    }
-
-    /// Blocks that peers lacked a while ago may be asked of them again.
-    pub(super) fn forget_lacking(&mut self, now: Timestamp) {
-        for source in self.sources.values_mut() {
-            source.lacking.retain(|_, until| *until > now);
+        let Some(source) = self.sources.get(&peer).filter(|source| source.strikes >= STRIKES_MAX) else {
+            return;
+        };
+        if self.others_live(peer, source.waiting_since) {
+            if let Some(source) = self.sources.get_mut(&peer) {
+                source.strikes = 0;
+            }
+            self.drop_source(cx, tree, peer, CloseReason::Stalled);
         }
-        self.lacking_until = self.sources.values().filter_map(|s| s.lacking.values().min().copied()).min();
     }
 
     /// Gives a segment its whole time again.
     pub(super) fn renew(&mut self, number: u64, now: Timestamp) {
-        let Some(segment) = self.segments.get_mut(&number) else { return };
-        self.deadlines.remove(&(segment.deadline, number));
-        segment.deadline = now + SEGMENT_TIMEOUT;
-        self.deadlines.insert((segment.deadline, number));
+        if self.segments.contains_key(&number) {
+            self.deadlines.set(number, now + SEGMENT_TIMEOUT);
+        }
     }
 
     /// Whether another peer than `except` could be asked for a block; `spare`: without owing too much.
@@ -377,8 +362,8 @@ impl BlockScheduler {
     // ---- clocks ----
 
     /// A segment's time is over: what is missing is asked of others, if they can take it.
-    pub(super) fn check_segment(&mut self, tree: &BlockTree, number: u64, now: Timestamp) {
-        self.deadlines.pop_first();
+    pub(super) fn check_segment(&mut self, cx: &mut Cx<'_>, tree: &BlockTree, number: u64) {
+        let now = cx.now.at;
         let Some(segment) = self.segments.get(&number) else { return };
         let peer = segment.peer;
         let mut blocks: Vec<(u32, HeaderId)> =
@@ -396,7 +381,7 @@ impl BlockScheduler {
         let (Some(source), Some(&(height, id))) = (self.sources.get(&peer), blocks.first()) else { return };
         let silent = !source.paused && source.silent_since() + SILENCE <= now;
         if silent && self.has_other(peer, height, id, false) {
-            self.suspect(tree, peer, now);
+            self.suspect(cx, tree, peer);
             return;
         }
         if !source.paused && self.has_other(peer, height, id, true) && blocks.len() > SEGMENT_KEEP {
@@ -407,6 +392,7 @@ impl BlockScheduler {
                 source.meter.halve();
             }
             self.note_stall(peer, now);
+            self.check_load(peer);
         }
         self.renew(number, now);
     }
@@ -418,65 +404,13 @@ impl BlockScheduler {
     }
 
     /// The holder of the window's first block has been silent for too long.
-    pub(super) fn check_stall(&mut self, tree: &BlockTree, now: Timestamp) {
+    pub(super) fn check_stall(&mut self, cx: &mut Cx<'_>, tree: &BlockTree) {
+        let now = cx.now.at;
         let Some(stall) = self.stall else { return };
         if self.stall_deadline(stall).is_some_and(|at| at <= now) {
             self.stall = None;
             self.stall_timeout = (self.stall_timeout * 2).min(STALL_TIMEOUT_MAX);
-            self.suspect(tree, stall.peer, now);
-        }
-    }
-
-    /// Time without a block after which a peer goes: longer the more peers share the link.
-    pub(super) fn patience(&self) -> Duration {
-        let timed = self.timed.iter().filter_map(|id| self.sources.get(id));
-        let downloading = timed.filter(|source| !source.owes.is_empty()).count();
-        let others = u32::try_from(downloading.saturating_sub(1)).unwrap_or(u32::MAX);
-        BLOCK_TIMEOUT.saturating_add((BLOCK_TIMEOUT / 2).saturating_mul(others))
-    }
-
-    /// Drops peers that are silent, or deliver nothing, while others do. Never one that the host chose.
-    pub(super) fn check_sources(&mut self, cx: &mut Cx<'_>, tree: &BlockTree) {
-        let now = cx.now.at;
-        let patience = self.patience();
-        let lives: Vec<(PeerId, Timestamp)> = self.sources.iter().map(|(&id, s)| (id, s.life)).collect();
-        let others_alive =
-            |peer: PeerId, since: Timestamp| lives.iter().any(|&(id, life)| id != peer && life > since);
-        let mut dropped = Vec::new();
-        for (&peer, source) in &mut self.sources {
-            if source.closing || source.paused {
-                continue;
-            }
-            if let Some(suspicion) = source.suspicion.filter(|suspicion| suspicion.next <= now) {
-                let since = Timestamp::from_millis(
-                    suspicion.next.as_millis().saturating_sub(FROZEN_CHECK.as_millis() as u64),
-                );
-                let alive = others_alive(peer, since);
-                let proofs = if alive { suspicion.proofs.saturating_add(1) } else { 0 };
-                source.suspicion = Some(Suspicion { next: now + FROZEN_CHECK, proofs });
-                if proofs >= 2 && !source.manual {
-                    dropped.push((peer, CloseReason::Stalled));
-                }
-            } else if source.strikes >= STRIKES_MAX && others_alive(peer, source.waiting_since) {
-                source.strikes = 0;
-                if !source.manual {
-                    dropped.push((peer, CloseReason::Stalled));
-                }
-            } else if source.is_waiting() && source.waiting_since + patience <= now {
-                let alive = others_alive(peer, source.waiting_since);
-                source.waiting_since = now;
-                if alive && !source.manual {
-                    dropped.push((peer, CloseReason::Timeout("block")));
-                }
-            }
-        }
-        for (peer, reason) in dropped {
-            if let Some(source) = self.sources.get_mut(&peer) {
-                source.closing = true;
-                source.suspicion = None;
-            }
-            self.take_all(tree, peer, None);
-            cx.close(peer, reason);
+            self.suspect(cx, tree, stall.peer);
         }
     }
 
@@ -563,8 +497,4 @@ impl BlockScheduler {
 /// Whether whoever sent the body is to blame.
 fn is_fault(reject: &Reject) -> bool {
     matches!(reject.kind, RejectKind::Consensus | RejectKind::Mutated | RejectKind::InvalidHeader)
-}
-
-fn earlier(a: Option<Timestamp>, b: Timestamp) -> Option<Timestamp> {
-    Some(a.map_or(b, |a| a.min(b)))
 }

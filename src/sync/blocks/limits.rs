@@ -14,6 +14,9 @@ impl BlockScheduler {
         for source in self.sources.values_mut() {
             source.meter.ahead = settings.ahead;
         }
+        for peer in self.sources.keys().copied().collect::<Vec<_>>() {
+            self.check_load(peer);
+        }
         self.follow(tree);
         self.settle(cx, tree);
     }

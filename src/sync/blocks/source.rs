@@ -6,10 +6,11 @@ use crate::limits::{
     BLOCKS_IN_FLIGHT_MIN, LACKING_MAX, LACKING_TIME, LATE_BLOCK, LATE_TIMES, LIMITED_PEER_BLOCKS, STRIKES_MAX,
 };
 use crate::peer::score::Rank;
+use crate::peer::timers::Timers;
 use crate::peer::{ConnectionKind, PeerView};
 use crate::time::Timestamp;
 use core::time::Duration;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// A peer that does not answer.
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +61,7 @@ pub(super) struct Source {
     /// How long it has owed blocks since then, without the present time.
     pub owed_for: Duration,
     /// Blocks it failed to deliver, until when it is not asked for them.
-    pub lacking: BTreeMap<HeaderId, Timestamp>,
+    pub lacking: Timers<HeaderId>,
     /// Blocks it was asked for that another delivered first, or that nobody waits for any more; they may still come.
     pub coming: BTreeSet<HeaderId>,
     /// When the last of those, or of the blocks that were taken away from it, came: its line was not free before.
@@ -93,7 +94,7 @@ impl Source {
             strikes: 0,
             overtaken: 0,
             owed_for: Duration::ZERO,
-            lacking: BTreeMap::new(),
+            lacking: Timers::new(),
             coming: BTreeSet::new(),
             late_until: now,
         }
@@ -106,6 +107,11 @@ impl Source {
     /// The lowest height it serves.
     pub fn lowest(&self) -> u32 {
         if self.full { 0 } else { self.best_height.saturating_sub(LIMITED_PEER_BLOCKS - 1) }
+    }
+
+    /// When it is looked at whether it still does not answer, if it is under suspicion.
+    pub fn suspected_until(&self) -> Option<Timestamp> {
+        self.suspicion.filter(|_| !self.paused && !self.closing).map(|suspicion| suspicion.next)
     }
 
     /// Whether its clock for delivering any block runs.
@@ -121,15 +127,24 @@ impl Source {
 
     /// Bounds what it may owe if it has not delivered for long: whoever has sent no block in `t` seconds delivers less than
     /// one in that time. So a stranger's first share is known to be too large before its first block has come.
-    /// `usual`: milliseconds that a block takes a peer usually; on a slow link of our own all take long.
-    pub fn note_wait(&mut self, now: Timestamp, size: u64, usual: u64) {
-        let waited = now.since(self.waiting_since.max(self.late_until)).as_millis() as u64;
+    /// `usual`: milliseconds that a block takes a peer usually; on a slow link of our own all take long. When to look
+    /// again; `None` if it may not owe less.
+    pub fn note_wait(&mut self, now: Timestamp, size: u64, usual: u64) -> Option<Timestamp> {
+        let free_since = self.free_since();
+        let waited = now.since(free_since).as_millis() as u64;
         let own = size.saturating_mul(1_000).checked_div(self.meter.rate()).unwrap_or(0);
-        let long = LATE_BLOCK.as_millis() as u64;
-        if self.is_waiting() && waited >= long.max(usual.max(own).saturating_mul(LATE_TIMES)) {
-            let most = self.meter.ahead.saturating_mul(1_000) / waited;
-            self.most = self.most.min(usize::try_from(most).unwrap_or(usize::MAX));
+        let late = LATE_BLOCK.max(Duration::from_millis(usual.max(own).saturating_mul(LATE_TIMES)));
+        if free_since + late > now {
+            return Some((free_since + late).min(now + LATE_BLOCK));
         }
+        let most = self.meter.ahead.saturating_mul(1_000) / waited.max(1);
+        self.most = self.most.min(usize::try_from(most).unwrap_or(usize::MAX));
+        (self.most > BLOCKS_IN_FLIGHT_MIN).then(|| now + LATE_BLOCK / 2)
+    }
+
+    /// Since when its line has been free for the blocks that it owes.
+    pub fn free_since(&self) -> Timestamp {
+        self.waiting_since.max(self.late_until)
     }
 
     /// Since when nothing has come from it although it owes something.
@@ -146,16 +161,16 @@ impl Source {
     pub fn may_have(&self, height: u32, id: HeaderId) -> bool {
         self.usable()
             && self.lowest() <= height
-            && !self.lacking.contains_key(&id)
+            && self.lacking.get(&id).is_none()
             && !self.owes.contains(&id)
     }
 
     /// Remembers that the peer failed to deliver a block.
     pub fn lacks(&mut self, id: HeaderId, now: Timestamp) {
         while self.lacking.len() >= LACKING_MAX {
-            self.lacking.pop_first();
+            self.lacking.pop_due(Timestamp::from_millis(u64::MAX));
         }
-        self.lacking.insert(id, now + LACKING_TIME);
+        self.lacking.set(id, now + LACKING_TIME);
     }
 
     /// It does not owe a block any more, through no fault of its own.
@@ -168,7 +183,7 @@ impl Source {
 
     /// Whether it was asked for a block that it does not owe any more.
     pub fn owed_once(&self, id: HeaderId) -> bool {
-        self.lacking.contains_key(&id) || self.coming.contains(&id)
+        self.lacking.get(&id).is_some() || self.coming.contains(&id)
     }
 
     /// Something is asked of it: its time is measured from now on, unless what it owed before is still on its line.
@@ -181,7 +196,7 @@ impl Source {
     /// A block came that it does not owe any more, if it ever did. It took time on its line, which is not the fault of
     /// the blocks behind it. Whether it did owe it.
     pub fn came_late(&mut self, now: Timestamp, id: HeaderId) -> bool {
-        let lacked = self.lacking.remove(&id).is_some();
+        let lacked = self.lacking.cancel(&id).is_some();
         let late = self.coming.remove(&id) || lacked;
         if late {
             self.late_until = now;

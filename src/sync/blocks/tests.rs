@@ -188,6 +188,7 @@ impl World {
     /// What holds after each event. With large windows only a sample is checked, as it takes long.
     fn check(&self) {
         let s = &self.scheduler;
+        s.check_clocks();
         let mut owed = 0;
         for (&peer, source) in &s.sources {
             owed += source.owes.len();
