@@ -253,7 +253,7 @@ impl Engine {
         let kind = peer.view.kind;
         let nonces = &self.nonces;
         let standing = Standing { near_tip, stale: false };
-        let needed = matches!(kind, ConnectionKind::FullRelay | ConnectionKind::BlockRelayOnly);
+        let needed = kind.is_our_choice();
         let suits = |services: ServiceFlags, _| !needed || standing.suits(services);
         let step = handshake.on_message(message, |nonce| nonces.contains(&nonce), suits);
         match step {

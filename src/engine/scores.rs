@@ -6,9 +6,7 @@
 //! address is not discouraged; it is dialled again after others.
 
 use super::{Engine, Output};
-use crate::limits::{
-    MAX_AUDIT_RECORDS, SAVE_INTERVAL, SCORE_ISOLATED_TIME, SCORE_LEAST_OTHERS, SCORE_LIMITED_TIME,
-};
+use crate::limits::{MAX_AUDIT_RECORDS, SAVE_INTERVAL, SCORE_LEAST_OTHERS};
 use crate::peer::audit::{AuditAction, AuditRecord};
 use crate::peer::score::{Band, FEATURES, Saved};
 use crate::peer::{CloseReason, ConnectionKind, PeerId, PeerView};
@@ -43,16 +41,8 @@ impl Engine {
     /// When there is something to do.
     pub(super) fn next_score_deadline(&self) -> Option<Timestamp> {
         let save = self.blocks.scores().is_changed().then_some(self.next_scores_save);
-        let low = self.blocks.scores().low_peers().filter_map(|id| self.low_until(id)).min();
-        save.into_iter().chain(low.map(|at| at.max(self.replacements.opens()))).min()
-    }
-
-    /// When a peer with a low score is looked at. Of those that stay in any case only isolated ones: for another chance.
-    fn low_until(&self, id: PeerId) -> Option<Timestamp> {
-        let since = self.blocks.scores().low_since(id)?;
-        let isolated = self.blocks.scores().get(id)?.band == Band::Isolated;
-        let may_go = self.peers.get(&id).is_some_and(|peer| is_our_choice(peer.view.kind));
-        (isolated || may_go).then(|| since + if isolated { SCORE_ISOLATED_TIME } else { SCORE_LIMITED_TIME })
+        let look = self.blocks.scores().next_look().map(|at| at.max(self.replacements.opens()));
+        save.into_iter().chain(look).min()
     }
 
     pub(super) fn on_score_timer(&mut self) {
@@ -64,29 +54,19 @@ impl Engine {
         if !self.replacements.is_open(now) {
             return;
         }
-        let due = |id: &PeerId| self.low_until(*id).is_some_and(|at| at <= now);
-        let scores = self.blocks.scores();
-        let mut low: Vec<(u8, PeerId)> = scores
-            .low_peers()
-            .filter(|id| due(id))
-            .filter_map(|id| Some((scores.get(id)?.score, id)))
-            .collect();
-        low.sort_unstable();
-        let mut replaced = false;
-        for (_, id) in low {
-            if !replaced && self.can_replace(id) {
-                replaced = true;
+        for id in self.blocks.scores().lowest(now) {
+            if self.can_replace(id) {
                 self.replacements.pass(now);
                 self.close_peer(id, CloseReason::LowScore);
-            } else if !replaced {
-                self.blocks.pardon(id, now);
+                return;
             }
+            self.blocks.pardon(id, now);
         }
     }
 
     /// Whether a low peer may go, and another can come.
     fn can_replace(&mut self, id: PeerId) -> bool {
-        let ours = self.peers.get(&id).is_some_and(|peer| is_our_choice(peer.view.kind));
+        let ours = self.peers.get(&id).is_some_and(|peer| peer.view.kind.is_our_choice());
         let scores = self.blocks.scores();
         let good =
             |other: &&PeerId| **other != id && scores.get(**other).is_some_and(|s| s.band < Band::Limited);
@@ -125,9 +105,4 @@ impl Engine {
         self.audit.push_back(record.clone());
         self.outputs.push_back(Output::Audit(Box::new(record)));
     }
-}
-
-/// Whether we connected to it without being told to, and may choose another.
-fn is_our_choice(kind: ConnectionKind) -> bool {
-    matches!(kind, ConnectionKind::FullRelay | ConnectionKind::BlockRelayOnly)
 }

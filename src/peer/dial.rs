@@ -319,7 +319,7 @@ impl Dialer {
         if self.stopped {
             return None;
         }
-        if let Some(address) = self.tries.due(now.at) {
+        if let Some(address) = self.tries.due(now.at).next() {
             let kind = match address {
                 PeerAddress::Http(_) => ConnectionKind::Source,
                 _ => ConnectionKind::Manual,

@@ -65,6 +65,11 @@ impl ConnectionKind {
         matches!(self, Self::Manual | Self::Source)
     }
 
+    /// Whether we chose it, and may choose another instead.
+    pub const fn is_our_choice(self) -> bool {
+        matches!(self, Self::FullRelay | Self::BlockRelayOnly)
+    }
+
     /// Whether addresses are exchanged.
     pub const fn gossips(self) -> bool {
         matches!(self, Self::Manual | Self::FullRelay | Self::AddrFetch | Self::Inbound)

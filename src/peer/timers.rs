@@ -49,14 +49,14 @@ impl<K: Ord + Clone> Timers<K> {
         self.order.first().map(|(at, _)| *at)
     }
 
-    /// The key of the soonest deadline that is not after `now`.
-    pub fn due(&self, now: Timestamp) -> Option<&K> {
-        self.order.first().filter(|(at, _)| *at <= now).map(|(_, key)| key)
+    /// The keys whose deadlines are not after `now`, the soonest first.
+    pub fn due(&self, now: Timestamp) -> impl Iterator<Item = &K> {
+        self.order.iter().take_while(move |(at, _)| *at <= now).map(|(_, key)| key)
     }
 
     /// Takes the soonest deadline that is not after `now`.
     pub fn pop_due(&mut self, now: Timestamp) -> Option<K> {
-        let key = self.due(now)?.clone();
+        let key = self.due(now).next()?.clone();
         self.cancel(&key);
         Some(key)
     }

@@ -21,16 +21,16 @@
 pub mod file;
 
 use super::ftrl::{Ftrl, Range};
+use super::timers::Timers;
 use super::{CloseReason, ConnectionKind, PeerAddress, PeerId};
 use crate::chain::block_tree::HeaderId;
-use crate::limits::SPEED_SAMPLE_MILLIS;
 use crate::limits::{
-    MAX_SCORED_ADDRESSES, SCORE_GONE, SCORE_LIMITED_PART, SCORE_REPEATED_BLOCKS, SCORE_SAMPLES, SCORE_STABLE,
-    SCORE_STEP,
+    MAX_SCORED_ADDRESSES, SCORE_GONE, SCORE_ISOLATED_TIME, SCORE_LIMITED_PART, SCORE_LIMITED_TIME,
+    SCORE_REPEATED_BLOCKS, SCORE_SAMPLES, SCORE_STABLE, SCORE_STEP, SPEED_SAMPLE_MILLIS,
 };
 use crate::time::{Now, Timestamp};
 use core::fmt;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 /// How peers are chosen for blocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -228,6 +228,8 @@ struct Record {
     repeated: BTreeMap<HeaderId, u8>,
     /// Since when the score is below 40, or was looked at.
     low_since: Option<Timestamp>,
+    /// Whether another may take its place.
+    may_go: bool,
 }
 
 /// The mean of a quantity over the peers of which it was measured, and the last that left, on a scale of octaves.
@@ -299,8 +301,8 @@ pub struct Scores {
     policy: ScorePolicy,
     model: Ftrl<FEATURES>,
     peers: BTreeMap<PeerId, Record>,
-    /// Those whose scores are low.
-    low: BTreeSet<PeerId>,
+    /// When those whose scores are low are looked at; none where scores decide nothing.
+    looks: Timers<PeerId>,
     known: BTreeMap<PeerAddress, Memory>,
     response: Typical,
     speed: Typical,
@@ -314,7 +316,7 @@ impl Scores {
             policy,
             model: Ftrl::new(RANGES),
             peers: BTreeMap::new(),
-            low: BTreeSet::new(),
+            looks: Timers::new(),
             known: BTreeMap::new(),
             response: Typical::default(),
             speed: Typical::default(),
@@ -367,6 +369,7 @@ impl Scores {
             was_overtaken: false,
             repeated: BTreeMap::new(),
             low_since: None,
+            may_go: kind.is_our_choice(),
         };
         self.peers.insert(peer, record);
         self.note_low(peer, now);
@@ -380,7 +383,7 @@ impl Scores {
             self.on_stall(peer, 0, now.at);
         }
         let Some(mut record) = self.peers.remove(&peer) else { return };
-        self.low.remove(&peer);
+        self.looks.cancel(&peer);
         if record.is_ours() {
             self.response.leave(record.response);
             self.speed.leave(record.speed);
@@ -516,11 +519,7 @@ impl Scores {
         if let Some(record) = self.peers.get_mut(&peer) {
             let low = record.memory.score < 40_000;
             record.low_since = if low { record.low_since.or(Some(now)) } else { None };
-            if low {
-                self.low.insert(peer)
-            } else {
-                self.low.remove(&peer)
-            };
+            self.looks.put(peer, record.looked_at().filter(|_| self.policy.uses_scores()));
         }
     }
 
@@ -543,14 +542,17 @@ impl Scores {
         Some(PeerScore { score: record.score(), band: record.band(), features })
     }
 
-    /// The peers whose scores are low; none where scores decide nothing.
-    pub fn low_peers(&self) -> impl Iterator<Item = PeerId> + '_ {
-        self.low.iter().copied().filter(|_| self.policy.uses_scores())
+    /// When a peer has been low for so long that it is looked at; none where scores decide nothing. Of those that stay in any
+    /// case only isolated ones are: for another chance.
+    pub fn next_look(&self) -> Option<Timestamp> {
+        self.looks.next()
     }
 
-    /// Since when a peer's score is low, or was last looked at.
-    pub fn low_since(&self, peer: PeerId) -> Option<Timestamp> {
-        self.peers.get(&peer)?.low_since.filter(|_| self.policy.uses_scores())
+    /// The peers that are to be looked at, the lowest first.
+    pub fn lowest(&self, now: Timestamp) -> Vec<PeerId> {
+        let mut due: Vec<PeerId> = self.looks.due(now).copied().collect();
+        due.sort_by_key(|peer| (self.peers.get(peer).map(Record::score), *peer));
+        due
     }
 
     /// A low peer stays. One that is isolated gets another chance.
@@ -558,6 +560,7 @@ impl Scores {
         if let Some(record) = self.peers.get_mut(&peer).filter(|record| record.low_since.is_some()) {
             record.low_since = Some(now);
             record.memory.score = record.memory.score.max(ISOLATED);
+            self.note_low(peer, now);
         }
     }
 
@@ -598,6 +601,13 @@ impl Record {
     /// Whether we dialled it. Whoever came to us may come as often as it likes: it says nothing of what is typical.
     fn is_ours(&self) -> bool {
         self.address.is_some()
+    }
+
+    /// When it is looked at if its score stays low.
+    fn looked_at(&self) -> Option<Timestamp> {
+        let isolated = self.band() == Band::Isolated;
+        let patience = if isolated { SCORE_ISOLATED_TIME } else { SCORE_LIMITED_TIME };
+        self.low_since.filter(|_| isolated || self.may_go).map(|since| since + patience)
     }
 
     /// What is to be remembered of it.

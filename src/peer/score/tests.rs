@@ -217,12 +217,14 @@ fn a_low_score_has_a_clock_and_a_pardon_restarts_it() {
         scores.on_speed(PeerId(1), 1_000_000, 250, seconds(at));
         scores.on_stall(PeerId(2), 250, seconds(at));
     }
-    assert_eq!(scores.low_since(PeerId(1)), None);
-    assert!(scores.low_since(PeerId(2)).is_some_and(|at| at < seconds(10)));
+    assert_eq!(scores.looks.get(&PeerId(1)), None);
+    assert!(scores.next_look().is_some_and(|at| at < seconds(10) + SCORE_ISOLATED_TIME));
+    assert_eq!(scores.lowest(seconds(10) + SCORE_ISOLATED_TIME), [PeerId(2)]);
     assert!(scores.rank(PeerId(2)).isolated);
     assert_eq!(scores.rank(PeerId(2)).part, SCORE_LIMITED_PART);
     scores.pardon(PeerId(2), seconds(50));
-    assert_eq!(scores.low_since(PeerId(2)), Some(seconds(50)));
+    // Not isolated any more, it has more time.
+    assert_eq!(scores.next_look(), Some(seconds(50) + SCORE_LIMITED_TIME));
     assert!(!scores.rank(PeerId(2)).isolated);
     assert!(scores.rank(PeerId(2)).order < scores.rank(PeerId(1)).order);
 }
@@ -274,7 +276,7 @@ fn policies_without_scores_limit_nobody() {
         }
         let rank = scores.rank(PeerId(1));
         assert!(!rank.isolated && rank.part == 1);
-        assert_eq!(scores.low_since(PeerId(1)), None);
+        assert_eq!(scores.next_look(), None);
         scores.on_gone(PeerId(1), &CloseReason::Fault(Fault::NonContinuousHeaders), false, now(50));
         assert_eq!(scores.low_addresses().count(), 0);
     }
@@ -379,6 +381,7 @@ proptest! {
                 prop_assert!(seen.score <= 100);
                 prop_assert!(seen.features.values().iter().all(|value| (0.0..=1.0).contains(value)), "{:?}", seen);
                 prop_assert_eq!(record.low_since.is_some(), record.memory.score < 40_000);
+                prop_assert_eq!(scores.looks.get(peer), record.looked_at());
                 if let (false, Some(before)) = (fresh, before[peer.0 as usize]) {
                     prop_assert!((record.memory.score - before).abs() <= SCORE_STEP * 1_000);
                 }

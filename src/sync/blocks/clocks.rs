@@ -73,7 +73,7 @@ impl BlockScheduler {
 
     /// Bounds what peers may owe that have delivered nothing for long.
     pub(super) fn check_late(&mut self, now: Timestamp) {
-        if self.clocks.late.due(now).is_none() {
+        if self.clocks.late.due(now).next().is_none() {
             return;
         }
         let size = self.size.get();
