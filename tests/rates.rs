@@ -4,9 +4,12 @@
 
 mod world;
 
-use bitcoin::p2p::message_blockdata::Inventory;
+use bitcoin::BlockHash;
+use bitcoin::hashes::Hash;
+use bitcoin::p2p::message_blockdata::{GetHeadersMessage, Inventory};
 use bitcoin::p2p::message_network::VersionMessage;
 use bitcoin::p2p::{Address, ServiceFlags};
+use headlong::peer::CloseReason;
 use headlong::sim::forge::BlockPlan;
 use headlong::wire::Message;
 use headlong::wire::frame::{Decoder, encode};
@@ -137,6 +140,30 @@ fn a_flood_of_requests_for_blocks_holds_up_no_ping() {
     let peers = server.handle.peers_blocking().unwrap();
     let mine = peers.iter().find(|peer| peer.user_agent == "/by-hand/").unwrap();
     assert!(mine.traffic.per_second.sent > 0 && mine.traffic.queues.dropped == 0, "{:?}", mine.traffic);
+    server.stop();
+}
+
+/// Fifty megabytes of headers, of which it takes none.
+#[test]
+fn who_does_not_read_is_left_and_the_host_is_told_why() {
+    let world = World::new(1_200);
+    let server = Running::start(world.builder().listen(LOOPBACK.into()).build().unwrap());
+    server.wait_for(world.tip());
+    let mut deaf = ByHand::shake_hands(listening(&server.handle), world.params.magic);
+    let all = GetHeadersMessage {
+        version: 70_016,
+        locator_hashes: vec![world.params.genesis_hash()],
+        stop_hash: BlockHash::all_zeros(),
+    };
+    deaf.send(&vec![Message::GetHeaders(all); 500]);
+    let deadline = Instant::now() + PATIENCE;
+    let left = || server.handle.ended_peers_blocking().unwrap().pop();
+    while left().is_none() {
+        assert!(Instant::now() < deadline, "{:?}", server.handle.status().traffic);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let left = left().unwrap();
+    assert_eq!((left.reason, left.discouraged), (CloseReason::Unread, false));
     server.stop();
 }
 

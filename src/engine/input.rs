@@ -36,6 +36,8 @@ pub enum Input {
     Faulted(PeerId, Fault),
     /// The connection ended from the other side or by an error.
     Closed(PeerId),
+    /// The peer does not read what it is sent; its connection was given up.
+    Unread(PeerId),
     /// This many bytes of what was sent to the peer left our queue.
     Flushed(PeerId, usize),
     /// Announcements to this peer could not leave in time and were dropped.

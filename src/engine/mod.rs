@@ -436,11 +436,8 @@ impl Engine {
                 self.life_event(peer, PeerEvent::DiscoveryFailed);
                 self.drop_peer(peer, &CloseReason::Remote);
             }
-            Input::Closed(peer) => {
-                self.note_trouble(peer, &CloseReason::Remote);
-                self.life_event(peer, PeerEvent::HeartbeatMissed);
-                self.drop_peer(peer, &CloseReason::Remote);
-            }
+            Input::Closed(peer) => self.on_closed(peer, &CloseReason::Remote),
+            Input::Unread(peer) => self.on_closed(peer, &CloseReason::Unread),
             Input::Received(peer, message, bytes) => self.on_received(peer, message, bytes),
             Input::Progress(peer, bytes) => self.on_progress(peer, bytes),
             Input::Faulted(peer, fault) => self.close_peer(peer, CloseReason::Fault(fault)),

@@ -134,6 +134,13 @@ impl Engine {
         }
     }
 
+    /// A connection is no more.
+    pub(super) fn on_closed(&mut self, id: PeerId, reason: &CloseReason) {
+        self.note_trouble(id, reason);
+        self.life_event(id, PeerEvent::HeartbeatMissed);
+        self.drop_peer(id, reason);
+    }
+
     /// Ends a connection without need: what the peer owes us is asked of others at once; what it asked us for it still
     /// gets, for a limited time.
     pub(super) fn leave_peer(&mut self, id: PeerId, reason: CloseReason) {

@@ -485,7 +485,7 @@ impl Driver {
             if let Some(connection) = self.give_up(id) {
                 connection.abandon();
             }
-            self.pending.push_back(Input::Closed(id));
+            self.pending.push_back(Input::Unread(id));
         }
     }
 

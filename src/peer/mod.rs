@@ -155,6 +155,9 @@ pub enum CloseReason {
     /// It asks for more than we give.
     #[error("{0}")]
     Greedy(&'static str),
+    /// It does not read what it is sent.
+    #[error("does not read what it is sent")]
+    Unread,
     /// Its score was low for long, and another can take its place.
     #[error("scored low; another peer takes its place")]
     LowScore,

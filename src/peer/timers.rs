@@ -101,13 +101,18 @@ mod tests {
                         naive.push((key, at));
                     }
                     1 => {
-                        timers.cancel(&key);
+                        let old = naive.iter().find(|(k, _)| *k == key).map(|(_, at)| *at);
+                        prop_assert_eq!(timers.cancel(&key).map(Timestamp::as_millis), old);
                         naive.retain(|(k, _)| *k != key);
                     }
                     _ => {
-                        let soonest = naive.iter().map(|(k, t)| (*t, *k)).min().filter(|(t, _)| *t <= at);
-                        prop_assert_eq!(timers.pop_due(Timestamp::from_millis(at)), soonest.map(|(_, k)| k));
-                        naive.retain(|(k, _)| Some(*k) != soonest.map(|(_, s)| s));
+                        naive.sort_by_key(|(key, at)| (*at, *key));
+                        let now = Timestamp::from_millis(at);
+                        let due: Vec<u8> = naive.iter().filter(|(_, t)| *t <= at).map(|(k, _)| *k).collect();
+                        prop_assert_eq!(timers.due(now).copied().collect::<Vec<_>>(), due.clone());
+                        prop_assert_eq!(timers.pop_due(now), due.first().copied());
+                        naive.retain(|(k, _)| Some(k) != due.first());
+                        prop_assert!(timers.keys().eq(naive.iter().map(|(k, _)| k)));
                     }
                 }
                 prop_assert_eq!(timers.len(), naive.len());

@@ -377,8 +377,10 @@ impl Scores {
 
     /// A connection ended, with blocks outstanding or not: what is worth it is remembered.
     pub fn on_gone(&mut self, peer: PeerId, reason: &CloseReason, owing: bool, now: Now) {
-        let its_fault =
-            matches!(reason, CloseReason::Remote | CloseReason::Timeout(_) | CloseReason::Stalled);
+        let its_fault = matches!(
+            reason,
+            CloseReason::Remote | CloseReason::Unread | CloseReason::Timeout(_) | CloseReason::Stalled
+        );
         if its_fault && owing {
             self.on_stall(peer, 0, now.at);
         }
