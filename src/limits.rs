@@ -469,6 +469,9 @@ pub const HEDGE_LEAD: u32 = 8;
 pub const HEDGE_DOUBLINGS: u32 = 4;
 /// Times that such a peer has to be faster than those who owe the block.
 pub const HEDGE_FASTER: u64 = 2;
+/// Times what a block usually takes a peer whose line is free, after which it is asked of one that has more to send before:
+/// that one can only help if the other sends nothing any more.
+pub const HEDGE_LATER: u32 = 2;
 /// Bounds and first guess of the time after which a second peer is asked.
 pub const HEDGE_MIN: Duration = Duration::from_millis(250);
 /// See [`HEDGE_MIN`].

@@ -8,7 +8,8 @@
 //!    is asked first, and who for hardly anything, the [scores](crate::peer::score) say. Consecutive heights asked
 //!    together are a *segment* with a deadline; what is missing then is asked of others.
 //! 3. The block that everything waits for is asked of a second peer when it takes longer than 95 of 100
-//!    blocks did, and then of one after the other that is far faster than those who owe it, in growing intervals.
+//!    blocks did (if that one has more to send before it: when the first sends nothing for twice what 95 of 100 take on a
+//!    free line), and then of one after the other that is far faster than those who owe it, in growing intervals.
 //! 4. A *stall*: the peer that owes the first block of the window is silent, and nothing else can be
 //!    connected, or nothing more asked for. Its blocks are asked of others; it gets nothing more until it
 //!    sends again, and is dropped only if it stays silent while others send. If all are slow, or silent,
@@ -146,7 +147,7 @@ pub struct BlockScheduler {
     sources: BTreeMap<PeerId, Source>,
     clocks: Clocks,
     scores: Scores,
-    /// Peers that owe more than their scores allow.
+    /// Peers that owe more than they keep ([`Source::kept`]).
     overladen: BTreeSet<PeerId>,
     flights: BTreeMap<HeaderId, Flight>,
     arrived: BTreeMap<HeaderId, Arrived>,
@@ -161,6 +162,8 @@ pub struct BlockScheduler {
     ahead: u64,
     size: SizeEstimate,
     times: DeliveryTimes,
+    /// As [`Self::times`], from when the peer's line was free for the block.
+    responses: DeliveryTimes,
     stall: Option<Stall>,
     stall_timeout: Duration,
     /// The block that everything waits for and when a second peer is asked.
@@ -197,6 +200,7 @@ impl BlockScheduler {
             ahead: BLOCKS_IN_FLIGHT_SECONDS,
             size: SizeEstimate::new(),
             times: DeliveryTimes::default(),
+            responses: DeliveryTimes::default(),
             stall: None,
             stall_timeout: STALL_TIMEOUT_MIN,
             hedge: None,

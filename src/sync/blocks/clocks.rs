@@ -100,7 +100,7 @@ impl BlockScheduler {
     /// Whether a peer owes more than it can deliver: it became slower, blocks larger, or nothing comes of it.
     pub(super) fn check_load(&mut self, peer: PeerId) {
         let Some(source) = self.sources.get(&peer) else { return };
-        let limit = source.limit(self.size.get(), source.rank);
+        let limit = source.kept(self.size.get());
         if source.is_waiting() && source.owes.len() > limit.saturating_mul(OVERLADEN) {
             self.overladen.insert(peer);
         }

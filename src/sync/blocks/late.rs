@@ -6,8 +6,9 @@ use crate::chain::block_tree::{BlockTree, HeaderId};
 use crate::chain::command::BlockRef;
 use crate::error::{Reject, RejectKind};
 use crate::limits::{
-    BLOCK_REQUESTS_MAX, FROZEN_CHECK, HEDGE_DOUBLINGS, HEDGE_FASTER, HEDGE_LEAD, HEDGE_MIN, SEGMENT_KEEP,
-    SEGMENT_TIMEOUT, SENDERS_MAX, SILENCE, STALL_TIMEOUT_MAX, STRIKES_MAX, UNASKED_BLOCKS_AHEAD,
+    BLOCK_REQUESTS_MAX, FROZEN_CHECK, HEDGE_DOUBLINGS, HEDGE_FASTER, HEDGE_LATER, HEDGE_LEAD, HEDGE_MIN,
+    SEGMENT_KEEP, SEGMENT_TIMEOUT, SENDERS_MAX, SILENCE, STALL_TIMEOUT_MAX, STRIKES_MAX,
+    UNASKED_BLOCKS_AHEAD,
 };
 use crate::peer::score::{Saved, Scores};
 use crate::peer::{CloseReason, Cx, Fault, PeerId};
@@ -49,8 +50,9 @@ impl BlockScheduler {
         let asked = self.flights.get(&id).and_then(|flight| flight.requests.iter().find(|r| r.peer == peer));
         let Some(&request) = asked else { return };
         self.times.push(now.since(request.at));
-        let response = now.since(request.at.max(free_since)).as_millis() as u64;
-        self.score(peer, |scores| scores.on_response(peer, response));
+        let response = now.since(request.at.max(free_since));
+        self.responses.push(response);
+        self.score(peer, |scores| scores.on_response(peer, response.as_millis() as u64));
         self.note_speed(now, peer, speed);
     }
 
@@ -68,7 +70,7 @@ impl BlockScheduler {
         tell(&mut self.scores);
         if let Some(source) = self.sources.get_mut(&peer) {
             source.rank = self.scores.rank(peer);
-            if source.rank.part > 1 && source.owes.len() > source.limit(self.size.get(), source.rank) {
+            if source.rank.isolated && source.owes.len() > source.kept(self.size.get()) {
                 self.overladen.insert(peer);
             }
         }
@@ -89,7 +91,7 @@ impl BlockScheduler {
             let mut owed: Vec<(u32, HeaderId)> =
                 source.owes.iter().map(|&id| (tree.height(id), id)).collect();
             owed.sort_unstable();
-            for &(height, id) in owed.iter().skip(source.limit(self.size.get(), source.rank)) {
+            for &(height, id) in owed.iter().skip(source.kept(self.size.get())) {
                 if self.has_other(peer, height, id, true) {
                     self.take_away(tree, peer, id, Some(now));
                 }
@@ -463,17 +465,8 @@ impl BlockScheduler {
         let Some(&first) = flight.requests.first() else { return };
         let waited_for = height <= self.tip_height.saturating_add(1 + HEDGE_LEAD);
         let other = self.has_other(first.peer, height, id, false);
-        if waited_for && self.hedge_source(flight, height, id).is_some() {
-            // The lower the score of who owes it, the sooner.
-            let order = self.sources.get(&first.peer).map_or(0, |source| source.rank.order);
-            let patience = match self.scores.policy().uses_scores() {
-                true => self.times.percentile_95() * order.clamp(10_000, 40_000) / 40_000,
-                false => self.times.percentile_95(),
-            };
-            // Nor may two slow ones keep it from all others: those are asked one by one, after twice the time each.
-            let last = flight.requests.last().map_or(first.at, |last| last.at);
-            let doublings = flight.asked.saturating_sub(1).min(HEDGE_DOUBLINGS);
-            self.hedge = Some((id, last + patience.max(HEDGE_MIN) * (1 << doublings)));
+        if waited_for {
+            self.hedge = self.hedge_time(flight, height, id, now).map(|at| (id, at));
         }
         // The clock runs on while the same peer owes one first block after the other.
         let full = self.reserved.saturating_add(self.size.get()) > self.config.reserved_bytes;
@@ -484,6 +477,42 @@ impl BlockScheduler {
             Some(stall) if stall.peer == first.peer => Some(stall),
             _ => Some(Stall { peer: first.peer, since: self.stalls_since(first.peer, now) }),
         };
+    }
+
+    /// When one more peer is asked for the block that everything waits for, if there is one.
+    fn hedge_time(&self, flight: &Flight, height: u32, id: HeaderId, now: Timestamp) -> Option<Timestamp> {
+        let next = self.hedge_source(flight, height, id)?;
+        let (first, last) = (flight.requests.first()?, flight.requests.last()?);
+        let second = flight.requests.len() < BLOCK_REQUESTS_MAX;
+        let (since, usual) = if second && !self.is_sooner(next, first.peer) {
+            // It can only help if nothing comes of the first.
+            let since = last.at.max(self.line_free_since(first.peer, id, now));
+            (since, HEDGE_LATER * self.responses.percentile_95())
+        } else {
+            (last.at, self.times.percentile_95())
+        };
+        // The lower the score of who owes it, the sooner.
+        let order = self.sources.get(&first.peer).map_or(0, |source| source.rank.order);
+        let patience = match self.scores.policy().uses_scores() {
+            true => usual * order.clamp(10_000, 40_000) / 40_000,
+            false => usual,
+        };
+        // Nor may two slow ones keep it from all others: those are asked one by one, after twice the time each.
+        let doublings = flight.asked.saturating_sub(1).min(HEDGE_DOUBLINGS);
+        Some(since + patience.max(HEDGE_MIN) * (1 << doublings))
+    }
+
+    /// Whether a peer delivers all that it owes, and one block more, before another delivers one.
+    fn is_sooner(&self, peer: PeerId, other: PeerId) -> bool {
+        let owes = self.in_flight(Some(peer)) as u64;
+        self.speed(peer) >= self.speed(other).saturating_mul(owes.saturating_add(1))
+    }
+
+    /// Since when a peer could send the block that everything waits for: what it sent before that was in its turn, what it
+    /// sends since then is not.
+    fn line_free_since(&self, peer: PeerId, head: HeaderId, now: Timestamp) -> Timestamp {
+        let waited = self.withholding.waited_since(head).unwrap_or(now);
+        self.sources.get(&peer).map_or(waited, |source| source.free_since().min(waited))
     }
 
     /// Since when a peer stalls for which everything begins to wait: it may have been silent for long while others were not.

@@ -125,6 +125,11 @@ impl Source {
         if self.overtaken >= STRIKES_MAX { 1 } else { (whole / rank.part).max(BLOCKS_IN_FLIGHT_MIN) }
     }
 
+    /// How many it keeps of what it owes. Who is only slow sends what it was asked for, and would send it in vain.
+    pub fn kept(&self, size: u64) -> usize {
+        self.limit(size, if self.rank.isolated { self.rank } else { Rank::FREE })
+    }
+
     /// Bounds what it may owe if it has not delivered for long: whoever has sent no block in `t` seconds delivers less than
     /// one in that time. So a stranger's first share is known to be too large before its first block has come.
     /// `usual`: milliseconds that a block takes a peer usually; on a slow link of our own all take long. When to look

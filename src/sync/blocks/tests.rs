@@ -33,6 +33,8 @@ struct SimPeer {
     lacks_all: bool,
     /// Never sends a whole block with this hash, only bytes of it.
     trickles: Option<BlockHash>,
+    /// Never sends these blocks, but all others.
+    keeps_back: fn(u32) -> bool,
     delivered: usize,
 }
 
@@ -136,6 +138,7 @@ impl World {
             total: 0,
             lacks_all: false,
             trickles: None,
+            keeps_back: |_| false,
             delivered: 0,
         };
         self.peers.insert(view.id, peer);
@@ -269,6 +272,11 @@ impl World {
             let Some(peer) = self.peers.get_mut(&id) else { return };
             if at > self.now || bytes == 0 {
                 return;
+            }
+            let height = self.tree.find(&hash).map_or(0, |id| self.tree.height(id));
+            if (peer.keeps_back)(height) {
+                peer.queue.pop_front();
+                continue;
             }
             if peer.lacks_all {
                 peer.queue.pop_front();

@@ -52,6 +52,11 @@ impl Withholding {
         self.due.into_iter().chain(self.again).min()
     }
 
+    /// Since when everything waits for this block.
+    pub fn waited_since(&self, id: HeaderId) -> Option<Timestamp> {
+        self.waited.filter(|(waited, _)| *waited == id).map(|(_, since)| since)
+    }
+
     /// A block has connected.
     pub fn on_tip(&mut self) {
         self.barren = false;
