@@ -82,11 +82,10 @@ impl PeerWatch {
 
     /// A handshake is complete.
     pub fn on_peer_ready(&mut self, cx: &mut Cx<'_>, tree: &BlockTree, peer: &PeerView) {
-        let full = peer.kind == ConnectionKind::FullRelay;
-        if !full && peer.kind != ConnectionKind::BlockRelayOnly {
+        if !peer.kind.is_our_choice() {
             return;
         }
-        let since = cx.now.at;
+        let (full, since) = (peer.kind == ConnectionKind::FullRelay, cx.now.at);
         let watched = Watched { full, since, best: None, announced: None, behind: None, protected: false };
         self.peers.insert(peer.id, watched);
         self.consider(cx, tree, peer.id);

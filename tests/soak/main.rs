@@ -64,8 +64,6 @@ const INPUTS: usize = 20;
 const SMOKE: u64 = 25;
 /// Servers of each kind of malice.
 const EACH: usize = 3;
-/// Times that a stop may come in the middle of a reorg, one after the other.
-const STOPS: usize = 3;
 /// A life shorter than this is not judged by its memory.
 const FULL_LIFE: Duration = Duration::from_secs(60);
 
@@ -266,14 +264,12 @@ fn a_long_run_is_flat() {
         } else {
             let (samples, mut coins) = life.stop();
             // A stop in the middle of a reorg to a branch that lies leaves the block that both share; the next start goes on.
-            for _ in 0..STOPS {
-                if coins["tip"] != load.node.tip() {
-                    let shared = load.node.call("getblockheader", json!([coins["tip"]]));
-                    assert!(shared["confirmations"].as_i64() > Some(0), "{shared}");
-                    let mut again = Life::start(folder.path(), &servers);
-                    again.reach(&load.node.tip(), PATIENCE);
-                    coins = again.stop().1;
-                }
+            if coins["tip"] != load.node.tip() {
+                let shared = load.node.call("getblockheader", json!([coins["tip"]]));
+                assert!(shared["confirmations"].as_i64() > Some(0), "{shared}");
+                let mut again = Life::start(folder.path(), &servers);
+                again.reach(&load.node.tip(), PATIENCE);
+                coins = again.stop().1;
             }
             let (serialized, muhash, txouts) = load.node.coins();
             assert_eq!(coins["tip"], load.node.tip());

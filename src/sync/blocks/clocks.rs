@@ -97,11 +97,12 @@ impl BlockScheduler {
         rates.get(rates.len() / 2).copied()
     }
 
-    /// Whether a peer owes more than it can deliver: it became slower, blocks larger, or nothing comes of it.
+    /// Whether a peer owes more than it can deliver, since it became slower, blocks larger, or nothing comes of it; or more
+    /// than its score allows.
     pub(super) fn check_load(&mut self, peer: PeerId) {
         let Some(source) = self.sources.get(&peer) else { return };
-        let limit = source.kept(self.size.get());
-        if source.is_waiting() && source.owes.len() > limit.saturating_mul(OVERLADEN) {
+        let times = if source.rank.isolated { 1 } else { OVERLADEN };
+        if source.owes.len() > source.kept(self.size.get()).saturating_mul(times) {
             self.overladen.insert(peer);
         }
     }

@@ -70,9 +70,7 @@ impl BlockScheduler {
         tell(&mut self.scores);
         if let Some(source) = self.sources.get_mut(&peer) {
             source.rank = self.scores.rank(peer);
-            if source.rank.isolated && source.owes.len() > source.kept(self.size.get()) {
-                self.overladen.insert(peer);
-            }
+            self.check_load(peer);
         }
     }
 
@@ -333,10 +331,8 @@ impl BlockScheduler {
         }
         self.set_clocks(peer);
         self.note_stall(peer, now);
-        let Some(source) = self.sources.get(&peer).filter(|source| source.strikes >= STRIKES_MAX) else {
-            return;
-        };
-        if self.others_live(peer, source.waiting_since) {
+        let struck = self.sources.get(&peer).filter(|source| source.strikes >= STRIKES_MAX);
+        if struck.is_some_and(|source| self.others_live(peer, source.waiting_since)) {
             if let Some(source) = self.sources.get_mut(&peer) {
                 source.strikes = 0;
             }

@@ -11,10 +11,10 @@ impl BlockScheduler {
     pub fn set_limits(&mut self, cx: &mut Cx<'_>, tree: &BlockTree, settings: Settings) {
         self.config = SchedulerConfig { window: settings.window, reserved_bytes: settings.reserved_bytes };
         self.ahead = settings.ahead;
-        for source in self.sources.values_mut() {
-            source.meter.ahead = settings.ahead;
-        }
         for peer in self.sources.keys().copied().collect::<Vec<_>>() {
+            if let Some(source) = self.sources.get_mut(&peer) {
+                source.meter.ahead = settings.ahead;
+            }
             self.check_load(peer);
         }
         self.follow(tree);
