@@ -160,7 +160,7 @@ impl Activation {
             .map(|id| tree.block(id))
     }
 
-    /// Nothing new is connected from now on; what is under way is finished and made durable.
+    /// Nothing new is connected from now on; what is under way, a whole reorg too, is finished and made durable.
     pub fn stop(&mut self) {
         self.stopping = true;
     }
@@ -326,7 +326,9 @@ impl Activation {
         if matches!(self.commits.state(), SyncState::Failed | SyncState::RollingBack) {
             return Ok(());
         }
-        if !self.draining && !self.stopping {
+        // A stop finishes a reorg, also to a branch that lies and back: it never leaves a worse tip than is durable.
+        let between = tree.work(self.planned) < tree.work(self.durable);
+        if !self.draining && (!self.stopping || between) {
             self.send_path(cx, tree)?;
         }
         self.send_commit(cx, tree, synced)

@@ -133,6 +133,44 @@ proptest! {
         prop_assert!(model.activation.state() == SyncState::Idle || model.activation.proved() == genesis);
     }
 
+    /// Nor does it leave the block that a branch which lies shares with the tip.
+    #[test]
+    fn a_stop_never_leaves_a_worse_tip_than_was_durable(
+        parents in prop::collection::vec(0usize..20, 1..20),
+        extend in prop::collection::vec(any::<bool>(), 20),
+        invalid in prop::collection::vec(0u8..4, 20),
+        early in 2usize..20,
+        delivered in 0usize..12,
+    ) {
+        let parents: Vec<usize> =
+            parents.iter().enumerate().map(|(n, parent)| if extend[n] { n } else { *parent }).collect();
+        let mut model = Model::new(&parents, None);
+        let count = model.ids.len();
+        // The first one is valid, so that something is durable.
+        for n in (2..count).filter(|n| invalid[n - 1] == 0) {
+            let hash = model.tree.hash(model.ids[n]);
+            model.books.invalid.insert(hash);
+        }
+        for n in 1..count.min(early) {
+            model.store(n);
+        }
+        while model.deliver() {}
+        model.now = 61_000;
+        model.act(|_, _, _| ());
+        while model.deliver() {}
+        let durable = model.books.durable;
+        for n in count.min(early)..count {
+            model.store(n);
+        }
+        for _ in 0..delivered {
+            model.deliver();
+        }
+        model.act(|activation, _, _| activation.stop());
+        while model.deliver() {}
+        prop_assert!(model.activation.is_quiet());
+        prop_assert!(model.books.durable.height >= durable.height, "{:?} after {durable:?}", model.books.durable);
+    }
+
     #[test]
     fn never_passes_the_height_to_stop_at(
         parents in prop::collection::vec(0usize..20, 1..20),
