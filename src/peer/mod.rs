@@ -155,7 +155,7 @@ pub enum CloseReason {
     /// It asks for more than we give.
     #[error("{0}")]
     Greedy(&'static str),
-    /// It does not read what it is sent.
+    /// It does not read what it is sent ([`crate::limits::MAX_UNSENT_BYTES`] and its neighbours).
     #[error("does not read what it is sent")]
     Unread,
     /// Its score was low for long, and another can take its place.
