@@ -53,8 +53,9 @@ const REBIRTH: u64 = 2_000;
 const PROGRESS: u64 = 1_000;
 /// Branches of the honest chain that are remembered, to fork from.
 const REMEMBERED: usize = 80;
-/// Steps at one moment after which a world counts as going round in circles.
-const MAX_STEPS_AT_ONCE: u64 = 20_000;
+/// Steps at one moment after which a world counts as going round in circles. Some thirty noisy connections may come to
+/// say all that they have to say in the same millisecond.
+const MAX_STEPS_AT_ONCE: u64 = 200_000;
 /// Lines of the trace that are kept.
 const TRACE_LINES: usize = 100_000;
 

@@ -128,6 +128,9 @@ impl AddressBook {
                 return;
             }
         }
+        if entry.last_try == 0 {
+            self.vouched.put(&address, &entry.source);
+        }
         self.last_good = self.last_good.max(entry.last_success);
         self.entries.insert(address, entry);
     }

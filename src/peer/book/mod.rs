@@ -9,11 +9,13 @@
 //! 3. Buckets and places follow from a secret key, so that nobody can aim at them.
 //! 4. A dial takes from either table with the same chance, a bucket, then an address within it; less often one that
 //!    failed lately. What was not seen for thirty days, or failed again and again, makes way for others.
+//! 5. Not as Core: every second draw is of what [a seed or the host told](vouched) and nobody dialled yet.
 //!
 //! Nothing here is larger than its tables. Saved as bytes by [`mod@file`]. Left out: AS maps.
 
 pub mod file;
 mod table;
+mod vouched;
 
 use super::PeerAddress;
 use super::address::AddressNetwork;
@@ -30,6 +32,7 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use table::{Places, Table};
+use vouched::Vouched;
 
 /// Failures after which an address that never answered makes way (`ADDRMAN_RETRIES`).
 const RETRIES: u32 = 3;
@@ -149,6 +152,7 @@ pub struct AddressBook {
     entries: BTreeMap<PeerAddress, Entry>,
     new: Table,
     tried: Table,
+    vouched: Vouched,
     /// Addresses that wait for a place in the tried table.
     collisions: BTreeSet<PeerAddress>,
     /// When an address last became good: failures before count once.
@@ -170,6 +174,7 @@ impl AddressBook {
             entries: BTreeMap::new(),
             new: Table::default(),
             tried: Table::default(),
+            vouched: Vouched::default(),
             collisions: BTreeSet::new(),
             last_good: 1,
             anchors: Vec::new(),
@@ -249,6 +254,9 @@ impl AddressBook {
                 self.changed = true;
             }
             entry.services |= told.services;
+            if entry.last_try == 0 {
+                self.vouched.put(&told.address, source);
+            }
             let enough = entry.tried || entry.buckets.len() >= NEW_BUCKETS_PER_ADDRESS;
             // Each further place is half as likely as the one before.
             if told.seen <= entry.last_seen || enough || rng.below(1 << entry.buckets.len()) != 0 {
@@ -268,6 +276,9 @@ impl AddressBook {
         let fresh = || Entry::new(source.clone(), told.services, seen);
         let entry = self.entries.entry(told.address.clone()).or_insert_with(fresh);
         entry.buckets.push(slot.0);
+        if places.is_none() {
+            self.vouched.put(&told.address, source);
+        }
         self.new.put(slot, told.address.clone());
         self.changed = true;
         true
@@ -293,6 +304,7 @@ impl AddressBook {
             if entry.buckets.is_empty() && !entry.tried {
                 self.entries.remove(&address);
                 self.collisions.remove(&address);
+                self.vouched.remove(&address);
             }
         }
     }
@@ -333,8 +345,7 @@ impl AddressBook {
     ) -> Result<PeerAddress, Option<Timestamp>> {
         let mut ease = 1.0;
         for _ in 0..ADDRESS_DRAWS {
-            let new = wanted.new_only || self.tried.is_empty() || (!self.new.is_empty() && rng.below(2) == 0);
-            let Some(address) = (if new { &self.new } else { &self.tried }).draw(rng) else { break };
+            let Some(address) = self.draw(wanted.new_only, rng) else { break };
             let Some(entry) = self.entries.get(address) else { continue };
             let may = entry.next_try <= now.at && self.fits(address, entry, wanted);
             let chance = (entry.chance(now.unix) * ease * 1e9) as u64;
@@ -344,6 +355,16 @@ impl AddressBook {
             ease *= 1.2;
         }
         self.search(now, rng, wanted)
+    }
+
+    fn draw(&self, new_only: bool, rng: &mut Rng) -> Option<&PeerAddress> {
+        if rng.below(2) == 0
+            && let Some(address) = self.vouched.draw(rng)
+        {
+            return Some(address);
+        }
+        let new = new_only || self.tried.is_empty() || (!self.new.is_empty() && rng.below(2) == 0);
+        (if new { &self.new } else { &self.tried }).draw(rng)
     }
 
     /// The same by looking at all of them: few fit, or none.
@@ -412,6 +433,7 @@ impl AddressBook {
         if let Some(entry) = self.entries.get_mut(address) {
             entry.connected = true;
             entry.last_try = now;
+            self.vouched.remove(address);
             if counts && entry.last_counted < self.last_good {
                 entry.last_counted = now;
                 entry.attempts = entry.attempts.saturating_add(1);
@@ -487,6 +509,7 @@ impl AddressBook {
     fn remove(&mut self, address: &PeerAddress) {
         let Some(entry) = self.entries.remove(address) else { return };
         self.collisions.remove(address);
+        self.vouched.remove(address);
         if entry.tried {
             self.tried.take(self.places.tried_slot(address));
         }

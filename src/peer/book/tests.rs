@@ -53,6 +53,40 @@ fn picks_one_per_group_and_never_the_discouraged() {
 }
 
 #[test]
+fn what_a_seed_told_is_dialled_early_however_much_peers_tell() {
+    let (mut book, mut rng) = (AddressBook::new([1; 16]), Rng::from_number(1));
+    for n in 0..20_000 {
+        add(&mut book, numbered(n), &source(n as u8 % 50), &mut rng);
+    }
+    // Peers knew some of them before, and told thousands where nobody is.
+    let seeds = [1, 2].map(|n| NetGroup::Name(format!("seed{n}.example")));
+    let told: Vec<_> = (0..40).map(|n| numbered(if n < 5 { n } else { 30_000 + n })).collect();
+    for (n, address) in told.iter().enumerate() {
+        add(&mut book, address.clone(), &seeds[n % 2], &mut rng);
+    }
+    let told: BTreeSet<_> = told.into_iter().filter(|address| book.entries.contains_key(address)).collect();
+    assert!(told.len() > 30, "{} found a place among {}", told.len(), book.len());
+    let mut next_run = AddressBook::decode(&book.encode()).unwrap();
+    let dialled = |book: &mut AddressBook, rng: &mut Rng| {
+        let none = BTreeSet::new();
+        let mut dial = |second| {
+            let address = book.pick(at(second), rng, &anything(&none)).unwrap();
+            book.on_dial(&address, true, NOW + second);
+            book.on_gone(&address, at(second), true);
+            address
+        };
+        (0..160).map(&mut dial).collect::<BTreeSet<_>>()
+    };
+    let found = dialled(&mut book, &mut rng);
+    assert!(told.is_subset(&found), "of {} draws from {}: {:?}", found.len(), book.len(), &told - &found);
+    // The file has one source of each address, the first.
+    let first = |address: &&PeerAddress| matches!(book.entries[*address].source, NetGroup::Name(_));
+    let told: BTreeSet<_> = told.iter().filter(first).cloned().collect();
+    let found = dialled(&mut next_run, &mut rng);
+    assert!(told.len() > 25 && told.is_subset(&found), "{:?}", &told - &found);
+}
+
+#[test]
 fn a_failed_dial_waits_and_the_time_is_told() {
     let (mut book, mut rng) = (AddressBook::new([1; 16]), Rng::from_number(1));
     add(&mut book, address("1.2.3.4:1"), &source(1), &mut rng);
