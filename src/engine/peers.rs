@@ -259,7 +259,7 @@ impl Engine {
         let Some(handshake) = &mut peer.handshake else { return };
         let kind = peer.view.kind;
         let nonces = &self.nonces;
-        let standing = Standing { near_tip, stale: false };
+        let standing = Standing { near_tip, ..Standing::default() };
         let needed = kind.is_our_choice();
         let suits = |services: ServiceFlags, _| !needed || standing.suits(services);
         let step = handshake.on_message(message, |nonce| nonces.contains(&nonce), suits);

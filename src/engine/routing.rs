@@ -226,7 +226,8 @@ impl Engine {
     }
 
     fn dial(&mut self) {
-        let standing = Standing { near_tip: self.is_near_tip(), stale: self.watch.is_stale() };
+        let standing =
+            Standing { near_tip: self.is_near_tip(), stale: self.watch.is_stale(), served: self.is_served() };
         self.dialer.set_standing(standing, self.now.at);
         while let Some(wish) = self.dialer.next(self.now, &mut self.rng) {
             match wish {

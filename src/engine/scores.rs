@@ -1,14 +1,14 @@
 //! What follows from scores beyond the order of requests: replacements, the audit log, what is kept for the next run.
 //!
 //! A peer of our own accord whose score has been low for long ([`SCORE_LIMITED_TIME`], [`SCORE_ISOLATED_TIME`]) makes room
-//! for another only while blocks are fetched, if the address book has one to dial now, and if enough others serve blocks
+//! for another only while blocks are fetched, if the address book has one to dial now, and if enough others delivered blocks
 //! and are not low; one at a time ([`super::replace`]). Peers of the host and those that came to us stay. The
 //! address is not discouraged; it is dialled again after others.
 
 use super::{Engine, Output};
 use crate::limits::{MAX_AUDIT_RECORDS, SAVE_INTERVAL, SCORE_LEAST_OTHERS};
 use crate::peer::audit::{AuditAction, AuditRecord};
-use crate::peer::score::{Band, FEATURES, Saved};
+use crate::peer::score::{FEATURES, Saved};
 use crate::peer::{CloseReason, ConnectionKind, PeerId, PeerView};
 use crate::time::Timestamp;
 
@@ -64,14 +64,16 @@ impl Engine {
         }
     }
 
+    /// Whether enough peers deliver blocks that those with low scores can be done without.
+    pub(super) fn is_served(&self) -> bool {
+        self.blocks.scores().delivering() >= SCORE_LEAST_OTHERS
+    }
+
     /// Whether a low peer may go, and another can come.
     fn can_replace(&mut self, id: PeerId) -> bool {
         let ours = self.peers.get(&id).is_some_and(|peer| peer.view.kind.is_our_choice());
-        let scores = self.blocks.scores();
-        let good =
-            |other: &&PeerId| **other != id && scores.get(**other).is_some_and(|s| s.band < Band::Limited);
         ours && self.blocks.in_flight(None) > 0
-            && self.peers.keys().filter(good).count() >= SCORE_LEAST_OTHERS
+            && self.is_served()
             && self.dialer.has_replacement(self.now, &mut self.rng)
     }
 

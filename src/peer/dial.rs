@@ -110,6 +110,8 @@ pub struct Standing {
     pub near_tip: bool,
     /// The tip has not moved for long.
     pub stale: bool,
+    /// Enough peers deliver blocks: what may be worse is not needed.
+    pub served: bool,
 }
 
 #[derive(Debug)]
@@ -242,7 +244,8 @@ impl Dialer {
         reaches(&self.config, address)
     }
 
-    /// These addresses are dialled only where nothing else can be had.
+    /// These addresses are dialled only where nothing else can be had; while too few peers deliver blocks, every second time
+    /// they are as good as others. Else one of them could be found again only behind all that peers have made up.
     pub fn set_avoided(&mut self, avoided: BTreeSet<PeerAddress>) {
         self.avoided = avoided;
     }
@@ -402,7 +405,7 @@ impl Dialer {
             );
         }
         let taken = self.groups();
-        if !self.avoided.is_empty() {
+        if !self.avoided.is_empty() && (self.standing.served || rng.below(2) == 0) {
             let fits = |address: &PeerAddress, services| {
                 !self.avoided.contains(address) && self.may_dial(address, services)
             };
@@ -832,9 +835,27 @@ mod tests {
         let mut now = seconds(0);
         dialer.on_known((1..=20).map(numbered).collect(), now, &mut rng);
         assert_eq!(settle(&mut dialer, &mut rng, &mut now, 0).len(), 3);
-        dialer.set_standing(Standing { stale: true, near_tip: true }, now.at);
+        dialer.set_standing(Standing { stale: true, near_tip: true, ..Standing::default() }, now.at);
         let (_, kind) = next_dial(&mut dialer, &mut rng, &mut now).unwrap();
         assert_eq!(kind, ConnectionKind::FullRelay);
+    }
+
+    #[test]
+    fn addresses_of_low_scores_come_last_only_while_others_serve() {
+        let (mut dialer, mut rng) = dialer(|config| config.seeds.clear());
+        let now = seconds(0);
+        dialer.on_known((1..=20).map(numbered).collect(), now, &mut rng);
+        // It was there; it lies in the tried table, the others only were told.
+        let services = USEFUL | ServiceFlags::WITNESS;
+        dialer.book.on_good(&numbered(1), services, now.unix - 3_600);
+        dialer.set_avoided(BTreeSet::from([numbered(1)]));
+        let mut is_dialled = |served: bool| {
+            dialer.set_standing(Standing { served, ..Standing::default() }, now.at);
+            let mut draws = (0..100).map(|_| dialer.pick(ConnectionKind::FullRelay, now, &mut rng));
+            draws.any(|address| address == Ok(numbered(1)))
+        };
+        assert!(!is_dialled(true));
+        assert!(is_dialled(false));
     }
 
     #[test]
@@ -864,7 +885,7 @@ mod tests {
         dialer.book.add(&told, &NetGroup::V4([1, 2]), Duration::ZERO, 1_700_000_000, &mut rng);
         assert!(matches!(dialer.next(seconds(0), &mut rng), Some(DialWish::Save(_))));
         assert_eq!(dialer.next(seconds(0), &mut rng), None);
-        dialer.set_standing(Standing { near_tip: true, stale: false }, seconds(1).at);
+        dialer.set_standing(Standing { near_tip: true, ..Standing::default() }, seconds(1).at);
         assert!(matches!(dialer.next(seconds(2), &mut rng), Some(DialWish::Dial { .. })));
     }
 }

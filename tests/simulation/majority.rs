@@ -14,6 +14,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Seeds of an ordinary test run.
 const SEEDS: std::ops::Range<u64> = 0..12;
+/// Worlds that once took too long: addresses that nobody has hid the honest one, and the one peer that delivered made room
+/// for another.
+const FOUND: [u64; 4] = [175_320, 403_320, 403_860, 406_200];
 /// Of a longer range that is asked for, one in so many: a world here costs as much as some dozens of the others.
 const PART: usize = 20;
 /// A sync with seven hostile peers takes at most so many times as long as with the honest peer alone.
@@ -161,7 +164,8 @@ impl Majority {
 fn one_honest_peer_among_seven_hostile_ones_is_enough_within_a_factor() {
     let range = super::seeds_or(SEEDS);
     let part = if range.end - range.start > 100 { PART } else { 1 };
-    let seeds: Vec<u64> = range.step_by(part).collect();
+    let found = FOUND.into_iter().filter(|_| range == SEEDS);
+    let seeds: Vec<u64> = range.clone().step_by(part).chain(found).collect();
     let next = AtomicUsize::new(0);
     let results = Mutex::new(Vec::new());
     let threads = std::thread::available_parallelism().map_or(2, usize::from);

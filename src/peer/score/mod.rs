@@ -230,6 +230,8 @@ struct Record {
     low_since: Option<Timestamp>,
     /// Whether another may take its place.
     may_go: bool,
+    /// Whether it is among [`Scores::delivering`].
+    delivers: bool,
 }
 
 /// The mean of a quantity over the peers of which it was measured, and the last that left, on a scale of octaves.
@@ -303,6 +305,7 @@ pub struct Scores {
     peers: BTreeMap<PeerId, Record>,
     /// When those whose scores are low are looked at; none where scores decide nothing.
     looks: Timers<PeerId>,
+    delivering: usize,
     known: BTreeMap<PeerAddress, Memory>,
     response: Typical,
     speed: Typical,
@@ -317,6 +320,7 @@ impl Scores {
             model: Ftrl::new(RANGES),
             peers: BTreeMap::new(),
             looks: Timers::new(),
+            delivering: 0,
             known: BTreeMap::new(),
             response: Typical::default(),
             speed: Typical::default(),
@@ -370,6 +374,7 @@ impl Scores {
             repeated: BTreeMap::new(),
             low_since: None,
             may_go: kind.is_our_choice(),
+            delivers: false,
         };
         self.peers.insert(peer, record);
         self.note_low(peer, now);
@@ -386,6 +391,7 @@ impl Scores {
         }
         let Some(mut record) = self.peers.remove(&peer) else { return };
         self.looks.cancel(&peer);
+        self.delivering -= usize::from(record.delivers);
         if record.is_ours() {
             self.response.leave(record.response);
             self.speed.leave(record.speed);
@@ -521,6 +527,9 @@ impl Scores {
         if let Some(record) = self.peers.get_mut(&peer) {
             let low = record.memory.score < 40_000;
             record.low_since = if low { record.low_since.or(Some(now)) } else { None };
+            let delivers = !low && record.speed.is_some() && record.is_ours();
+            self.delivering = self.delivering + usize::from(delivers) - usize::from(record.delivers);
+            record.delivers = delivers;
             self.looks.put(peer, record.looked_at().filter(|_| self.policy.uses_scores()));
         }
     }
@@ -542,6 +551,12 @@ impl Scores {
         let record = self.peers.get(&peer)?;
         let features = features(record, self.response, self.speed);
         Some(PeerScore { score: record.score(), band: record.band(), features })
+    }
+
+    /// How many peers that we dialled have delivered blocks and are not low. One that has shown nothing is not among them,
+    /// however good its score: a stranger's is.
+    pub fn delivering(&self) -> usize {
+        self.delivering
     }
 
     /// When a peer has been low for so long that it is looked at; none where scores decide nothing. Of those that stay in any

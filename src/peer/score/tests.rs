@@ -179,10 +179,12 @@ fn useless_bytes_are_a_part_of_all_and_come_back_with_the_address() {
 #[test]
 fn an_address_keeps_its_score_and_whoever_comes_from_any_port_does_not() {
     let mut scores = with_peers(ScorePolicy::Learnt, 2);
+    assert_eq!(scores.delivering(), 0, "strangers have shown nothing");
     for at in 1..20 {
         scores.on_speed(PeerId(1), 1_000_000, 250, seconds(at));
         scores.on_stall(PeerId(2), 250, seconds(at));
     }
+    assert_eq!(scores.delivering(), 1);
     let low = score(&scores, 2);
     assert!(low < 40);
     scores.on_gone(PeerId(2), &CloseReason::LowScore, false, now(20));
@@ -239,14 +241,15 @@ fn what_is_typical_remembers_those_that_left_for_a_while_and_knows_no_visitors()
         (1..=4).for_each(|id| scores.on_speed(PeerId(id), 1_000_000, 250, seconds(at)));
         (5..=12).for_each(|id| scores.on_speed(PeerId(id), 30_000, 250, seconds(at)));
     }
-    let good = score(&scores, 1);
-    assert!(good > 53, "{good}");
+    let (good, delivering) = (score(&scores, 1), scores.delivering());
+    assert!(good > 53 && delivering >= 4, "{good} {delivering}");
     for at in 1_000..1_100 {
         scores.on_speed(visitor, 1 << 40, 250, seconds(at));
         scores.on_response(visitor, 1);
     }
     scores.on_speed(PeerId(1), 1_000_000, 250, seconds(1_100));
     assert!(score(&scores, 1).abs_diff(good) <= 1, "{} {good}", score(&scores, 1));
+    assert_eq!(scores.delivering(), delivering);
     for id in 5..=12 {
         scores.on_gone(PeerId(id), &CloseReason::LowScore, false, now(1_101));
     }
@@ -374,6 +377,8 @@ proptest! {
                 let all: Vec<i64> = scores.peers.values().filter_map(of).collect();
                 (all.iter().sum::<i64>() + mean * count).checked_div(all.len() as i64 + count)
             };
+            let delivers = |record: &&Record| record.speed.is_some() && record.memory.score >= 40_000;
+            prop_assert_eq!(scores.delivering(), scores.peers.values().filter(delivers).count());
             prop_assert_eq!(scores.speed.get(), naive(|record| record.speed, gone[0]));
             prop_assert_eq!(scores.response.get(), naive(|record| record.response, gone[1]));
             for (peer, record) in &scores.peers {
