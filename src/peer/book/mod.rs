@@ -9,7 +9,7 @@
 //! 3. Buckets and places follow from a secret key, so that nobody can aim at them.
 //! 4. A dial takes from either table with the same chance, a bucket, then an address within it; less often one that
 //!    failed lately. What was not seen for thirty days, or failed again and again, makes way for others.
-//! 5. Not as Core: every second draw is of what [a seed or the host told](vouched) and nobody dialled yet.
+//! 5. Not as Core: every second draw is of what a seed or the host told and nobody dialled yet (`vouched`).
 //!
 //! Nothing here is larger than its tables. Saved as bytes by [`mod@file`]. Left out: AS maps.
 
