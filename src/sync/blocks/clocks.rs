@@ -125,7 +125,8 @@ impl BlockScheduler {
         }
     }
 
-    /// A suspect that was silent at two looks in a row while others were not goes.
+    /// A suspect that was silent at two looks in a row while others were not goes. If nobody else delivers anything either,
+    /// it is asked again: those that are asked in its place may be silent for ever.
     fn check_suspect(&mut self, cx: &mut Cx<'_>, tree: &BlockTree, peer: PeerId) {
         let Some(Suspicion { next, proofs }) = self.sources.get(&peer).and_then(|source| source.suspicion)
         else {
@@ -133,11 +134,16 @@ impl BlockScheduler {
         };
         let since = next.as_millis().saturating_sub(FROZEN_CHECK.as_millis() as u64);
         let alive = self.others_live(peer, Timestamp::from_millis(since));
-        let proofs = if alive { proofs.saturating_add(1) } else { 0 };
+        let proofs = proofs.saturating_add(1);
+        let suspicion = alive.then_some(Suspicion { next: cx.now.at + FROZEN_CHECK, proofs });
         if let Some(source) = self.sources.get_mut(&peer) {
-            source.suspicion = Some(Suspicion { next: cx.now.at + FROZEN_CHECK, proofs });
+            source.suspicion = suspicion;
         }
         self.set_clocks(peer);
+        if !alive {
+            self.wake = Some(cx.now.at);
+            return;
+        }
         if proofs >= 2 {
             self.drop_source(cx, tree, peer, CloseReason::Stalled);
         }

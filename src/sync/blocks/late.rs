@@ -395,9 +395,10 @@ impl BlockScheduler {
         self.renew(number, now);
     }
 
-    /// When a stall is over the time-out; `None` if the peer is paused or gone.
+    /// When a stall is over the time-out; `None` if the peer is paused or gone, or has delivered what it owed and the
+    /// chainstate is what everything waits for.
     pub(super) fn stall_deadline(&self, stall: Stall) -> Option<Timestamp> {
-        let source = self.sources.get(&stall.peer).filter(|source| !source.paused)?;
+        let source = self.sources.get(&stall.peer).filter(|source| source.is_waiting())?;
         Some(stall.since.max(source.silent_since()) + self.stall_timeout)
     }
 

@@ -118,3 +118,38 @@ fn a_low_score_takes_away_only_from_who_is_isolated() {
         assert_eq!(world.scheduler.overladen.len(), relieved);
     }
 }
+
+/// It was suspected two seconds later, and nothing was ever asked of it again: only bytes end a suspicion.
+#[test]
+fn who_has_delivered_what_it_owed_is_not_suspected_while_the_chainstate_is_busy() {
+    let mut world = World::new(40, 20_000, SchedulerConfig { window: 8, ..config() });
+    for id in 1..=2 {
+        world.join(id, 100_000);
+    }
+    world.run(0.5);
+    world.store_per_step = 0;
+    world.run(20.0);
+    let suspects = world.scheduler.sources.values().filter(|source| source.suspicion.is_some());
+    assert_eq!(suspects.count(), 0);
+    world.store_per_step = 10;
+    world.sync(60).expect("synced");
+}
+
+/// Silent peers took the place of one that had lost a request, and it was never asked again.
+#[test]
+fn a_suspect_is_asked_again_while_nobody_else_delivers() {
+    for silent in [1, 3, 7] {
+        let mut world = World::new(40, 20_000, config());
+        let honest = world.join(1, 100_000);
+        world.run(1.0);
+        for id in 2..2 + silent {
+            let silent = world.join(id, 1_000_000);
+            world.peer(silent).frozen = true;
+        }
+        world.peer(honest).queue.clear();
+        let took = world.sync(300).expect("synced");
+        // It is not asked again for a block that it failed to deliver within a minute.
+        assert!(took < 200, "{took} s beside {silent}");
+        assert!(world.closed.iter().all(|(peer, _)| *peer != honest.0), "{:?}", world.closed);
+    }
+}
