@@ -602,7 +602,8 @@ impl BlockScheduler {
         }
     }
 
-    /// The source to ask for one block: with room if possible, then the best.
+    /// The source to ask for one block: with room if possible, then one that has delivered, then the best. Strangers may be
+    /// many, and come again and again; each that says nothing costs its time.
     fn best_source(&self, height: u32, id: HeaderId) -> Option<PeerId> {
         let size = self.size.get();
         self.sources
@@ -612,7 +613,16 @@ impl BlockScheduler {
                 let room = source.owes.len() < source.limit(size, source.rank);
                 let Rank { order, isolated, .. } = source.rank;
                 let rate = source.meter.rate();
-                (!source.inbound, !isolated, room, order, rate, Reverse(source.owes.len()), Reverse(**peer))
+                (
+                    !source.inbound,
+                    !isolated,
+                    room,
+                    rate > 0,
+                    order,
+                    rate,
+                    Reverse(source.owes.len()),
+                    Reverse(**peer),
+                )
             })
             .map(|(&peer, _)| peer)
     }

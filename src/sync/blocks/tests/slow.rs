@@ -153,3 +153,28 @@ fn a_suspect_is_asked_again_while_nobody_else_delivers() {
         assert!(world.closed.iter().all(|(peer, _)| *peer != honest.0), "{:?}", world.closed);
     }
 }
+
+/// Strangers have better scores than a peer that is slower than others were, and were asked before it, one after the other.
+#[test]
+fn what_everything_waits_for_is_asked_of_who_has_delivered_before_any_stranger() {
+    let mut world = World::new(40, 20_000, config());
+    let slow = world.join(1, 200_000);
+    world.sync(60).expect("synced");
+    let now = Timestamp::from_millis(world.now);
+    (0..3).for_each(|_| world.scheduler.score(slow, |scores| scores.on_stall(slow, 250, now)));
+    for id in 2..=8 {
+        let silent = world.join(id, 1_000_000);
+        world.peer(silent).frozen = true;
+    }
+    let last = world.headers[&world.tree.hash(world.tip)];
+    let more = forged::chain(&world.params, &last, 4, 1);
+    forged::insert(&mut world.tree, &more);
+    world.learn(&more, 20_000);
+    let best = world.tree.best_header();
+    for id in (1..=8).rev() {
+        world.with(|scheduler, cx, tree| scheduler.on_peer_has(cx, tree, PeerId(id), best));
+    }
+    world.with(|scheduler, cx, tree| scheduler.on_headers(cx, tree));
+    let took = world.sync(120).expect("synced");
+    assert!(took < 15, "{took} s");
+}
