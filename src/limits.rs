@@ -243,7 +243,7 @@ pub const SCORE_ISOLATED_TIME: Duration = Duration::from_secs(60);
 /// all others can't take all places at once, and a newcomer needs its time to show what it can.
 pub const REPLACE_INTERVAL: Duration = Duration::from_secs(60);
 /// Other peers that delivered blocks and are not low while one is replaced for its score: what is left without it, and if
-/// whoever comes is no better. With fewer, addresses of low scores are dialled like others.
+/// whoever comes is no better. With fewer, addresses of low scores are dialled like others every second time.
 pub const SCORE_LEAST_OTHERS: usize = 2;
 /// A peer with a low score owes what it delivers in this part of the usual time: a second. Less would leave its line idle
 /// between requests, so that it looked slower still.

@@ -142,9 +142,7 @@ impl BlockScheduler {
         self.set_clocks(peer);
         if !alive {
             self.wake = Some(cx.now.at);
-            return;
-        }
-        if proofs >= 2 {
+        } else if proofs >= 2 {
             self.drop_source(cx, tree, peer, CloseReason::Stalled);
         }
     }
