@@ -5,15 +5,17 @@
 //!    The next block to connect is always asked for.
 //! 2. Lowest heights first, each of one peer, which owes at most what it delivers in a few seconds by its
 //!    measured speed, and by how long nothing has come of it. It is asked anew when half of that has come. Who
-//!    is asked first, and who for hardly anything, the [scores](crate::peer::score) say. Consecutive heights asked
-//!    together are a *segment* with a deadline; what is missing then is asked of others.
-//! 3. The block that everything waits for is asked of a second peer when it takes longer than 95 of 100
-//!    blocks did (if that one has more to send before it: when the first sends nothing for twice what 95 of 100 take on a
-//!    free line), and then of one after the other that is far faster than those who owe it, in growing intervals.
+//!    is asked first, and who for hardly anything, the [scores](crate::peer::score) say; but whoever was asked in vain since
+//!    it last delivered comes after all others. Consecutive heights asked together are a *segment* with a deadline; what is
+//!    missing then is asked of others.
+//! 3. The block that everything waits for is asked of a second peer, one that delivers if there is one, when it
+//!    takes longer than 95 of 100 blocks did (if that one has more to send before it: when the first sends nothing
+//!    for twice what 95 of 100 take on a free line), and then of one after the other that is far faster than those
+//!    who owe it, in growing intervals.
 //! 4. A *stall*: the peer that owes the first block of the window is silent, and nothing else can be
 //!    connected, or nothing more asked for. Its blocks are asked of others; it gets nothing more until it
-//!    sends again, and is dropped only if it stays silent while others send. If all are slow, or silent,
-//!    nobody is dropped. Slowness is no fault.
+//!    sends again, and is dropped only if it stays silent while others send. If all are slow, nobody is
+//!    dropped; if all are silent, nobody either, and each is asked again in turn. Slowness is no fault.
 //! 5. If nobody delivers the first block of the window while a peer has shown another chain, the window
 //!    follows that one for a while (`withheld`).
 //! 6. A block below the window whose stored bytes are damaged, and needed to undo what stands on it, is asked
@@ -536,11 +538,13 @@ impl BlockScheduler {
                 self.sources.values_mut().for_each(|source| source.rank.order = cx.rng.u64() as u32);
             }
             let strangers = self.takes_strangers();
-            let mut order: Vec<(Reverse<(u32, u64)>, PeerId)> = self
+            let mut order: Vec<_> = self
                 .sources
                 .iter()
                 .filter(|(_, source)| source.usable() && (strangers || !source.inbound))
-                .map(|(&id, source)| (Reverse((source.rank.order, source.meter.rate())), id))
+                .map(|(&id, source)| {
+                    (Reverse((source.strikes == 0, source.rank.order, source.meter.rate())), id)
+                })
                 .collect();
             order.sort_unstable();
             for (_, id) in order {
@@ -554,7 +558,7 @@ impl BlockScheduler {
 
     /// Whether peers that came to us are asked for many blocks too: near the tip, or if none of our choice has the next one
     /// (Core's `FindNextBlocksToDownload` is called for them in the same cases). Each that comes could hold up its share.
-    fn takes_strangers(&self) -> bool {
+    pub(super) fn takes_strangers(&self) -> bool {
         let next = self.tip_height.saturating_add(1);
         let has_next = |source: &Source| (source.lowest()..=source.reach).contains(&next);
         self.window.end().saturating_sub(self.tip_height) as usize <= DIRECT_FETCH_BLOCKS
@@ -602,7 +606,7 @@ impl BlockScheduler {
         }
     }
 
-    /// The source to ask for one block: with room if possible, then one that has delivered, then the best. Strangers may be
+    /// The source to ask for one block: with room if possible, then one that delivers, then the best. Strangers may be
     /// many, and come again and again; each that says nothing costs its time.
     fn best_source(&self, height: u32, id: HeaderId) -> Option<PeerId> {
         let size = self.size.get();
@@ -617,7 +621,7 @@ impl BlockScheduler {
                     !source.inbound,
                     !isolated,
                     room,
-                    rate > 0,
+                    source.delivers(),
                     order,
                     rate,
                     Reverse(source.owes.len()),

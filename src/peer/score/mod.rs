@@ -76,7 +76,7 @@ pub enum Band {
     Receive,
     /// From 40, and every stranger: blocks are fetched from it, after those above. Nothing else happens.
     Watched,
-    /// From 20: it owes at most what it delivers in a second, instead of in four, if anybody better is there. After five
+    /// From 20: it owes at most what it delivers in a second, instead of in four, if anybody better delivers. After five
     /// minutes of it another takes its place.
     Limited,
     /// Below 20, which takes more than being slow: a quarter of its time stalls, of its bytes useless. Nothing is asked of

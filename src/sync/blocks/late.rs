@@ -146,9 +146,9 @@ impl BlockScheduler {
         });
     }
 
-    /// Whether anybody who may be asked is not low.
+    /// Whether anybody who delivers is not low.
     pub(super) fn has_better(&self) -> bool {
-        self.sources.values().any(|source| source.usable() && source.rank.part == 1)
+        self.sources.values().any(|source| source.usable() && source.delivers() && source.rank.part == 1)
     }
 
     /// The height from which isolated peers are asked: no better one has the blocks there.
@@ -157,8 +157,12 @@ impl BlockScheduler {
         better.filter(|source| source.full).map(|source| source.reach.saturating_add(1)).max().unwrap_or(0)
     }
 
-    /// Counts who was asked for a block before the peer that delivers it.
+    /// Counts who was asked for a block before the peer that delivers it. A visitor that is asked for the next block alone
+    /// says nothing of who is asked for all others.
     pub(super) fn note_overtaken(&mut self, now: Timestamp, peer: PeerId, id: HeaderId) {
+        if self.sources.get(&peer).is_some_and(|source| source.inbound) && !self.takes_strangers() {
+            return;
+        }
         let Some(flight) = self.flights.get(&id) else { return };
         let Some(asked) = flight.requests.iter().find(|request| request.peer == peer) else { return };
         for earlier in flight.requests.iter().filter(|request| request.at < asked.at) {

@@ -104,6 +104,11 @@ impl Source {
         !self.paused && !self.closing && self.suspicion.is_none()
     }
 
+    /// Whether it has delivered blocks, and was not asked in vain since.
+    pub fn delivers(&self) -> bool {
+        self.meter.is_measured() && self.strikes == 0
+    }
+
     /// The lowest height it serves.
     pub fn lowest(&self) -> u32 {
         if self.full { 0 } else { self.best_height.saturating_sub(LIMITED_PEER_BLOCKS - 1) }

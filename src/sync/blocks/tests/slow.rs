@@ -28,7 +28,6 @@ fn who_was_asked_for_much_while_blocks_were_small_is_relieved_when_they_are_larg
     world.join(1, 1_000_000);
     let start = world.now;
     world.sync(60).expect("synced");
-    println!("ZZ relieved {} ms", world.now - start);
     assert!(world.now - start < 8_000, "{} ms", world.now - start);
     assert!(slow.iter().all(|&peer| world.peer(peer).delivered > 5));
 }
@@ -177,4 +176,25 @@ fn what_everything_waits_for_is_asked_of_who_has_delivered_before_any_stranger()
     world.with(|scheduler, cx, tree| scheduler.on_headers(cx, tree));
     let took = world.sync(120).expect("synced");
     assert!(took < 15, "{took} s");
+}
+
+/// A visitor that was nearer than a peer of our own delivered each block first, which it was asked for as the second, and
+/// nothing came of the other peer's line but one block at a time.
+#[test]
+fn who_is_overtaken_by_visitors_alone_is_asked_for_no_less() {
+    let mut world = World::new(1_000, 20_000, config());
+    let view = PeerView {
+        kind: ConnectionKind::Inbound,
+        best_known: Some(world.tree.best_header()),
+        ..forged::view(1, 0)
+    };
+    let visitor = world.join_as(view, 100_000_000);
+    world.peer(visitor).latency = 1;
+    world.run(0.05);
+    let before = world.peer(visitor).delivered + world.scheduler.in_flight(Some(visitor));
+    let ours = world.join(2, 4_000_000);
+    world.peer(ours).latency = 600;
+    world.sync(60).expect("synced");
+    let since = world.peer(visitor).delivered - before;
+    assert!(since < 200, "{since} blocks of the visitor");
 }
